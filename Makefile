@@ -1,0 +1,43 @@
+# make compare   train every loss on the built-in emoji set, print the comparison
+# make test      run the whole test suite
+# make check     formatting, lint and types
+# Each sets up .venv on first use; PYTHON chooses the interpreter (3.10 or newer).
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: compare test check install dev clean
+.DELETE_ON_ERROR:
+
+compare: install
+	$(BIN)/sigmax compare
+
+test: dev
+	$(BIN)/python -m pytest
+
+check: dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: .venv/installed
+dev: .venv/installed-dev
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Sigmax needs Python 3.10 or newer, $(PYTHON) is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+# torch first: its version is pinned by the constraints, and nothing later may replace it.
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing Sigmax into .venv (a few minutes the first time)"
+	$(PIP) torch
+	$(PIP) --editable '.[report]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,34 @@
+"""What users see when something is wrong: one exception for data and files, one way to suggest a name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+__all__ = ["DataError", "lookup", "nearest"]
+
+T = TypeVar("T")
+
+
+class DataError(ValueError):
+    """A file, a data set or a model folder is not what it should be. The message says what to try."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ' Did you mean …?' for the known name closest to `name`, or nothing."""
+    close = difflib.get_close_matches(name.lower(), [str(known) for known in names], n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def lookup(registry: Mapping[str, T], name: str, what: str) -> T:
+    """Return registry[name].
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones and the nearest.
+    """
+    if name in registry:
+        return registry[name]
+    raise ValueError(
+        f"Expected `{what}` to be one of {', '.join(sorted(registry))}, got {name!r}.{nearest(name, registry)}"
+    )

@@ -1,0 +1,352 @@
+r"""SoftmaxLoss and SigmoidLoss: the objectives of `families` as modules over embeddings.
+
+Both take (queries, candidates, positives), or (logits, positives) through `from_logits`, and share all that
+surrounds the objective: similarity, scale, bias, sampling shift, kernel, reduction.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sigmax.errors import lookup
+from sigmax.families import OBJECTIVES, Objective, directed_loss
+from sigmax.kernels import KERNELS, Reduction, reduce_logits
+from sigmax.kernels.dense import reduce_given_logits, working_dtype
+from sigmax.positives import Positives
+
+__all__ = ["SIMILARITIES", "MatchLoss", "SigmoidLoss", "SoftmaxLoss", "make_loss"]
+
+#: What is done to the vectors before the product ⟨query, candidate⟩.
+SIMILARITIES = {"cosine": lambda x: F.normalize(x, dim=-1), "dot": lambda x: x}
+_REDUCTIONS = ("mean", "sum", "none")
+_DIRECTIONS = ("queries", "both")
+
+
+class MatchLoss(nn.Module):
+    """What both families share. Use `SoftmaxLoss` or `SigmoidLoss`."""
+
+    log_scale: nn.Parameter  #: () log of logit_scale, so that the scale stays positive
+    logit_bias: nn.Parameter | None  #: () or None where the objective cannot see a bias
+
+    def __init__(
+        self,
+        objective: Objective,
+        logit_scale: float,
+        logit_bias: float | None,
+        *,
+        learnable: bool,
+        similarity: str,
+        directions: str,
+        reduction: str,
+        kernel: str,
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(logit_scale) and logit_scale > 0):
+            raise ValueError(f"Expected `logit_scale` to be finite and above 0, got {logit_scale}.")
+        if logit_bias is not None and not math.isfinite(logit_bias):
+            raise ValueError(f"Expected `logit_bias` to be finite, got {logit_bias}.")
+        lookup(SIMILARITIES, similarity, "similarity")
+        lookup(dict.fromkeys(_DIRECTIONS), directions, "directions")
+        lookup(dict.fromkeys(_REDUCTIONS), reduction, "reduction")
+        lookup(dict.fromkeys(("auto", *KERNELS)), kernel, "kernel")
+        self.objective = objective
+        self.similarity = similarity
+        self.directions = directions
+        self.reduction = reduction
+        self.kernel = kernel
+        self.log_scale = nn.Parameter(torch.tensor(math.log(logit_scale)), requires_grad=learnable)
+        if logit_bias is None:
+            self.register_parameter("logit_bias", None)
+        else:
+            self.logit_bias = nn.Parameter(torch.tensor(float(logit_bias)), requires_grad=learnable)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """() tensor: what multiplies the similarity."""
+        return self.log_scale.exp()
+
+    def extra_repr(self) -> str:
+        """Return the settings for repr()."""
+        bias = "" if self.logit_bias is None else f", logit_bias={self.logit_bias.item():.4g}"
+        return (
+            f"{self.objective.name}, logit_scale={self.logit_scale.item():.4g}{bias}, "
+            f"similarity={self.similarity!r}, directions={self.directions!r}, reduction={self.reduction!r}"
+        )
+
+    def logits(self, queries: Tensor, candidates: Tensor) -> Tensor:
+        """(n, d), (m, d) -> (n, m): logit_scale · ⟨query, candidate⟩ + logit_bias."""
+        prepare = SIMILARITIES[self.similarity]
+        scores = (prepare(queries) @ prepare(candidates).T).to(working_dtype(queries)) * self.logit_scale
+        return scores if self.logit_bias is None else scores + self.logit_bias
+
+    def forward(
+        self, queries: Tensor, candidates: Tensor, positives: Positives, *, candidate_log_q: Tensor | None = None
+    ) -> Tensor:
+        """Compute the loss of matching queries to candidates.
+
+        Args:
+            queries: (n, d) vectors, floating point.
+            candidates: (m, d) vectors of the same dtype and device.
+            positives: right and ignored pairs, of shape (n, m).
+            candidate_log_q: (m,) log of the rate at which each candidate is offered as a wrong answer. The loss
+                is computed on s − log q, so that s itself estimates the logit without sampling (softmax: sampled
+                softmax, Bengio & Senécal 2008; sigmoid: case-control sampling by Bayes' rule).
+
+        Returns:
+            () for reductions "mean" and "sum"; for "none" the terms that "sum" adds up: (n,), or (n + m,) for
+            both directions, 0 where a query is left out.
+
+        Raises:
+            TypeError: `positives` is not a `Positives`.
+            ValueError: shapes, dtypes or devices that do not fit, or a loss that is not finite.
+        """
+        _check_vectors(queries, candidates)
+        _check_positives(positives, len(queries), len(candidates))
+        prepare = SIMILARITIES[self.similarity]
+        reduction = reduce_logits(
+            prepare(queries),
+            prepare(candidates),
+            positives := positives.to(queries.device),
+            self.objective,
+            logit_scale=self.logit_scale,
+            logit_bias=self.logit_bias,
+            candidate_shift=_shift(candidate_log_q, len(candidates)),
+            columns=self.directions == "both",
+            kernel=self.kernel,
+        )
+        loss = self._reduced(reduction, positives)
+        if not bool(torch.isfinite(loss.detach()).all()):
+            raise ValueError(_why_not_finite(queries, candidates, self.logit_scale))
+        return loss
+
+    def from_logits(self, logits: Tensor, positives: Positives, *, candidate_log_q: Tensor | None = None) -> Tensor:
+        """Compute the loss of logits as they are: no similarity, no scale, no bias.
+
+        Args:
+            logits: (n, m), floating point; −∞ takes a wrong pair out.
+            positives: right and ignored pairs, of shape (n, m).
+            candidate_log_q: see `forward`.
+
+        Raises:
+            TypeError: `positives` is not a `Positives`.
+            ValueError: shapes that do not fit, NaN, +∞, or a right pair with −∞ in `logits`.
+        """
+        if logits.ndim != 2 or not logits.is_floating_point():
+            raise ValueError(
+                f"Expected `logits` to be an (n, m) floating point tensor, got {logits.dtype} of shape "
+                f"{tuple(logits.shape)}."
+            )
+        _check_positives(positives, *logits.shape)
+        positives = positives.to(logits.device)
+        logits = logits.to(working_dtype(logits))
+        shift = _shift(candidate_log_q, logits.shape[1])
+        if shift is not None:
+            logits = logits + shift
+        loss = self._reduced(
+            reduce_given_logits(logits, positives, self.objective, self.directions == "both"), positives
+        )
+        if not bool(torch.isfinite(loss.detach()).all()):
+            raise ValueError(
+                "Expected finite `logits` (−∞ only on wrong pairs), got "
+                f"{int(logits.isnan().sum())} NaN, {int((logits == math.inf).sum())} +∞ and "
+                f"{int((logits[positives.rows, positives.columns] == -math.inf).sum())} right pairs with −∞."
+            )
+        return loss
+
+    def _reduced(self, reduction: Reduction, positives: Positives) -> Tensor:
+        totals = [(reduction.rows, positives.rows, positives.counts)]
+        if reduction.columns is not None:
+            counts = torch.bincount(positives.columns, minlength=positives.shape[1])
+            totals.append((reduction.columns, positives.columns, counts))
+        terms = []
+        for total, groups, counts in totals:
+            losses, counted = directed_loss(self.objective, total, reduction.pairs, groups, counts)
+            losses = losses / len(totals)
+            if self.reduction == "mean":
+                losses = losses / counted.sum().clamp(min=1)
+            terms.append(losses)
+        joined = torch.cat(terms)
+        return joined if self.reduction == "none" else joined.sum()
+
+
+class SoftmaxLoss(MatchLoss):
+    r"""Softmax + cross-entropy over the candidates, with any number of right answers.
+
+    With s = logit_scale · ⟨query, candidate⟩ and Pᵢ the right answers of query i (ignored pairs left out of
+    every sum):
+
+    - "average":   Lᵢ = logsumexpⱼ(sᵢⱼ) − (1/|Pᵢ|) Σ_{p∈Pᵢ} sᵢₚ; the target is 1/|Pᵢ| each, the floor log |Pᵢ|
+      (SupCon's L_out: Khosla et al. 2020).
+    - "decoupled": Lᵢ = −(1/|Pᵢ|) Σ_{p∈Pᵢ} log[ exp sᵢₚ / (exp sᵢₚ + Σ_{j wrong} exp sᵢⱼ) ]; floor 0
+      (Gupta et al. 2024, DEXML).
+    - "any":       Lᵢ = −log Σ_{p∈Pᵢ} softmaxₚ(sᵢ): at least one right answer on top; floor 0.
+
+    A query with no right answer has no target: it is left out, and "mean" divides by the queries that remain.
+    A bias would cancel, so there is none.
+
+    Args:
+        logit_scale: starting value, above 0. The cosine's range [−1, 1] alone cannot separate anything.
+        positives: "average", "decoupled" or "any".
+        directions: "queries", or "both": the mean of the loss over queries and of the same loss over
+            candidates, each candidate being matched to the queries it is right for.
+        reduction: "mean" over the queries that count, "sum", or "none".
+        similarity: "cosine" or "dot".
+        learnable: whether the scale is trained (as its logarithm).
+        kernel: "auto", "dense" or "tiled"; they agree, see `sigmax.kernels`.
+
+    Example:
+        >>> import torch, sigmax
+        >>> positives = sigmax.Positives([0, 0, 1, 2, 2], [0, 1, 0, 1, 2], shape=(3, 3))
+        >>> loss = sigmax.SoftmaxLoss(logit_scale=20.0)
+        >>> loss.from_logits(torch.zeros(3, 3), positives)
+        tensor(1.0986)
+    """
+
+    def __init__(
+        self,
+        logit_scale: float = 20.0,
+        *,
+        positives: Literal["average", "decoupled", "any"] = "average",
+        directions: Literal["queries", "both"] = "queries",
+        reduction: Literal["mean", "sum", "none"] = "mean",
+        similarity: Literal["cosine", "dot"] = "cosine",
+        learnable: bool = True,
+        kernel: str = "auto",
+    ) -> None:
+        kinds = {name.removeprefix("softmax-"): entry for name, entry in OBJECTIVES.items() if entry.family == "softmax"}
+        super().__init__(
+            lookup(kinds, positives, "positives"),
+            logit_scale,
+            None,
+            learnable=learnable,
+            similarity=similarity,
+            directions=directions,
+            reduction=reduction,
+            kernel=kernel,
+        )
+
+
+class SigmoidLoss(MatchLoss):
+    r"""Sigmoid + binary cross-entropy: every pair on its own.
+
+    With s = logit_scale · ⟨query, candidate⟩ + logit_bias and Pᵢ the right answers of query i:
+
+        Lᵢ = Σ_{j right} −log σ(sᵢⱼ) + Σ_{j wrong} −log(1 − σ(sᵢⱼ)) = Σⱼ softplus(sᵢⱼ) − Σ_{p∈Pᵢ} sᵢₚ
+
+    The floor is 0, and a query with no right answer counts: all its pairs are wrong. "mean" divides by the
+    number of queries, not of pairs (SigLIP: Zhai et al. 2023).
+
+    Args:
+        logit_scale: starting value, above 0.
+        logit_bias: starting value. Good: the log odds of a right pair in a batch, log(p / (1 − p)).
+        reduction: "mean" over queries, "sum", or "none".
+        similarity: "cosine" or "dot".
+        learnable: whether scale (as its logarithm) and bias are trained.
+        kernel: "auto", "dense" or "tiled"; they agree, see `sigmax.kernels`.
+
+    Example:
+        >>> import torch, sigmax
+        >>> positives = sigmax.Positives([0, 0, 1, 2, 2], [0, 1, 0, 1, 2], shape=(3, 3))
+        >>> loss = sigmax.SigmoidLoss(logit_scale=10.0, logit_bias=-10.0)
+        >>> loss.from_logits(torch.zeros(3, 3), positives)
+        tensor(2.0794)
+    """
+
+    def __init__(
+        self,
+        logit_scale: float = 10.0,
+        logit_bias: float = -10.0,
+        *,
+        reduction: Literal["mean", "sum", "none"] = "mean",
+        similarity: Literal["cosine", "dot"] = "cosine",
+        learnable: bool = True,
+        kernel: str = "auto",
+    ) -> None:
+        super().__init__(
+            OBJECTIVES["sigmoid"],
+            logit_scale,
+            logit_bias,
+            learnable=learnable,
+            similarity=similarity,
+            directions="queries",
+            reduction=reduction,
+            kernel=kernel,
+        )
+
+
+def make_loss(objective: str, *, logit_scale: float, logit_bias: float, similarity: str = "cosine") -> MatchLoss:
+    """Build the module of an objective by its name in `OBJECTIVES`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    entry = lookup(OBJECTIVES, objective, "loss")
+    if entry.family == "sigmoid":
+        return SigmoidLoss(logit_scale, logit_bias, similarity=similarity)  # type: ignore[arg-type]
+    kind = objective.removeprefix("softmax-")
+    return SoftmaxLoss(logit_scale, positives=kind, similarity=similarity)  # type: ignore[arg-type]
+
+
+# -- checks -------------------------------------------------------------------------------------
+
+
+def _check_vectors(queries: Tensor, candidates: Tensor) -> None:
+    for name, vectors in (("queries", queries), ("candidates", candidates)):
+        if vectors.ndim != 2 or not vectors.is_floating_point():
+            raise ValueError(
+                f"Expected `{name}` to be a floating point tensor of shape (rows, d), got {vectors.dtype} of shape "
+                f"{tuple(vectors.shape)}."
+            )
+    if queries.shape[1] != candidates.shape[1]:
+        raise ValueError(
+            f"Expected `queries` and `candidates` of one width d, got {queries.shape[1]} and {candidates.shape[1]}."
+        )
+    if queries.dtype != candidates.dtype and not torch.is_autocast_enabled(queries.device.type):
+        raise ValueError(
+            f"Expected `queries` and `candidates` of one dtype, got {queries.dtype} and {candidates.dtype}. "
+            "Cast one of them, or use torch.autocast."
+        )
+    if queries.device != candidates.device:
+        raise ValueError(
+            f"Expected `queries` and `candidates` on one device, got {queries.device} and {candidates.device}."
+        )
+
+
+def _check_positives(positives: Positives, n: int, m: int) -> None:
+    if not isinstance(positives, Positives):
+        raise TypeError(
+            f"Expected `positives` to be a sigmax.Positives, got {type(positives).__name__}. "
+            "Make one with Positives(rows, columns, shape), Positives.from_dense(matrix) or Positives.from_ids(…)."
+        )
+    if positives.shape != (n, m):
+        raise ValueError(
+            f"Expected `positives` of shape (queries, candidates) = {(n, m)}, got {positives.shape}."
+        )
+
+
+def _shift(candidate_log_q: Tensor | None, m: int) -> Tensor | None:
+    if candidate_log_q is None:
+        return None
+    if candidate_log_q.shape != (m,):
+        raise ValueError(
+            f"Expected `candidate_log_q` of shape ({m},), one log rate a candidate, got {tuple(candidate_log_q.shape)}."
+        )
+    if not bool(torch.isfinite(candidate_log_q).all()):
+        raise ValueError("Expected finite `candidate_log_q`, got NaN or infinity. A rate of 0 is never offered.")
+    return -candidate_log_q.detach()
+
+
+def _why_not_finite(queries: Tensor, candidates: Tensor, logit_scale: Tensor) -> str:
+    for name, vectors in (("queries", queries), ("candidates", candidates)):
+        bad = int((~torch.isfinite(vectors)).any(1).sum())
+        if bad:
+            return (
+                f"Expected finite vectors, got NaN or infinity in {bad} of {len(vectors)} `{name}`. "
+                "Look at the encoder's inputs; lower the learning rate if it happened during training."
+            )
+    return f"The loss is not finite though the vectors are: logit_scale is {logit_scale.item():.3g}. Lower it."
