@@ -1,1 +1,410 @@
-def main(): ...
+"""The command line: parse, call, print. Results go to stdout, progress and messages to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sigmax.errors import DataError, UnknownNameError
+
+app = typer.Typer(
+    name="sigmax",
+    help="Train models that match things to their right answers (several, one or none), and learn whether softmax or "
+    "sigmoid suits your data.\n\nDATA is a file or folder (see `sigmax check --help`), or a built-in set: "
+    "emoji, emoji-hidden.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+# A table is never narrower than this, so that output piped to a file reads as it does on a wide screen.
+out = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="File, folder or built-in set.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Model folder, as `sigmax train` makes it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Columns = Annotated[
+    str, typer.Option(help="Your column names, for example query=question,answer=reply. Ours: query, answer, answers, "
+                      "wrong, text, label, labels, split.")
+]
+EncoderName = Annotated[
+    str,
+    typer.Option(
+        help="ngrams (trained from scratch), ngrams-linear (fixed labels), a sentence-transformers model by name or path, "
+        "or a folder of static vectors."
+    ),
+]
+Epochs = Annotated[float | None, typer.Option(help="Passes over the training queries. Default: suits the encoder.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Queries a batch.")]
+Metric = Annotated[str, typer.Option(help="Dev figure that chooses, such as map, mrr, ndcg@10, none_auroc_logit.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Precision = Annotated[str, typer.Option(help="Of the products in training: float32, bfloat16 or float16.")]
+
+
+@app.command()
+def compare(
+    data: Annotated[str, typer.Argument(metavar="[DATA]", help="File, folder or built-in set.")] = "emoji-hidden",
+    encoder: EncoderName = "ngrams",
+    contenders: Annotated[
+        str | None, typer.Option(help="Which, separated by commas. Default: all that fit the data.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each contender's best setting.")] = 3,
+    rates: Annotated[str, typer.Option(help="Learning rates tried, as multiples of the encoder's own.")] = "1,3",
+    scales: Annotated[str, typer.Option(help="Starting scales tried, as multiples of the encoder's own.")] = "0.5,1",
+    epochs: Epochs = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Batches a training, instead of epochs.")] = None,
+    batch_size: BatchSize = 128,
+    metric: Metric = "map",
+    seed: Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for comparison.json and comparison.png.")
+    ] = None,
+    columns: Columns = "",
+    as_json: AsJson = False,
+) -> None:
+    """Train softmax, sigmoid and today's practice on DATA, print which it prefers.
+
+    Every contender gets the same encoder, number of steps, search of rate and scale on dev, and seeds. Figures are
+    on test with 95% intervals over queries and seeds; differences are paired.
+
+    Example: sigmax compare faq.csv --columns query=question,answer=reply -o runs/faq
+    """
+    _quiet()
+    from sigmax.comparison import Budget
+    from sigmax.comparison import compare as run
+    from sigmax.report.tables import comparison_table
+    from sigmax.report.words import verdict
+    from sigmax.training import Settings
+
+    settings = Settings(
+        encoder=encoder, epochs=epochs, steps=steps, batch_size=batch_size, metric=metric, seed=seed
+    )
+    budget = Budget(_numbers(rates, "--rates"), _numbers(scales, "--scales"), seeds)
+    names = None if contenders is None else [name.strip() for name in contenders.split(",")]
+    dataset = _read(data, columns)
+    with _bar() as advance:
+        comparison = run(dataset, settings, contenders=names, budget=budget, advance=advance)
+    written = _write_comparison(comparison, output) if output else []
+    if as_json:
+        _print_json({**comparison.as_dict(), "verdict": verdict(comparison)})
+        return
+    out.print(comparison_table(comparison))
+    out.print(verdict(comparison), soft_wrap=not out.is_terminal)
+    for path in written:
+        err.print(f"Written: {path}")
+
+
+@app.command()
+def train(
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model.")],
+    loss: Annotated[
+        str, typer.Option(help="softmax-average, softmax-decoupled, softmax-any or sigmoid.")
+    ] = "softmax-decoupled",
+    encoder: EncoderName = "ngrams",
+    two_towers: Annotated[bool, typer.Option(help="Give candidates that are texts an encoder of their own.")] = False,
+    epochs: Epochs = None,
+    batch_size: BatchSize = 128,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest rate. Default: suits the encoder.")] = None,
+    logit_scale: Annotated[float | None, typer.Option(help="Where the scale starts. Default: suits it.")] = None,
+    answers: Annotated[int, typer.Option(min=1, help="Right answers drawn a query and batch, at most.")] = 4,
+    negatives: Annotated[
+        int | None, typer.Option(min=0, help="Candidates drawn at random beside them. Default: all, if few.")
+    ] = None,
+    metric: Metric = "map",
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without a better dev figure before it stops.")] = 3,
+    precision: Precision = "float32",
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of a killed run.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw the checkpoints of a killed run away.")] = False,
+    report_to: Annotated[str, typer.Option(help="Trainer's loggers: none, tensorboard, wandb, …")] = "none",
+    columns: Columns = "",
+    as_json: AsJson = False,
+) -> None:
+    """Train one model on DATA, calibrate it on dev, write it to a folder.
+
+    Checkpoints go to DIR.checkpoints each epoch and are removed at the end. Runs under torchrun too.
+
+    Example: sigmax train emoji --loss sigmoid -o runs/emoji/sigmoid
+    """
+    _quiet()
+    from sigmax.evaluation import evaluate as measure
+    from sigmax.training import Settings
+    from sigmax.training import train as run
+
+    if resume and fresh:
+        raise typer.BadParameter("--resume and --fresh exclude each other.")
+    settings = Settings(
+        loss=loss,
+        encoder=encoder,
+        two_towers=two_towers,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        logit_scale=logit_scale,
+        answers=answers,
+        negatives=negatives,
+        metric=metric,
+        patience=patience,
+        precision=precision,
+        seed=seed,
+    )
+    dataset = _read(data, columns)
+    checkpoints = output.with_name(f"{output.name}.checkpoints")
+    first = int(os.environ.get("RANK", "0")) == 0
+    if fresh and first:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    with _bar(enabled=first) as advance:
+        model = run(
+            dataset,
+            settings,
+            checkpoints=checkpoints,
+            resume=resume,
+            progress=lambda at, of, latest: advance(at / of, _latest(latest, metric)),
+            report_to=report_to,
+        )
+    if not first:
+        return
+    model.save(output)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    evaluation = measure(model, dataset, split="dev")
+    if as_json:
+        _print_json({"model": str(output), "facts": model.facts, "evaluation": evaluation.as_dict()})
+        return
+    from sigmax.report.tables import evaluation_table
+
+    out.print(evaluation_table(evaluation))
+    err.print(f"Written: {output}. Next: sigmax evaluate {output} {data}, or sigmax match {output} TEXT")
+
+
+@app.command()
+def evaluate(
+    folder: Folder,
+    data: Data,
+    split: Annotated[str, typer.Option(help="Which queries: train, dev or test.")] = "test",
+    columns: Columns = "",
+    as_json: AsJson = False,
+) -> None:
+    """Print a model's figures on DATA, each with its 95% interval.
+
+    Ranking over all candidates of DATA; presence, calibrated on dev when the model was trained; none-of-these, if DATA
+    has queries with no right answer.
+    """
+    _quiet()
+    from sigmax.evaluation import evaluate as measure
+    from sigmax.model import load
+    from sigmax.report.tables import evaluation_table
+
+    model = load(folder)
+    evaluation = measure(model, _read(data, columns), split=split)
+    if as_json:
+        _print_json(evaluation.as_dict())
+    else:
+        out.print(evaluation_table(evaluation))
+
+
+@app.command()
+def match(
+    folder: Folder,
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT…", help="What to match.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Candidates shown.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Find the best candidates for each TEXT.
+
+    *share* is the softmax over all candidates: it adds up to 1 whether or not anything is right. *presence* is the
+    probability that this one is right; ✓ marks those accepted at the threshold chosen on dev.
+    """
+    _quiet()
+    from sigmax.model import load
+
+    model = load(folder)
+    found = model.match(texts, top_k=top_k)
+    if as_json:
+        _print_json(
+            [
+                {"query": one.query, "matches": [{**match.as_dict(), "accepted": match in one.accepted} for match in one]}
+                for one in found
+            ]
+        )
+        return
+    for matches in found:
+        table = Table(title=matches.query, title_justify="left")
+        for name in ("", "candidate", "logit", "share", "presence"):
+            table.add_column(name, justify="left" if name in ("", "candidate") else "right")
+        for one in matches:
+            presence = "–" if one.presence is None else f"{one.presence:.3f}"
+            mark = "✓" if matches.threshold is not None and one in matches.accepted else ""
+            table.add_row(mark, one.candidate, f"{one.logit:.2f}", f"{one.share:.3f}", presence)
+        out.print(table)
+        if matches.threshold is not None and not matches.accepted:
+            out.print("none of these")
+
+
+@app.command()
+def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
+    """Say what matters about DATA before training on it.
+
+    Formats: {formats}
+    """
+    from sigmax.data.check import check as look
+
+    found = look(_read(data, columns))
+    if as_json:
+        _print_json(found.as_dict())
+        return
+    table = Table(title=found.name, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    rows: list[tuple[str, str]] = [
+        ("queries (train / dev / test)", " / ".join(f"{count:,}" for count in found.splits.values())),
+        ("of them with no right answer", " / ".join(f"{count:,}" for count in found.unanswered.values())),
+        ("labels" if found.labels else "candidates", f"{found.candidates:,}"),
+        ("of them right for no query", f"{found.unused_candidates:,}"),
+        ("right pairs", f"{found.pairs:,}"),
+        ("pairs known to be wrong", f"{found.wrong_pairs:,}"),
+        (
+            "right answers a query (mean, median, most)",
+            f"{found.answers['mean']:.1f}, {found.answers['median']:.0f}, {found.answers['most']:.0f}",
+        ),
+        ("queries with several right answers", f"{found.answers['several']:.0%}"),
+    ]
+    rows += [
+        (f"in-batch false negatives at {size}", f"{share:.1%} of rows") for size, share in found.false_negatives.items()
+    ]
+    for name, value in rows:
+        table.add_row(name, value)
+    out.print(table)
+    for finding in found.findings:
+        out.print(f"• {finding}", soft_wrap=not out.is_terminal)
+
+
+def main() -> None:
+    """Run the command line; exit 0 fine, 1 the work failed, 2 wrong usage."""
+    try:
+        code = app(standalone_mode=False)
+    except UnknownNameError as error:
+        _fail(str(error), 2)
+    except (DataError, ValueError, ImportError) as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
+    except typer.Abort:
+        _fail("Stopped.", 1)
+    except KeyboardInterrupt:
+        _fail("Stopped.", 130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # wrong usage, as the parser of the command line reports it
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        raise
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+# -- shared by the commands ---------------------------------------------------------------------
+
+
+def _fail(message: str, code: int) -> None:
+    err.print(f"[bold red]Error:[/] ", end="")
+    err.print(message, markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _read(source: str, columns: str) -> Any:
+    from sigmax.data.sources import load_data
+
+    renamed = {}
+    for item in filter(None, columns.split(",")):
+        ours, equals, theirs = item.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected ours=yours, got {item!r}; for example query=question", param_hint="--columns")
+        renamed[ours.strip()] = theirs.strip()
+    return load_data(source, columns=renamed)
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected numbers separated by commas, got {text!r}", param_hint=option) from None
+    if not all(number > 0 for number in numbers):
+        raise typer.BadParameter(f"expected numbers above 0, got {text!r}", param_hint=option)
+    return numbers
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_comparison(comparison: Any, folder: Path) -> list[Path]:
+    from sigmax.files import write_text
+    from sigmax.report.figure import comparison_figure
+    from sigmax.report.words import verdict
+
+    result = {**comparison.as_dict(), "verdict": verdict(comparison)}
+    written = [folder / "comparison.json"]
+    write_text(written[0], json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    try:
+        comparison_figure(comparison, folder / "comparison.png")
+        written.append(folder / "comparison.png")
+    except ImportError as error:
+        err.print(f"No figure: {error}", markup=False)
+    return written
+
+
+def _latest(figures: dict[str, float], metric: str) -> str:
+    shown = {"loss": figures.get("loss"), f"dev {metric}": figures.get(f"eval_{metric}")}
+    return "  ".join(f"{name} {value:.3f}" for name, value in shown.items() if value is not None)
+
+
+@contextlib.contextmanager
+def _bar(*, enabled: bool = True) -> Iterator[Callable[[float, str], None]]:
+    """Show a progress bar on stderr."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    bar = Progress(
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=err,
+        disable=not (enabled and err.is_terminal),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda fraction, what: bar.update(task, completed=fraction, description=what)
+
+
+def _quiet() -> None:
+    """Let our own messages through and keep the libraries' to warnings."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)
+    logger = logging.getLogger("sigmax")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.INFO if int(os.environ.get("RANK", "0")) == 0 else logging.WARNING)
+
+
+def _formats() -> str:
+    from sigmax.data.readers import READERS
+
+    return "; ".join(reader.describes for reader in READERS.values()) + ". Tables are JSONL, CSV or Parquet."
+
+
+check.__doc__ = (check.__doc__ or "").replace("{formats}", _formats())

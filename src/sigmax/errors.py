@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-__all__ = ["DataError", "lookup", "nearest"]
+__all__ = ["DataError", "UnknownNameError", "extra", "lookup", "nearest"]
 
 T = TypeVar("T")
 
 
 class DataError(ValueError):
     """A file, a data set or a model folder is not what it should be. The message says what to try."""
+
+
+class UnknownNameError(ValueError):
+    """A name that is not among those known. The message lists them."""
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Say which extra to install when an import inside the block fails.
+
+    Raises:
+        ImportError: naming the command that installs what is missing.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{error.name or error} is not installed. Try: pip install 'sigmax[{name}]'") from error
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -25,10 +43,10 @@ def lookup(registry: Mapping[str, T], name: str, what: str) -> T:
     """Return registry[name].
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones and the nearest.
+        UnknownNameError: the message lists the known ones and the nearest.
     """
     if name in registry:
         return registry[name]
-    raise ValueError(
+    raise UnknownNameError(
         f"Expected `{what}` to be one of {', '.join(sorted(registry))}, got {name!r}.{nearest(name, registry)}"
     )

@@ -1,0 +1,327 @@
+"""Every contender on one data set, treated alike: same encoder, same budget, same search, same seeds."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+
+from sigmax.baselines import TfidfBaseline
+from sigmax.data.batches import Batches
+from sigmax.data.dataset import SPLITS, MatchDataset
+from sigmax.errors import lookup
+from sigmax.evaluation import FIGURES, Evaluation, Scorer, calibrate, evaluate, quick_figures
+from sigmax.metrics.intervals import Difference, Estimate, Floats, combine_seeds, difference, estimate
+from sigmax.training import Settings, train
+
+__all__ = ["CONTENDERS", "Budget", "Comparison", "Contender", "Result", "Trial", "compare", "contenders_for"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to train, compared with the others."""
+
+    name: str
+    family: str  #: "softmax", "sigmoid" or "today": what is done without Sigmax
+    describes: str
+    loss: str | None = None  #: objective; None for the scikit-learn baseline
+    draw: str = "known-positives"
+
+
+CONTENDERS: dict[str, Contender] = {
+    entry.name: entry
+    for entry in (
+        Contender("softmax-average", "softmax", "softmax + CE, target 1/k for each right answer", "softmax-average"),
+        Contender(
+            "softmax-decoupled", "softmax", "softmax + CE, each right answer against wrong ones", "softmax-decoupled"
+        ),
+        Contender("sigmoid", "sigmoid", "sigmoid + BCE, every pair on its own", "sigmoid"),
+        Contender(
+            "one-positive",
+            "today",
+            "in-batch softmax: one right answer a row, everything else in the batch wrong",
+            "softmax-average",
+            "one-positive",
+        ),
+        Contender("tfidf-lr", "today", "scikit-learn tf-idf + one-against-rest logistic regression"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every contender may spend.
+
+    Args:
+        rates: learning rates tried, as multiples of the encoder's default.
+        scales: starting scales tried, as multiples of the encoder's default.
+        seeds: trainings with the best of these, each with a seed of its own; the search uses the first.
+    """
+
+    rates: tuple[float, ...] = (1.0, 3.0)
+    scales: tuple[float, ...] = (0.5, 1.0)
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        """Check that there is something to do."""
+        if not (self.rates and self.scales and self.seeds >= 1):
+            raise ValueError(f"Expected at least one rate, one scale and one seed, got {self}.")
+
+    @property
+    def runs(self) -> int:
+        """Trainings of one contender."""
+        return len(self.rates) * len(self.scales) + self.seeds - 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of the search and how it did on dev."""
+
+    learning_rate: float
+    logit_scale: float
+    dev: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one contender reached on test."""
+
+    contender: Contender
+    settings: Settings | None
+    trials: list[Trial]
+    dev: dict[str, float]  #: dev figures of the chosen setting, mean over seeds
+    draws: dict[str, Floats]  #: figure -> (1 + draws,) on test, seeds combined
+    evaluations: list[Evaluation]  #: one a seed
+    train_seconds: float  #: mean of one training
+
+    def __getitem__(self, figure: str) -> Estimate:
+        """Return a figure, mean over seeds, with its 95% interval over queries and seeds."""
+        return estimate(self.draws[figure])
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All results on one data set. Tables, figures and text only read it."""
+
+    data: dict[str, Any]
+    encoder: str
+    metric: str
+    steps: int
+    batch_size: int
+    budget: Budget
+    results: list[Result]
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Result:
+        """Return a contender's result."""
+        return lookup({result.contender.name: result for result in self.results}, name, "contender")
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of the figures this data set allows."""
+        return [name for name in FIGURES if all(name in result.draws for result in self.results)]
+
+    def difference(self, a: str, b: str, figure: str) -> Difference:
+        """Paired difference a − b on test with its 95% interval over queries and seeds."""
+        return difference(self[a].draws[figure], self[b].draws[figure])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything, for JSON."""
+        return {
+            "data": self.data,
+            "encoder": self.encoder,
+            "metric": self.metric,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "budget": asdict(self.budget),
+            "versions": self.versions,
+            "results": [
+                {
+                    **asdict(result.contender),
+                    "settings": None if result.settings is None else asdict(result.settings),
+                    "train_seconds": result.train_seconds,
+                    "dev": result.dev,
+                    "test": {name: result[name].as_dict() for name in result.draws},
+                    "test_by_seed": [
+                        {name: float(values[0]) for name, values in evaluation.draws.items()}
+                        for evaluation in result.evaluations
+                    ],
+                    "trials": [asdict(trial) for trial in result.trials],
+                }
+                for result in self.results
+            ],
+            "differences": [
+                {"a": a, "b": b, "figure": figure, **self.difference(a, b, figure).as_dict()}
+                for a, b in combinations([result.contender.name for result in self.results], 2)
+                for figure in self.figures
+            ],
+        }
+
+
+#: Called with (fraction done in [0, 1], what is being done).
+Advance = Callable[[float, str], None]
+
+
+def contenders_for(data: MatchDataset) -> list[str]:
+    """Names of the contenders that make sense on a data set."""
+    return [name for name, entry in CONTENDERS.items() if entry.loss is not None or data.labels]
+
+
+def compare(
+    data: MatchDataset,
+    settings: Settings | None = None,
+    *,
+    contenders: Sequence[str] | None = None,
+    budget: Budget | None = None,
+    advance: Advance | None = None,
+) -> Comparison:
+    """Train every contender with the same encoder, number of steps, search and seeds; measure on test.
+
+    Each contender's learning rate and starting scale are searched on dev by `settings.metric`; the best setting is
+    trained with each seed. Test is looked at once a seed, after everything was chosen.
+
+    Args:
+        data: the data set.
+        settings: what all share; their loss, draw, seed, learning rate and scale are set by the comparison.
+        contenders: names in `CONTENDERS`; None: all that fit the data.
+        budget: search and seeds.
+        advance: called as work goes on.
+
+    Raises:
+        DataError: data without a right answer in one of the splits.
+        ValueError: an unknown contender.
+    """
+    shared = (settings or Settings()).filled(data)
+    budget = budget or Budget()
+    names = list(contenders or contenders_for(data))
+    entries = [lookup(CONTENDERS, name, "contender") for name in names]
+    steps = Batches(data, batch_size=shared.batch_size, epochs=shared.epochs or 1).steps
+    shared = replace(shared, steps=shared.steps or steps)
+    gc.collect()
+    gc.freeze()  # Trainer collects garbage at each start: 0.2 s with all imports, 5 ms without them
+    trained = [entry for entry in entries if entry.loss is not None]
+    total = budget.runs * len(trained) + (len(entries) - len(trained))
+    done = 0.0
+    results = []
+    for entry in entries:
+
+        def step(fraction: float, what: str, name: str = entry.name) -> None:
+            if advance is not None:
+                advance(min(1.0, (done + fraction) / total), f"{name}: {what}")
+
+        results.append(_run(entry, data, shared, budget, step) if entry.loss else _run_baseline(entry, data, step))
+        done += budget.runs if entry.loss else 1
+    return Comparison(
+        data=facts(data),
+        encoder=shared.encoder,
+        metric=shared.metric,
+        steps=shared.steps or steps,
+        batch_size=shared.batch_size,
+        budget=budget,
+        results=results,
+        versions=_versions(),
+    )
+
+
+def facts(data: MatchDataset) -> dict[str, Any]:
+    """Return the data set's sizes, for people."""
+    counts = data.answer_counts
+    answered = counts[counts > 0]
+    return {
+        "name": data.name,
+        "queries": len(data.queries),
+        "candidates": len(data.candidates),
+        "labels": data.labels,
+        "answers_per_query": float(answered.mean()) if len(answered) else 0.0,
+        "several_answers": float((answered > 1).mean()) if len(answered) else 0.0,
+        "splits": {name: len(data.split(name)) for name in SPLITS},
+        "unanswered": {name: int((counts[data.split(name)] == 0).sum()) for name in SPLITS},
+    }
+
+
+def _run(entry: Contender, data: MatchDataset, shared: Settings, budget: Budget, advance: Advance) -> Result:
+    seconds: list[float] = []
+
+    def fit(rate: float, scale: float, seed: int, what: str) -> Scorer:
+        settings = _settings(entry, shared, rate, scale, seed)
+        number = len(seconds)
+        begin = time.perf_counter()
+        model = train(
+            data,
+            settings,
+            stop_early=False,
+            progress=lambda at, of, _: advance(number + at / of, what),
+        )
+        seconds.append(time.perf_counter() - begin)
+        return model
+
+    trials: list[Trial] = []
+    first: dict[tuple[float, float], Scorer] = {}
+    for rate, scale in product(budget.rates, budget.scales):
+        settings = _settings(entry, shared, rate, scale, shared.seed)
+        model = fit(rate, scale, shared.seed, f"search {len(trials) + 1} of {len(budget.rates) * len(budget.scales)}")
+        figures = quick_figures(model, data, split="dev")
+        trials.append(Trial(settings.learning_rate or 0.0, settings.logit_scale or 0.0, figures))
+        if not first or figures[shared.metric] >= max(trial.dev[shared.metric] for trial in trials):
+            first = {(rate, scale): model}
+    ((rate, scale), model) = next(iter(first.items()))
+    models = [model]
+    for seed in range(1, budget.seeds):
+        models.append(fit(rate, scale, shared.seed + seed, f"seed {seed + 1} of {budget.seeds}"))
+    chosen = _settings(entry, shared, rate, scale, shared.seed)
+    return _measured(entry, chosen, trials, models, data, float(np.mean(seconds)))
+
+
+def _run_baseline(entry: Contender, data: MatchDataset, advance: Advance) -> Result:
+    advance(0.0, "fit")
+    begin = time.perf_counter()
+    model = TfidfBaseline(data)
+    seconds = time.perf_counter() - begin
+    calibrate(model, data)
+    return _measured(entry, None, [], [model], data, seconds)
+
+
+def _measured(
+    entry: Contender,
+    settings: Settings | None,
+    trials: list[Trial],
+    models: Sequence[Scorer],
+    data: MatchDataset,
+    seconds: float,
+) -> Result:
+    dev = [evaluate(model, data, split="dev", draws=0) for model in models]
+    test = [evaluate(model, data, split="test") for model in models]
+    return Result(
+        contender=entry,
+        settings=settings,
+        trials=trials,
+        dev={name: float(np.mean([one.draws[name][0] for one in dev])) for name in dev[0].draws},
+        draws={name: combine_seeds([one.draws[name] for one in test]) for name in test[0].draws},
+        evaluations=test,
+        train_seconds=seconds,
+    )
+
+
+def _settings(entry: Contender, shared: Settings, rate: float, scale: float, seed: int) -> Settings:
+    return replace(
+        shared,
+        loss=entry.loss or shared.loss,
+        draw=entry.draw,
+        seed=seed,
+        learning_rate=(shared.learning_rate or 1.0) * rate,
+        logit_scale=(shared.logit_scale or 1.0) * scale,
+    )
+
+
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    return {"python": platform.python_version()} | {
+        name: version(name) for name in ("sigmax", "torch", "sentence-transformers", "transformers", "scikit-learn")
+    }

@@ -1,0 +1,172 @@
+"""What one training step sees: some queries, candidates for them, and every known right pair between the two.
+
+A batch is a pure function of (data, settings, seed, its number), so any process can make any batch: process r of W
+takes the numbers r, r + W, …, and a run that resumes at step t goes on with batch t.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sigmax.data.dataset import Indices, MatchDataset
+from sigmax.errors import lookup
+from sigmax.positives import Positives
+
+__all__ = ["DRAWS", "Batch", "Batches", "Draw"]
+
+#: Up to this many candidates, every one of them is offered in every batch.
+OFFER_ALL = 512
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Queries, candidates and the right pairs between them."""
+
+    queries: Indices  #: (n,) places in the data set
+    candidates: Indices  #: (m,) places in the data set
+    positives: Positives  #: (n, m)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A way to make batches."""
+
+    describes: str
+    units: Callable[[MatchDataset, Indices], Indices]  #: data, queries -> (u, …) what an epoch goes through
+    make: Callable[[Batches, Indices, np.random.Generator], Batch]  #: some of the units -> a batch
+
+
+class Batches(torch.utils.data.Dataset[Batch]):
+    """The batches of a training run, by number.
+
+    Each epoch goes through the split once in an order of its own, in batches whose sizes differ by at most one.
+
+    Args:
+        data: the data set.
+        batch_size: queries a batch, at most.
+        steps: number of batches a process; None for `epochs` epochs.
+        epochs: passes over the split, where `steps` is None.
+        answers: right answers drawn a query, at most.
+        negatives: further candidates drawn at random, or None: all of them while there are at most `OFFER_ALL`,
+            else none beside the other queries' answers.
+        seed: two runs with one seed see the same batches.
+        split: which queries to train on.
+        draw: how a batch is made, a name in `DRAWS`.
+        processes: how many processes share the batches: the number of steps is made a multiple of it.
+
+    Raises:
+        ValueError: a size below 1 (negatives: below 0).
+    """
+
+    def __init__(
+        self,
+        data: MatchDataset,
+        *,
+        batch_size: int = 128,
+        steps: int | None = None,
+        epochs: float = 10,
+        answers: int = 4,
+        negatives: int | None = None,
+        seed: int = 0,
+        split: str = "train",
+        draw: str = "known-positives",
+        processes: int = 1,
+    ) -> None:
+        for name, value, least in (("batch_size", batch_size, 1), ("answers", answers, 1), ("negatives", negatives, 0)):
+            if value is not None and value < least:
+                raise ValueError(f"Expected `{name}` of at least {least}, got {value}.")
+        self.data = data
+        self.answers = answers
+        self.offer_all = negatives is None and len(data.candidates) <= OFFER_ALL
+        self.negatives = negatives or 0
+        self.seed = seed
+        self.draw = lookup(DRAWS, draw, "draw")
+        self.units = self.draw.units(data, data.split(split))
+        self.batches_per_epoch = math.ceil(len(self.units) / batch_size)
+        self.steps_per_epoch = math.ceil(self.batches_per_epoch / processes)  #: of each process
+        wanted = steps if steps is not None else max(1, math.ceil(self.batches_per_epoch * epochs / processes))
+        self.steps = wanted  #: of each process
+        self.count = wanted * processes
+        self._order: tuple[int, list[Indices]] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of batches of the whole run."""
+        return self.count
+
+    def __getitem__(self, number: int) -> Batch:
+        """Make batch `number`, in [0, len(self))."""
+        if not 0 <= number < self.count:
+            raise IndexError(f"Expected a batch number in [0, {self.count}), got {number}.")
+        epoch, place = divmod(number, self.batches_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            shuffled = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.units))
+            self._order = (epoch, np.array_split(shuffled, self.batches_per_epoch))
+        return self.draw.make(self, self.units[self._order[1][place]], np.random.default_rng([self.seed, 1, number]))
+
+    def positive_rate(self, sample: int = 16) -> float:
+        """Return the share of right pairs among all pairs, over the first few batches."""
+        batches = [self[number] for number in range(min(sample, self.count))]
+        right = sum(len(batch.positives) for batch in batches)
+        return right / sum(len(batch.queries) * len(batch.candidates) for batch in batches)
+
+
+def known_positives(batches: Batches, units: Indices, random: np.random.Generator) -> Batch:
+    """Draw up to `answers` right answers a query, add wrong ones, and mark every known right pair.
+
+    However a candidate came in, as this query's answer, another's, a drawn or an explicit wrong answer: if the
+    data says that it is right for a query of the batch, it is trained as right.
+    """
+    data, queries = batches.data, units[:, 0]
+    if batches.offer_all:
+        candidates = np.arange(len(data.candidates))
+    else:
+        drawn = [_sample(_row(data.graph, i), batches.answers, random) for i in queries]
+        drawn += [_sample(_row(data.wrong_graph, i), batches.answers, random) for i in queries]
+        drawn.append(random.integers(len(data.candidates), size=batches.negatives))
+        candidates = np.unique(np.concatenate(drawn))
+    if not len(candidates):  # only queries without any answer: something must be there to be wrong
+        candidates = random.integers(len(data.candidates), size=1)
+    rows, columns = data.graph[queries][:, candidates].nonzero()
+    return Batch(queries, candidates, _positives(rows, columns, len(queries), len(candidates)))
+
+
+def one_positive(batches: Batches, units: Indices, random: np.random.Generator) -> Batch:
+    """One right pair a row, everything else in the batch wrong, as in-batch losses are used today.
+
+    Another right answer of the same query, or the same answer twice, counts as wrong: what Sigmax exists to mend.
+    """
+    queries, candidates = units[:, 0], units[:, 1]
+    diagonal = np.arange(len(units))
+    return Batch(queries, candidates, _positives(diagonal, diagonal, len(units), len(units)))
+
+
+#: The ways to make batches, by name.
+DRAWS: dict[str, Draw] = {
+    "known-positives": Draw(
+        "queries with several of their right answers, every known right pair marked",
+        lambda data, queries: queries[:, None],
+        known_positives,
+    ),
+    "one-positive": Draw(
+        "one right pair a row, everything else in the batch wrong",
+        lambda data, queries: data.pairs[np.isin(data.pairs[:, 0], queries)],
+        one_positive,
+    ),
+}
+
+
+def _row(graph: object, i: int) -> Indices:
+    return graph.indices[graph.indptr[i] : graph.indptr[i + 1]]  # type: ignore[attr-defined, no-any-return]
+
+
+def _sample(values: Indices, most: int, random: np.random.Generator) -> Indices:
+    return values if len(values) <= most else random.choice(values, most, replace=False)
+
+
+def _positives(rows: Sequence[int], columns: Sequence[int], n: int, m: int) -> Positives:
+    return Positives(torch.as_tensor(np.asarray(rows, np.int64)), torch.as_tensor(np.asarray(columns, np.int64)), (n, m))

@@ -1,0 +1,160 @@
+"""What matters about a data set before training: its sizes, its faults, and what a plain in-batch loss would see."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from sigmax.data.batches import Batches
+from sigmax.data.dataset import SPLITS, MatchDataset
+
+__all__ = ["Check", "check", "false_negative_share"]
+
+BATCH_SIZES = (64, 512, 4096)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The facts and the faults of a data set."""
+
+    name: str
+    queries: int
+    candidates: int
+    pairs: int
+    wrong_pairs: int  #: known to be wrong
+    labels: bool
+    splits: dict[str, int]
+    unanswered: dict[str, int]  #: queries with no right answer, by split
+    answers: dict[str, float]  #: right answers of a query that has any: mean, median, most, share with several
+    unused_candidates: int  #: right for no query
+    untrained_candidates: int  #: right for a dev or test query, but for no training query
+    duplicate_queries: int  #: queries whose text an earlier query of the same split has
+    conflicting_queries: int  #: those of them with other right answers
+    leaked_queries: int  #: dev and test queries whose text is a training query too
+    duplicate_candidates: int  #: candidates whose text an earlier one has
+    false_negatives: dict[int, float]  #: batch size -> share of rows, see `false_negative_share`
+
+    @property
+    def findings(self) -> list[str]:
+        """Return what to mend or to know, most important first, in words."""
+        found = []
+        if self.leaked_queries:
+            found.append(
+                f"{self.leaked_queries} dev or test queries are training queries too: figures will be too good. "
+                "Remove them from one side."
+            )
+        if self.conflicting_queries:
+            found.append(
+                f"{self.conflicting_queries} queries repeat an earlier text with other right answers. Merge them, or "
+                "correct one."
+            )
+        if self.duplicate_queries > self.conflicting_queries:
+            found.append(f"{self.duplicate_queries - self.conflicting_queries} queries repeat an earlier one exactly.")
+        if self.duplicate_candidates:
+            found.append(
+                f"{self.duplicate_candidates} candidates have the text of an earlier one: the same answer would be right "
+                "and wrong at once. Merge them."
+            )
+        if self.labels and self.untrained_candidates:
+            found.append(
+                f"{self.untrained_candidates} labels occur in dev or test but never in train: a label table cannot learn "
+                "them."
+            )
+        worst = max(self.false_negatives.values(), default=0.0)
+        if worst > 0.01:
+            shares = ", ".join(f"{share:.1%} at {size}" for size, share in self.false_negatives.items())
+            found.append(
+                f"A plain in-batch loss would train right answers as wrong: share of rows with a false negative {shares}. "
+                "Sigmax marks every known right pair."
+            )
+        if any(self.unanswered.values()):
+            counts = ", ".join(f"{count} in {name}" for name, count in self.unanswered.items() if count)
+            found.append(
+                f"Queries with no right answer: {counts}. The sigmoid learns from them; the softmax leaves them out."
+            )
+        else:
+            found.append("Every query has a right answer: saying “none of these” cannot be learnt nor measured here.")
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the facts and the findings, for JSON."""
+        return {**asdict(self), "findings": self.findings}
+
+
+def check(data: MatchDataset) -> Check:
+    """Look at a data set before training."""
+    counts = data.answer_counts
+    answered = counts[counts > 0] if counts.any() else np.zeros(1, dtype=np.int64)
+    repeated, conflicting = _duplicates(data)
+    training = {data.queries[i] for i in data.split("train")}
+    held_out = np.concatenate([data.split("dev"), data.split("test")])
+    used = np.unique(data.pairs[:, 1])
+    in_train = np.unique(data.graph[data.split("train")].indices)
+    in_held_out = np.unique(data.graph[held_out].indices)
+    return Check(
+        name=data.name,
+        queries=len(data.queries),
+        candidates=len(data.candidates),
+        pairs=len(data.pairs),
+        wrong_pairs=len(data.wrong),
+        labels=data.labels,
+        splits={name: len(data.split(name)) for name in SPLITS},
+        unanswered={name: int((counts[data.split(name)] == 0).sum()) for name in SPLITS},
+        answers={
+            "mean": float(answered.mean()),
+            "median": float(np.median(answered)),
+            "most": float(answered.max()),
+            "several": float((answered > 1).mean()),
+        },
+        unused_candidates=len(data.candidates) - len(used),
+        untrained_candidates=len(np.setdiff1d(in_held_out, in_train)),
+        duplicate_queries=repeated,
+        conflicting_queries=conflicting,
+        leaked_queries=sum(data.queries[i] in training for i in held_out),
+        duplicate_candidates=len(data.candidates) - len(set(data.candidates)),
+        false_negatives={size: false_negative_share(data, size) for size in BATCH_SIZES},
+    )
+
+
+def false_negative_share(data: MatchDataset, batch_size: int, *, batches: int = 20, seed: int = 0) -> float:
+    """Share of rows in which a plain in-batch loss trains a right answer as wrong.
+
+    Draws batches of one right pair a row, as such losses do, and counts the rows for which another row's answer is
+    right too, the same answer included.
+
+    Args:
+        data: the data set; its train split is used.
+        batch_size: rows a batch (at most all pairs there are).
+        batches: how many are drawn.
+        seed: of the draw.
+    """
+    drawn = Batches(data, batch_size=batch_size, steps=batches, seed=seed, draw="one-positive")
+    if not len(drawn.units):
+        return 0.0
+    harmed = rows = 0
+    for number in range(len(drawn)):
+        batch = drawn[number]
+        right = data.graph[batch.queries] @ _columns(batch.candidates, len(data.candidates))
+        harmed += int((right > 1).sum())
+        rows += len(batch.queries)
+    return harmed / rows
+
+
+def _columns(candidates: Any, m: int) -> Any:
+    """(m,) how often each candidate is in the batch."""
+    return np.bincount(candidates, minlength=m)
+
+
+def _duplicates(data: MatchDataset) -> tuple[int, int]:
+    """Queries with the text of an earlier one in their split, and those of them with other right answers."""
+    answers: dict[tuple[str, str], list[frozenset[int]]] = defaultdict(list)
+    for name in SPLITS:
+        for i in data.split(name):
+            row = data.graph.indices[data.graph.indptr[i] : data.graph.indptr[i + 1]]
+            answers[name, data.queries[i]].append(frozenset(row.tolist()))
+    repeated = sum(len(sets) - 1 for sets in answers.values())
+    conflicting = sum(sum(count for _, count in Counter(sets).most_common()[1:]) for sets in answers.values())
+    return repeated, conflicting

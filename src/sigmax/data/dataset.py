@@ -1,0 +1,132 @@
+"""MatchDataset: queries, candidates, and which pairs are right. The one form every reader produces."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sigmax.errors import DataError, lookup
+
+__all__ = ["SPLITS", "Indices", "MatchDataset", "seeded_split"]
+
+Indices = NDArray[np.int64]
+
+#: The parts of every data set: trained on, chosen on, reported on.
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class MatchDataset:
+    """Queries, the candidates offered to them, and the right pairs.
+
+    A pair that is not in `pairs` is wrong as far as the data says; pairs in `wrong` are *known* to be wrong
+    and worth training against (hard negatives).
+
+    Raises:
+        DataError: pairs out of range, a pair both right and wrong, an empty or unknown split.
+    """
+
+    name: str
+    queries: Sequence[str]
+    candidates: Sequence[str]
+    pairs: Indices  #: (k, 2) query and candidate of each right pair; sorted and made unique
+    splits: Mapping[str, Indices]  #: "train", "dev", "test" -> query indices, disjoint
+    wrong: Indices = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))  #: (w, 2) explicit wrong pairs
+    labels: bool = False  #: candidates are a fixed set of labels, not texts of their own
+    query_ids: Sequence[str] = ()
+    candidate_ids: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Sort and check."""
+        set_ = object.__setattr__
+        for name in ("pairs", "wrong"):
+            given = np.asarray(getattr(self, name), dtype=np.int64).reshape(-1, 2)
+            set_(self, name, np.unique(given, axis=0))
+            shape = (len(self.queries), len(self.candidates))
+            if len(given) and (given.min() < 0 or (given >= shape).any()):
+                raise DataError(f"{self.name}: expected `{name}` inside {shape} (queries, candidates), got {given.max(0)}.")
+        if not self.query_ids:
+            set_(self, "query_ids", [f"q{i}" for i in range(len(self.queries))])
+        if not self.candidate_ids:
+            set_(self, "candidate_ids", list(self.candidates))
+        both = (self.graph.multiply(self.wrong_graph)).nonzero()
+        if len(both[0]):
+            i, j = both[0][0], both[1][0]
+            raise DataError(
+                f"{self.name}: {len(both[0])} pairs are both right and wrong, the first of them "
+                f"{self.queries[i]!r} → {self.candidates[j]!r}. Drop one of the two."
+            )
+        for part in SPLITS:
+            if not len(self.splits.get(part, ())):
+                raise DataError(
+                    f"{self.name}: the {part} split is empty (splits: "
+                    f"{', '.join(f'{key} {len(value)}' for key, value in self.splits.items()) or 'none'}). "
+                    "Give each of train, dev and test at least one query, or no split at all to have one made."
+                )
+
+    @cached_property
+    def graph(self) -> sparse.csr_array:
+        """(n, m) sparse: 1 where the pair is right."""
+        return self._sparse(self.pairs)
+
+    @cached_property
+    def wrong_graph(self) -> sparse.csr_array:
+        """(n, m) sparse: 1 where the pair is known to be wrong."""
+        return self._sparse(self.wrong)
+
+    @cached_property
+    def answer_counts(self) -> Indices:
+        """(n,) number of right answers of each query."""
+        return np.bincount(self.pairs[:, 0], minlength=len(self.queries))
+
+    def split(self, name: str) -> Indices:
+        """Return the query indices of a split.
+
+        Raises:
+            ValueError: an unknown split.
+        """
+        return lookup(self.splits, name, "split")
+
+    def without_candidates(self, hidden: NDArray[np.bool_], name: str) -> MatchDataset:
+        """Take candidates away: queries whose right answers were all among them are left with none."""
+        kept = np.flatnonzero(~hidden)
+        place = np.full(len(self.candidates), -1, dtype=np.int64)
+        place[kept] = np.arange(len(kept))
+
+        def moved(pairs: Indices) -> Indices:
+            return np.stack([pairs[:, 0], place[pairs[:, 1]]], axis=1)[place[pairs[:, 1]] >= 0]
+
+        return replace(
+            self,
+            name=name,
+            candidates=[self.candidates[j] for j in kept],
+            candidate_ids=[self.candidate_ids[j] for j in kept],
+            pairs=moved(self.pairs),
+            wrong=moved(self.wrong),
+        )
+
+    def _sparse(self, pairs: Indices) -> sparse.csr_array:
+        ones = np.ones(len(pairs), dtype=np.int8)
+        shape = (len(self.queries), len(self.candidates))
+        return sparse.csr_array((ones, (pairs[:, 0], pairs[:, 1])), shape=shape)
+
+
+def seeded_split(keys: Sequence[str], *, seed: int = 0, shares: tuple[float, float] = (0.8, 0.1)) -> dict[str, Indices]:
+    """Split by query: the order of a seeded hash of each key decides, so equal keys stay together.
+
+    Args:
+        keys: one text a query; equal texts land in the same part.
+        seed: another seed, another split.
+        shares: of train and dev; test is the rest.
+    """
+    distinct = sorted(set(keys), key=lambda key: hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest())
+    dev = max(1, round(len(distinct) * shares[1]))
+    train = min(max(1, round(len(distinct) * shares[0])), max(1, len(distinct) - dev - 1))
+    part = {key: SPLITS[int(i >= train) + int(i >= train + dev)] for i, key in enumerate(distinct)}
+    return {name: np.array([i for i, key in enumerate(keys) if part[key] == name], dtype=np.int64) for name in SPLITS}

@@ -1,0 +1,73 @@
+"""Where a data set comes from: the name of a built-in set, or a path. What the command line calls DATA."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sigmax.data.dataset import MatchDataset
+from sigmax.data.readers import read
+from sigmax.errors import DataError, nearest
+
+__all__ = ["BUILTIN", "Builtin", "load_data"]
+
+_FOLDER = Path(__file__).parent / "builtin"
+#: The emoji group hidden in `emoji-hidden`.
+HIDDEN_GROUP = "food & drink"
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """A data set that comes with Sigmax."""
+
+    name: str
+    describes: str
+    load: Callable[[], MatchDataset]
+
+
+def _emoji() -> MatchDataset:
+    return read(_FOLDER / "emoji")
+
+
+def _emoji_hidden() -> MatchDataset:
+    lines = (_FOLDER / "emoji" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
+    hidden = np.array([json.loads(line)["group"] == HIDDEN_GROUP for line in lines])
+    return _emoji().without_candidates(hidden, "emoji-hidden")
+
+
+BUILTIN: dict[str, Builtin] = {
+    entry.name: entry
+    for entry in (
+        Builtin("emoji", "3,936 search keywords → 1,923 emoji, several right answers each", _emoji),
+        Builtin(
+            "emoji-hidden",
+            f"the same with the group “{HIDDEN_GROUP}” taken away, so that real queries have no right answer",
+            _emoji_hidden,
+        ),
+    )
+}
+
+
+def load_data(source: str | Path, *, columns: Mapping[str, str] | None = None, seed: int = 0) -> MatchDataset:
+    """Load a built-in data set by name, or read a file or folder.
+
+    Args:
+        source: a name in `BUILTIN`, or a path (a path that exists wins only when it is no built-in name).
+        columns: our column name -> the file's, see `sigmax.data.readers.read`.
+        seed: of the split, where the data brings none.
+
+    Raises:
+        DataError: neither a built-in name nor a path, or anything wrong in the files.
+    """
+    if str(source) in BUILTIN:
+        return BUILTIN[str(source)].load()
+    if not Path(source).exists():
+        raise DataError(
+            f"{source}: no such file or folder, and no built-in data set of that name "
+            f"(built in: {', '.join(BUILTIN)}).{nearest(str(source), BUILTIN)}"
+        )
+    return read(source, columns=columns, seed=seed)

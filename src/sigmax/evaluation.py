@@ -1,0 +1,172 @@
+"""A model's figures on a split, and the calibration that some of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sigmax.calibration import Platt, fit_platt
+from sigmax.data.dataset import MatchDataset
+from sigmax.metrics.abstention import NONE_SCORES, auroc_figure
+from sigmax.metrics.intervals import DRAWS, Estimate, Figure, Floats, bootstrap_weights, estimate, evaluate_figures
+from sigmax.metrics.presence import PRESENCE, PresenceTally, best_f1_threshold, mass_edges
+from sigmax.metrics.ranking import RANKING, ranking_figures, ranking_values
+
+__all__ = ["FIGURES", "LOWER_IS_BETTER", "Evaluation", "Scorer", "calibrate", "evaluate", "quick_figures"]
+
+#: Every figure's name and what it is, in the order of tables.
+FIGURES: dict[str, str] = {
+    "map": "mean average precision",
+    "mrr": "mean reciprocal rank of the first right answer",
+    "ndcg@10": "normalised discounted cumulative gain of the first 10",
+    "precision@1": "share of queries whose best candidate is right",
+    "precision@5": "share of right ones among the best 5",
+    "recall@1": "share of a query's right answers found at the top",
+    "recall@5": "share of a query's right answers among the best 5",
+    "recall@10": "share of a query's right answers among the best 10",
+    "recall@100": "share of a query's right answers among the best 100",
+    "log_loss": "log loss of presences, nats a query, summed over candidates",
+    "brier": "squared error of presences, a query, summed over candidates",
+    "calibration_error": "mean gap between presence and truth, equal-mass bins over all pairs",
+    "micro_f1": "F1 over all pairs, at the threshold chosen on dev",
+    "macro_f1": "mean of the candidates' F1, at the threshold chosen on dev",
+    "none_auroc_share": "none-of-these by the largest share: AUROC",
+    "none_auroc_logit": "none-of-these by the largest logit: AUROC",
+    "none_auroc_presence": "none-of-these by the largest presence: AUROC",
+}
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error"})
+assert list(FIGURES) == [*RANKING, *PRESENCE, *NONE_SCORES.values()]
+
+#: Pairs that a calibration looks at, at most: beyond, wrong pairs are sampled and weighted.
+CALIBRATION_PAIRS = 4_000_000
+
+
+class Scorer(Protocol):
+    """Whatever gives a logit to every pair."""
+
+    calibration: Platt | None
+    threshold: float | None
+
+    def logits(self, queries: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float32]:
+        """(n, m) logits of every query over every candidate."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Figures on a split, each with all its bootstrap draws, so that two evaluations can be compared in pairs."""
+
+    data: str
+    split: str
+    queries: int
+    unanswered: int  #: queries with no right answer
+    draws: dict[str, Floats]  #: figure -> (1 + draws,), the first being the plain value
+
+    def __getitem__(self, figure: str) -> Estimate:
+        """Return a figure with its 95% interval."""
+        return estimate(self.draws[figure])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the draws, for JSON."""
+        return {
+            "data": self.data,
+            "split": self.split,
+            "queries": self.queries,
+            "unanswered": self.unanswered,
+            "figures": {name: self[name].as_dict() for name in self.draws},
+        }
+
+
+def calibrate(model: Scorer, data: MatchDataset, *, split: str = "dev", seed: int = 0) -> None:
+    """Fit presence and the threshold of best micro-F1, over all candidates, and keep both in the model.
+
+    Raises:
+        DataError: a split without a right or without a wrong pair.
+    """
+    queries = data.split(split)
+    logits = model.logits([data.queries[i] for i in queries], data.candidates)
+    right = data.graph[queries].toarray().astype(bool)
+    logits, right, weights = _sampled(logits.ravel(), right.ravel(), np.random.default_rng(seed))
+    model.calibration = fit_platt(logits, right, weights)
+    model.threshold = best_f1_threshold(model.calibration.presence(logits), right, weights)
+
+
+def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: int = DRAWS) -> Evaluation:
+    """Measure ranking, presence and none-of-these over all candidates, with 95% intervals over queries.
+
+    Figures that the data or the model cannot give (none-of-these without a query that has no right answer, presence
+    of a model that was not calibrated) are left out.
+
+    Args:
+        model: a DualEncoder, or anything else that gives logits.
+        data: the data set; its candidates are the ones offered.
+        split: which queries.
+        draws: bootstrap draws; 0 for plain values.
+    """
+    queries = data.split(split)
+    logits = model.logits([data.queries[i] for i in queries], data.candidates)
+    right = data.graph[queries].toarray().astype(bool)
+    figures = _figures(model, logits, right)
+    return Evaluation(
+        data.name,
+        split,
+        len(queries),
+        int((~right.any(1)).sum()),
+        evaluate_figures(figures, bootstrap_weights(len(queries), draws=draws)),
+    )
+
+
+def quick_figures(model: Scorer, data: MatchDataset, *, split: str = "dev") -> dict[str, float]:
+    """Ranking and none-of-these figures without intervals: what training watches on dev."""
+    queries = data.split(split)
+    logits = model.logits([data.queries[i] for i in queries], data.candidates)
+    right = data.graph[queries].toarray().astype(bool)
+    figures = _ranking_and_none(logits, right, None)
+    one = np.ones((1, len(queries)))
+    return {name: float(figure(one)[0]) for name, figure in figures.items()}
+
+
+def _figures(model: Scorer, logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, Figure]:
+    figures = _ranking_and_none(logits, right, model.calibration)
+    if model.calibration is not None and model.threshold is not None:
+        sample = logits.ravel()[:: max(1, logits.size // CALIBRATION_PAIRS)]
+        tally = PresenceTally(model.threshold, mass_edges(model.calibration.presence(sample)))
+        for start in range(0, len(logits), 256):
+            part = slice(start, start + 256)
+            tally.add(model.calibration.presence(logits[part]), right[part])
+        figures.update(tally.figures())
+    return {name: figures[name] for name in FIGURES if name in figures}
+
+
+def _ranking_and_none(
+    logits: NDArray[np.float32], right: NDArray[np.bool_], calibration: Platt | None
+) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {}
+    answered = right.any(1)
+    if answered.any():
+        figures.update(ranking_figures(ranking_values(logits, right)))
+    if answered.any() and not answered.all():
+        best = logits.max(1).astype(np.float64)
+        with np.errstate(over="ignore"):
+            scores = {"logit": best, "share": 1 / np.exp(logits.astype(np.float64) - best[:, None]).sum(1)}
+        if calibration is not None:
+            scores["presence"] = calibration.presence(best)
+        figures.update({NONE_SCORES[name]: auroc_figure(score, answered) for name, score in scores.items()})
+    return figures
+
+
+def _sampled(
+    logits: NDArray[np.float32], right: NDArray[np.bool_], random: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], Floats]:
+    """All pairs, or all right ones and a weighted sample of the wrong ones where there are too many."""
+    wrong = np.flatnonzero(~right)
+    if len(right) <= CALIBRATION_PAIRS:
+        return logits, right, np.ones(len(right))
+    kept = np.flatnonzero(right)
+    drawn = random.choice(wrong, CALIBRATION_PAIRS - len(kept), replace=False)
+    weights = np.concatenate([np.ones(len(kept)), np.full(len(drawn), len(wrong) / len(drawn))])
+    places = np.concatenate([kept, drawn])
+    return logits[places], right[places], weights

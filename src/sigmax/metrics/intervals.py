@@ -1,0 +1,103 @@
+"""A figure with its uncertainty: 95% intervals by the bootstrap over queries, and paired differences.
+
+A figure is a function of the queries' weights. The plain value gives every query weight 1; a bootstrap draw gives
+each the number of times it was drawn (Efron & Tibshirani 1993, ch. 13). Every figure of one split is evaluated on the *same*
+draws, so differences between models are paired query by query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DRAWS", "Difference", "Estimate", "Figure", "bootstrap_weights", "combine_seeds", "difference", "estimate"]
+
+Floats = NDArray[np.float64]
+#: (b, n) query weights -> (b,) values; NaN where a draw has nothing to measure.
+Figure = Callable[[Floats], Floats]
+
+DRAWS = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Return value, low and high; None where not defined (JSON has no NaN)."""
+        return {key: None if np.isnan(number) else number for key, number in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """A paired difference and its 95% interval."""
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return bool(self.low > 0 or self.high < 0)
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Return value, low, high and whether 0 is outside."""
+        return {**super().as_dict(), "significant": self.significant}
+
+
+def bootstrap_weights(n: int, *, draws: int = DRAWS, seed: int = 0) -> Floats:
+    """(1 + draws, n): first all ones, then how often each of n queries is drawn when n are drawn with replacement."""
+    random = np.random.default_rng([seed, n])
+    return np.concatenate([np.ones((1, n)), random.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)])
+
+
+def mean_figure(values: Floats) -> Figure:
+    """Mean over the queries whose value is not NaN."""
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0.0)
+
+    def figure(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            mean: Floats = (weights @ filled) / (weights @ known)
+        return mean
+
+    return figure
+
+
+def estimate(values: Floats) -> Estimate:
+    """(1 + draws,) values, the first from all ones -> the value and its percentile interval."""
+    draws = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or not len(draws):
+        return Estimate(float(values[0]), float("nan"), float("nan"))
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(values[0]), float(low), float(high))
+
+
+def combine_seeds(values: Sequence[Floats], *, seed: int = 0) -> Floats:
+    """(1 + draws,) of each training seed -> their mean, each draw also drawing seeds with replacement.
+
+    The interval then covers both what other queries and what other seeds would have changed. The choice of seeds
+    depends on the number of seeds only, so two models' combined values are paired.
+    """
+    stacked = np.stack(values)
+    count, draws = stacked.shape
+    weights = np.ones((count, draws))
+    weights[:, 1:] = np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), draws - 1).T
+    combined: Floats = (weights * stacked).sum(0) / count
+    return combined
+
+
+def difference(a: Floats, b: Floats) -> Difference:
+    """Paired difference a − b of two figures evaluated on the same draws."""
+    gap = estimate(a - b)
+    return Difference(gap.value, gap.low, gap.high)
+
+
+def evaluate_figures(figures: Mapping[str, Figure], weights: Floats) -> dict[str, Floats]:
+    """Evaluate every figure on every row of weights."""
+    return {name: figure(weights) for name, figure in figures.items()}

@@ -1,0 +1,280 @@
+"""DualEncoder: two encoders, a loss that holds scale and bias, and a calibration; save, load, match."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sigmax.calibration import Platt
+from sigmax.encoders import load_encoder, save_encoder
+from sigmax.errors import DataError
+from sigmax.files import recover_folder, replace_folder
+from sigmax.losses import MatchLoss, make_loss
+from sigmax.positives import Positives
+
+__all__ = ["DualEncoder", "Match", "Matches", "load"]
+
+#: Raised whenever a saved folder can no longer be read by older versions.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Match:
+    """One candidate for a query."""
+
+    candidate: str
+    candidate_id: str
+    logit: float
+    share: float  #: softmax over the candidates offered
+    presence: float | None  #: probability that this pair is right; None if the model was not calibrated
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Matches(Sequence[Match]):
+    """The best candidates for one query, best first."""
+
+    query: str
+    best: tuple[Match, ...]
+    threshold: float | None  #: presence from which a candidate is accepted
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return the match at a place."""
+        return self.best[place]
+
+    def __len__(self) -> int:
+        """Return how many candidates were asked for."""
+        return len(self.best)
+
+    @property
+    def accepted(self) -> tuple[Match, ...]:
+        """Candidates whose presence reaches the threshold chosen on the dev split.
+
+        Raises:
+            ValueError: the model was not calibrated.
+        """
+        if self.threshold is None:
+            raise ValueError("The model was not calibrated, so nothing can be accepted. Train it with a dev split.")
+        return tuple(match for match in self.best if match.presence is not None and match.presence >= self.threshold)
+
+
+class DualEncoder(nn.Module):
+    """Matches queries to candidates: encoders, scale, bias, and what turns logits into presences.
+
+    Args:
+        query_encoder: texts to vectors, a sentence-transformers module.
+        candidate_encoder: the same for candidates; None where the query encoder serves both.
+        loss: the objective with its scale, bias and similarity.
+        candidates: what `match` offers.
+        candidate_ids: their ids; the candidates themselves if not given.
+        calibration: logit to presence, fitted on the dev split.
+        threshold: presence from which `match` accepts.
+        facts: what the model was trained on and how, for people.
+    """
+
+    accepts_loss_kwargs = False  # read by Trainer: the loss is a mean over the batch already
+    _keys_to_ignore_on_save = None  # read by Trainer when it loads a checkpoint
+
+    def __init__(
+        self,
+        query_encoder: nn.Module,
+        candidate_encoder: nn.Module | None,
+        loss: MatchLoss,
+        *,
+        candidates: Sequence[str] = (),
+        candidate_ids: Sequence[str] = (),
+        calibration: Platt | None = None,
+        threshold: float | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.query_encoder = query_encoder
+        self.candidate_encoder = candidate_encoder
+        self.loss = loss
+        self.candidates = list(candidates)
+        self.candidate_ids = list(candidate_ids or candidates)
+        self.calibration = calibration
+        self.threshold = threshold
+        self.facts = dict(facts or {})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.loss.log_scale.device
+
+    # -- training --------------------------------------------------------------------------------
+
+    def preprocess(self, texts: Sequence[str], side: str) -> dict[str, Tensor]:
+        """Texts -> the features of the encoder of that side, "query" or "candidate"."""
+        features: dict[str, Tensor] = self._encoder(side).preprocess(list(texts))  # type: ignore[operator]
+        return features
+
+    def embed(self, features: dict[str, Tensor], side: str) -> Tensor:
+        """Features -> (b, d) vectors, with gradient."""
+        vectors: Tensor = self._encoder(side)(dict(features))["sentence_embedding"]
+        return vectors
+
+    def forward(
+        self, queries: dict[str, Tensor], candidates: dict[str, Tensor], positives: Positives
+    ) -> dict[str, Tensor]:
+        """Features of both sides and the right pairs -> {"loss": ()}."""
+        return {"loss": self.loss(self.embed(queries, "query"), self.embed(candidates, "candidate"), positives)}
+
+    # -- use -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], side: str = "query", *, batch_size: int = 512) -> Tensor:
+        """Texts -> (b, d) vectors on the CPU, without gradient."""
+        was_training = self.training
+        self.eval()
+        blocks = []
+        for start in range(0, len(texts), batch_size):
+            features = self.preprocess(texts[start : start + batch_size], side)
+            blocks.append(self.embed({name: part.to(self.device) for name, part in features.items()}, side).float().cpu())
+        self.train(was_training)
+        return torch.cat(blocks)
+
+    @torch.no_grad()
+    def logits(self, queries: Sequence[str], candidates: Sequence[str], *, block: int = 1024) -> NDArray[np.float32]:
+        """(n, m) logits of every query over every candidate.
+
+        Raises:
+            ValueError: logits that are not finite.
+        """
+        offered = self.encode(candidates, "candidate").to(self.device)
+        asked = self.encode(queries, "query")
+        logits = np.empty((len(queries), len(candidates)), np.float32)
+        for start in range(0, len(queries), block):
+            part = slice(start, start + block)
+            logits[part] = self.loss.logits(asked[part].to(self.device), offered).float().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
+        return logits
+
+    def match(self, text: str | Sequence[str], *, top_k: int = 5) -> Any:
+        """Find the best candidates for a text, or for each of several.
+
+        Args:
+            text: one query, or a list of them.
+            top_k: how many candidates.
+
+        Returns:
+            `Matches` for one text, a list of them for a list.
+
+        Raises:
+            ValueError: an empty text, `top_k` below 1, a model without candidates.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        if top_k < 1:
+            raise ValueError(f"Expected `top_k` of at least 1, got {top_k}.")
+        if not self.candidates:
+            raise ValueError("The model has no candidates to offer. Set model.candidates to a list of texts.")
+        for one in texts:
+            if not isinstance(one, str) or not one.strip():
+                raise ValueError(f"Expected a text to match, got {one!r}.")
+        logits = self.logits(texts, self.candidates)
+        shares = softmax(logits)
+        presences = None if self.calibration is None else self.calibration.presence(logits)
+        found = []
+        for row, query in enumerate(texts):
+            best = np.argsort(-logits[row], kind="stable")[:top_k]
+            matches = tuple(
+                Match(
+                    self.candidates[j],
+                    self.candidate_ids[j],
+                    float(logits[row, j]),
+                    float(shares[row, j]),
+                    None if presences is None else float(presences[row, j]),
+                )
+                for j in best
+            )
+            found.append(Matches(query, matches, self.threshold))
+        return found[0] if isinstance(text, str) else found
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model: encoders, sigmax.json, candidates. A model that was there stays whole until this one is."""
+        about = {
+            "format": FORMAT,
+            "loss": self.loss.objective.name,
+            "similarity": self.loss.similarity,
+            "logit_scale": self.loss.logit_scale.item(),
+            "logit_bias": None if self.loss.logit_bias is None else self.loss.logit_bias.item(),
+            "calibration": None if self.calibration is None else self.calibration.as_dict(),
+            "threshold": self.threshold,
+            "two_encoders": self.candidate_encoder is not None,
+            "facts": self.facts,
+        }
+        with replace_folder(Path(folder)) as fresh:
+            save_encoder(self.query_encoder, fresh / "query_encoder")
+            if self.candidate_encoder is not None:
+                save_encoder(self.candidate_encoder, fresh / "candidate_encoder")
+            with (fresh / "candidates.jsonl").open("w", encoding="utf-8") as file:
+                for key, text in zip(self.candidate_ids, self.candidates, strict=True):
+                    file.write(json.dumps({"_id": key, "text": text}, ensure_ascii=False) + "\n")
+            (fresh / "sigmax.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _encoder(self, side: str) -> nn.Module:
+        return self.candidate_encoder if side == "candidate" and self.candidate_encoder is not None else self.query_encoder
+
+
+def load(folder: str | Path) -> DualEncoder:
+    """Read a model that `DualEncoder.save` wrote.
+
+    Raises:
+        DataError: not a model folder, or one of a newer format.
+    """
+    folder = Path(folder)
+    recover_folder(folder)
+    about_file = folder / "sigmax.json"
+    if not about_file.exists():
+        what = "an empty or other folder" if folder.is_dir() else "a file" if folder.exists() else "nothing"
+        raise DataError(
+            f"{folder}: expected a folder with sigmax.json, as `sigmax train DATA -o {folder}` makes it, got {what}."
+        )
+    try:
+        about = json.loads(about_file.read_text(encoding="utf-8"))
+        if about["format"] > FORMAT:
+            raise DataError(
+                f"{folder}: written in format {about['format']}, this version of Sigmax reads up to {FORMAT}. Upgrade it."
+            )
+        loss = make_loss(
+            about["loss"],
+            logit_scale=about["logit_scale"],
+            logit_bias=about["logit_bias"] or 0.0,
+            similarity=about["similarity"],
+        )
+        lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").splitlines()
+        candidates = [json.loads(line) for line in lines]
+        calibration = Platt(**about["calibration"]) if about["calibration"] else None
+    except (json.JSONDecodeError, KeyError, TypeError, FileNotFoundError) as error:
+        raise DataError(f"{folder}: the model folder is damaged ({type(error).__name__}: {error}). Train it again.") from None
+    return DualEncoder(
+        load_encoder(folder / "query_encoder"),
+        load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,
+        loss,
+        candidates=[row["text"] for row in candidates],
+        candidate_ids=[row["_id"] for row in candidates],
+        calibration=calibration,
+        threshold=about["threshold"],
+        facts=about["facts"],
+    ).eval()
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n, m) logits -> (n, m) shares of each row."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    shares: NDArray[np.float64] = shifted / shifted.sum(1, keepdims=True)
+    return shares

@@ -1,0 +1,111 @@
+"""A comparison in plain words: which family this data prefers, and where nothing can be said."""
+
+from __future__ import annotations
+
+from sigmax.comparison import Comparison
+from sigmax.evaluation import LOWER_IS_BETTER
+from sigmax.metrics.intervals import Difference, Estimate
+
+__all__ = ["QUESTIONS", "number", "verdict"]
+
+#: What people want to know, and the figure that answers it.
+QUESTIONS = {
+    "ranking": ("map", "MAP"),
+    "presence": ("log_loss", "log loss"),
+    "saying “none of these”": ("none_auroc_logit", "AUROC of the largest logit"),
+}
+
+
+def verdict(comparison: Comparison) -> str:
+    """Return one paragraph: softmax against sigmoid, question by question, then both against today's practice.
+
+    The softmax is represented by its variant that did better on dev; the difference is measured on test.
+    """
+    data = comparison.data
+    sentences = [
+        f"On {data['name']} ({data['queries']:,} queries, {data['candidates']:,} candidates, "
+        f"{data['answers_per_query']:.1f} right answers each where there are any):"
+    ]
+    for question, (figure, title) in QUESTIONS.items():
+        if figure not in comparison.figures:
+            if figure.startswith("none"):
+                sentences.append("Every query has a right answer, so saying “none of these” could not be measured.")
+            continue
+        softmax = _best(comparison, "softmax", figure)
+        sigmoid = _best(comparison, "sigmoid", figure)
+        if softmax is None or sigmoid is None:
+            continue
+        sentences.append(_sentence(comparison, question, figure, title, softmax, sigmoid))
+    sentences.extend(_shares(comparison))
+    sentences.extend(_today(comparison))
+    return " ".join(sentences)
+
+
+def number(value: float) -> str:
+    """Three figures that matter: 0.912, 0.0031, 12.4."""
+    if value != value:
+        return "–"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 10 or value == 0 else f"{value:.3g}"
+
+
+def _sentence(comparison: Comparison, question: str, figure: str, title: str, softmax: str, sigmoid: str) -> str:
+    gap = comparison.difference(softmax, sigmoid, figure)
+    one, other = comparison[softmax][figure], comparison[sigmoid][figure]
+    detail = f"{title} {number(one.value)} for {softmax}, {number(other.value)} for {sigmoid}; {_gap(gap)}"
+    if not gap.significant:
+        return f"For {question} the difference is not significant ({detail})."
+    softmax_wins = (gap.value > 0) != (figure in LOWER_IS_BETTER)
+    return f"For {question} it prefers the {'softmax' if softmax_wins else 'sigmoid'} ({detail})."
+
+
+def _shares(comparison: Comparison) -> list[str]:
+    """What a share alone would have told about none-of-these."""
+    if "none_auroc_share" not in comparison.figures:
+        return []
+    softmax = _best(comparison, "softmax", "none_auroc_logit")
+    if softmax is None:
+        return []
+    share, logit = (comparison[softmax].draws[f"none_auroc_{score}"] for score in ("share", "logit"))
+    from sigmax.metrics.intervals import difference
+
+    gap = difference(share, logit)
+    says = "tells less than" if gap.high < 0 else "tells more than" if gap.low > 0 else "tells about as much as"
+    return [
+        f"Of {softmax}, the largest share {says} the largest logit about whether anything is right "
+        f"(AUROC {number(float(share[0]))} against {number(float(logit[0]))}; {_gap(gap)})."
+    ]
+
+
+def _today(comparison: Comparison) -> list[str]:
+    """The better family against one positive a row, in ranking."""
+    names = {result.contender.name for result in comparison.results}
+    ours = [result for result in comparison.results if result.contender.family != "today"]
+    sentences = []
+    if not ours:
+        return []
+    best = max(ours, key=lambda result: result.dev["map"]).contender.name
+    for name, what in (
+        ("one-positive", "the usual in-batch softmax with one positive a row"),
+        ("tfidf-lr", "tf-idf with logistic regression"),
+    ):
+        if name in names:
+            gap = comparison.difference(best, name, "map")
+            says = "ranks better than" if gap.low > 0 else "ranks worse than" if gap.high < 0 else "ranks no differently from"
+            values: list[Estimate] = [comparison[best]["map"], comparison[name]["map"]]
+            sentences.append(
+                f"{best} {says} {what} (MAP {number(values[0].value)} against {number(values[1].value)}; {_gap(gap)})."
+            )
+    return sentences
+
+
+def _best(comparison: Comparison, family: str, figure: str) -> str | None:
+    """The family's contender that did best on dev in this figure."""
+    of_family = [result for result in comparison.results if result.contender.family == family]
+    if not of_family:
+        return None
+    sign = -1 if figure in LOWER_IS_BETTER else 1
+    return max(of_family, key=lambda result: sign * result.dev.get(figure, float("-inf"))).contender.name
+
+
+def _gap(gap: Difference) -> str:
+    return f"difference {gap.value:+.3f}, 95% interval {gap.low:+.3f} to {gap.high:+.3f}"

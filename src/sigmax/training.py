@@ -1,0 +1,416 @@
+"""Training a DualEncoder on Hugging Face's Trainer: precision, checkpoints, resume, early stopping, torchrun."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from sigmax.data.batches import DRAWS, Batches
+from sigmax.data.dataset import MatchDataset
+from sigmax.encoders import LabelTable, build_towers, defaults_of
+from sigmax.errors import DataError, lookup
+from sigmax.evaluation import LOWER_IS_BETTER, calibrate, quick_figures
+from sigmax.families import OBJECTIVES
+from sigmax.files import write_text
+from sigmax.losses import make_loss
+from sigmax.model import DualEncoder
+
+__all__ = ["PRECISIONS", "Progress", "Settings", "build_model", "train"]
+
+log = logging.getLogger("sigmax")
+
+#: Precision of the products in training; parameters stay float32.
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+#: Called with (steps done, steps in all, latest figures) as training goes on.
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. What is None is filled in from the encoder and the data.
+
+    Args:
+        loss: a name in `OBJECTIVES`.
+        encoder: see `sigmax.encoders.build_towers`.
+        two_towers: candidates that are texts get an encoder of their own.
+        epochs: passes over the training queries, at most.
+        steps: batches a process, instead of epochs.
+        batch_size: queries a batch and process.
+        learning_rate: highest rate; it rises over the first tenth of the steps and falls linearly to 0.
+        logit_scale: where the scale starts.
+        answers: right answers drawn a query and batch, at most.
+        negatives: candidates drawn at random beside those, see `Batches`.
+        draw: how a batch is made, a name in `DRAWS`.
+        metric: the dev figure that decides which epoch is kept.
+        patience: epochs without a better figure before training stops.
+        precision: of the products: float32, bfloat16 or float16 (automatic mixed precision).
+        seed: of everything random.
+    """
+
+    loss: str = "softmax-decoupled"
+    encoder: str = "ngrams"
+    two_towers: bool = False
+    epochs: float | None = None
+    steps: int | None = None
+    batch_size: int = 128
+    learning_rate: float | None = None
+    logit_scale: float | None = None
+    answers: int = 4
+    negatives: int | None = None
+    draw: str = "known-positives"
+    metric: str = "map"
+    patience: int = 3
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without data."""
+        lookup(OBJECTIVES, self.loss, "loss")
+        lookup(DRAWS, self.draw, "draw")
+        lookup(dict.fromkeys(PRECISIONS), self.precision, "precision")
+        for name, least in (("epochs", 0), ("learning_rate", 0), ("logit_scale", 0)):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > least):
+                raise ValueError(f"Expected `{name}` above {least}, got {value}.")
+
+    def filled(self, data: MatchDataset) -> Settings:
+        """Return the settings with nothing left open."""
+        defaults = defaults_of(self.encoder, data)
+        return replace(
+            self,
+            epochs=self.epochs or defaults.epochs,
+            learning_rate=self.learning_rate or defaults.learning_rate,
+            logit_scale=self.logit_scale or defaults.logit_scale,
+        )
+
+
+def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> DualEncoder:
+    """Build an untrained model: encoders for the data, scale as set, bias at the log odds of a right pair in a batch."""
+    settings = settings.filled(data)
+    towers = build_towers(settings.encoder, data, seed=settings.seed, two_towers=settings.two_towers)
+    rate = min(max(batches.positive_rate(), 1e-6), 1 - 1e-6)
+    loss = make_loss(
+        settings.loss,
+        logit_scale=settings.logit_scale or 1.0,
+        logit_bias=math.log(rate / (1 - rate)),
+        similarity=towers.similarity,
+    )
+    return DualEncoder(
+        towers.query, towers.candidate, loss, candidates=data.candidates, candidate_ids=data.candidate_ids
+    )
+
+
+def train(
+    data: MatchDataset,
+    settings: Settings | None = None,
+    *,
+    checkpoints: str | Path | None = None,
+    resume: bool = False,
+    stop_early: bool = True,
+    progress: Progress | None = None,
+    report_to: str = "none",
+) -> DualEncoder:
+    """Train a model, keep its best epoch, calibrate it on dev.
+
+    Args:
+        data: what to train on.
+        settings: how; the defaults if None.
+        checkpoints: a folder for a checkpoint each epoch, from which a run that was killed goes on; None for none.
+        resume: go on from the last whole checkpoint. The result is the same as that of an unbroken run.
+        stop_early: watch `settings.metric` on dev each epoch, stop when it stays behind, return the best epoch.
+            Without it the last epoch is returned.
+        progress: called as training goes on.
+        report_to: Trainer's loggers, such as "tensorboard" or "wandb".
+
+    Returns:
+        The trained, calibrated model.
+
+    Raises:
+        DataError: data without anything to learn from, or checkpoints of other settings.
+        ValueError: settings out of range, or a loss that is not finite.
+    """
+    given = settings or Settings()
+    settings = given.filled(data)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    batches = Batches(
+        data,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs or 1,
+        steps=settings.steps,
+        answers=settings.answers,
+        negatives=settings.negatives,
+        seed=settings.seed,
+        draw=settings.draw,
+        processes=world,
+    )
+    _tell(data, settings, batches)
+    model = build_model(data, settings, batches)
+    folder = None if checkpoints is None else Path(checkpoints)
+    last = _prepare_checkpoints(folder, asdict(settings) | {"data": data.name}, resume) if folder else None
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = _Trainer(
+            model=model,
+            args=_arguments(folder or Path(scratch), settings, batches, stop_early, folder is not None, report_to),
+            train_dataset=_Steps(model, batches),
+            eval_dataset=[{}],
+            data_collator=_only,
+            callbacks=[EarlyStoppingCallback(settings.patience)] if stop_early and folder else [],
+        )
+        trainer.data, trainer.settings = data, settings
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        if progress is not None:
+            trainer.add_callback(_Report(progress))
+        best = _KeepBest(settings) if stop_early and not folder else None
+        if best is not None:
+            trainer.add_callback(best)
+        with _threads(defaults_of(settings.encoder, data).threads):
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        if best is not None and best.state is not None:
+            model.load_state_dict(best.state)
+    model.eval()
+    calibrate(model, data)
+    model.facts = {
+        "data": data.name,
+        "queries": len(data.queries),
+        "candidates": len(data.candidates),
+        "labels": data.labels,
+        "settings": asdict(settings),
+        "steps": trainer.state.global_step,
+    }
+    return model
+
+
+# -- how Trainer sees it ------------------------------------------------------------------------
+
+
+class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
+    """Batch t as the model's arguments. One item is one whole batch."""
+
+    def __init__(self, model: DualEncoder, batches: Batches) -> None:
+        self.model = model
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        batch = self.batches[number]
+        data = self.batches.data
+        return {
+            "queries": self.model.preprocess([data.queries[i] for i in batch.queries], "query"),
+            "candidates": self.model.preprocess([data.candidates[j] for j in batch.candidates], "candidate"),
+            "positives": batch.positives,
+        }
+
+
+def _only(items: list[Any]) -> Any:
+    return items[0]
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """Trainer with our dev figures, and one rate for scale and bias, another for the rest."""
+
+    data: MatchDataset
+    settings: Settings
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(self.model, self.settings, self.data)
+        return self.optimizer
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float | None:
+        return None  # gradients are not clipped; their norm would cost a pass over a table
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        figures = {f"{metric_key_prefix}_{k}": v for k, v in quick_figures(self.model, self.data).items()}
+        if f"{metric_key_prefix}_{self.settings.metric}" not in figures:
+            raise ValueError(
+                f"Expected `metric` to be one of {', '.join(name.removeprefix('eval_') for name in figures)} for this "
+                f"data, got {self.settings.metric!r}."
+            )
+        self.log(dict(figures))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        return figures
+
+
+def make_optimizer(model: DualEncoder, settings: Settings, data: MatchDataset) -> torch.optim.Optimizer:
+    """AdamW with the ε that suits the encoder, and rates for encoders, label vectors, and scale and bias."""
+    defaults = defaults_of(settings.encoder, data)
+    rate = settings.learning_rate or defaults.learning_rate
+    groups: dict[float, list[nn.Parameter]] = {}
+    for module, factor in (
+        (model.query_encoder, 1.0),
+        (model.candidate_encoder, defaults.label_rate if isinstance(model.candidate_encoder, LabelTable) else 1.0),
+    ):
+        if module is not None:
+            groups.setdefault(rate * factor, []).extend(p for p in module.parameters() if p.requires_grad)
+    groups.setdefault(rate * defaults.scale_rate, []).extend(model.loss.parameters())
+    return torch.optim.AdamW(
+        [{"params": parameters, "lr": lr} for lr, parameters in groups.items() if parameters],
+        eps=defaults.epsilon,
+        weight_decay=0.0,
+        fused=True,
+    )
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(count or before, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _arguments(
+    folder: Path, settings: Settings, batches: Batches, evaluate: bool, save: bool, report_to: str
+) -> TrainingArguments:
+    each_epoch = max(1, batches.steps_per_epoch)
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,  # one item is one batch
+        num_train_epochs=1,  # one pass over all batches of all epochs
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        label_names=[],
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.1,
+        max_grad_norm=0.0,
+        bf16=settings.precision == "bfloat16",
+        fp16=settings.precision == "float16",
+        seed=settings.seed,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=each_epoch,
+        save_strategy="steps" if save else "no",
+        save_steps=each_epoch,
+        save_total_limit=2,
+        load_best_model_at_end=evaluate and save,
+        metric_for_best_model=f"eval_{settings.metric}",
+        greater_is_better=settings.metric not in LOWER_IS_BETTER,
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=max(1, each_epoch // 4),
+        logging_nan_inf_filter=False,
+        report_to=report_to,
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not torch.cuda.is_available() else None,
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+class _Report(TrainerCallback):  # type: ignore[misc]
+    """Hands steps and latest figures to a progress function."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.latest: dict[str, float] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        self.latest.update(logs or {})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.progress(state.global_step, state.max_steps, self.latest)
+
+
+class _KeepBest(TrainerCallback):  # type: ignore[misc]
+    """Early stopping without files: keeps the best epoch's parameters in memory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.sign = -1 if settings.metric in LOWER_IS_BETTER else 1
+        self.best = -math.inf
+        self.since = 0
+        self.state: dict[str, torch.Tensor] | None = None
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any) -> None:
+        value = self.sign * metrics[f"eval_{self.settings.metric}"]
+        if value > self.best:
+            self.best, self.since = value, 0
+            self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        else:
+            self.since += 1
+            control.should_training_stop |= self.since >= self.settings.patience
+
+
+# -- checkpoints --------------------------------------------------------------------------------
+
+
+def _prepare_checkpoints(folder: Path, settings: dict[str, Any], resume: bool) -> Path | None:
+    """Ready the folder; return the last whole checkpoint if there is one to go on from.
+
+    A kill while a checkpoint was written leaves a part of one with the highest number: it is removed.
+    """
+    about = folder / "settings.json"
+    if not resume:
+        if any(folder.glob("checkpoint-*")):
+            raise DataError(
+                f"{folder}: holds the checkpoints of a run that did not finish. Go on with it (--resume), or start anew "
+                "(--fresh)."
+            )
+        write_text(about, json.dumps(settings, indent=2) + "\n")
+        return None
+    if not about.exists():
+        log.warning("%s: no checkpoint to go on from; starting at the beginning.", folder)
+        write_text(about, json.dumps(settings, indent=2) + "\n")
+        return None
+    before = json.loads(about.read_text(encoding="utf-8"))
+    changed = [f"{name} {before.get(name)} → {value}" for name, value in settings.items() if before.get(name) != value]
+    if changed:
+        raise DataError(
+            f"{folder}: holds checkpoints of a run with other settings ({'; '.join(changed)}). Use the same, or start "
+            "anew (--fresh)."
+        )
+    numbered = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    while numbered and not _is_whole(numbered[-1]):
+        shutil.rmtree(numbered.pop())
+    return numbered[-1] if numbered else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether everything that resuming needs is there: Trainer writes trainer_state.json last."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return False
+    needed = ("model.safetensors", "optimizer.pt", "scheduler.pt")
+    return (
+        state.get("global_step") == int(checkpoint.name.rpartition("-")[2])
+        and all((checkpoint / name).exists() for name in needed)
+        and any(checkpoint.glob("rng_state*.pth"))
+    )
+
+
+def _tell(data: MatchDataset, settings: Settings, batches: Batches) -> None:
+    queries = data.split("train")
+    unanswered = int((data.answer_counts[queries] == 0).sum())
+    if unanswered == len(queries):
+        raise DataError(f"{data.name}: no training query has a right answer; there is nothing to learn.")
+    log.info("%d training queries, %d candidates, %d steps.", len(queries), len(data.candidates), len(batches))
+    if unanswered and OBJECTIVES[settings.loss].needs_positive:
+        log.info(
+            "%d of the training queries have no right answer: %s leaves them out (a sigmoid would learn from them).",
+            unanswered,
+            settings.loss,
+        )
