@@ -1,8 +1,8 @@
 """From a logit to a presence: the probability that this pair is right.
 
-Logits are comparable but carry an unknown scale and bias: the softmax never saw its bias, and the sigmoid learnt its own
-among the candidates of a batch. A fit on the dev split, over the candidates offered in use, mends both in the same
-way for either family.
+Logits are comparable but carry an unknown scale and bias: the softmax never saw its bias, and the sigmoid learnt its
+own among the candidates of a batch. A fit on the dev split, over the candidates offered in use, mends both in the
+same way for either family.
 """
 
 from __future__ import annotations

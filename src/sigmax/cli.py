@@ -36,14 +36,17 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="File, folder or built
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Model folder, as `sigmax train` makes it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Columns = Annotated[
-    str, typer.Option(help="Your column names, for example query=question,answer=reply. Ours: query, answer, answers, "
-                      "wrong, text, label, labels, split.")
+    str,
+    typer.Option(
+        help="Your column names, for example query=question,answer=reply. Ours: query, answer, answers, "
+        "wrong, text, label, labels, split."
+    ),
 ]
 EncoderName = Annotated[
     str,
     typer.Option(
-        help="ngrams (trained from scratch), ngrams-linear (fixed labels), a sentence-transformers model by name or path, "
-        "or a folder of static vectors."
+        help="ngrams (trained from scratch), ngrams-linear (fixed labels), a sentence-transformers model by name or "
+        "path, or a folder of static vectors."
     ),
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training queries. Default: suits the encoder.")]
@@ -88,9 +91,7 @@ def compare(
     from sigmax.report.words import verdict
     from sigmax.training import Settings
 
-    settings = Settings(
-        encoder=encoder, epochs=epochs, steps=steps, batch_size=batch_size, metric=metric, seed=seed
-    )
+    settings = Settings(encoder=encoder, epochs=epochs, steps=steps, batch_size=batch_size, metric=metric, seed=seed)
     budget = Budget(_numbers(rates, "--rates"), _numbers(scales, "--scales"), seeds)
     names = None if contenders is None else [name.strip() for name in contenders.split(",")]
     dataset = _read(data, columns)
@@ -235,7 +236,10 @@ def match(
     if as_json:
         _print_json(
             [
-                {"query": one.query, "matches": [{**match.as_dict(), "accepted": match in one.accepted} for match in one]}
+                {
+                    "query": one.query,
+                    "matches": [{**match.as_dict(), "accepted": match in one.accepted} for match in one],
+                }
                 for one in found
             ]
         )
@@ -317,7 +321,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    err.print(f"[bold red]Error:[/] ", end="")
+    err.print("[bold red]Error:[/] ", end="")
     err.print(message, markup=False, soft_wrap=True)
     sys.exit(code)
 
@@ -329,7 +333,9 @@ def _read(source: str, columns: str) -> Any:
     for item in filter(None, columns.split(",")):
         ours, equals, theirs = item.partition("=")
         if not equals:
-            raise typer.BadParameter(f"expected ours=yours, got {item!r}; for example query=question", param_hint="--columns")
+            raise typer.BadParameter(
+                f"expected ours=yours, got {item!r}; for example query=question", param_hint="--columns"
+            )
         renamed[ours.strip()] = theirs.strip()
     return load_data(source, columns=renamed)
 
@@ -372,7 +378,14 @@ def _latest(figures: dict[str, float], metric: str) -> str:
 @contextlib.contextmanager
 def _bar(*, enabled: bool = True) -> Iterator[Callable[[float, str], None]]:
     """Show a progress bar on stderr."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     bar = Progress(
         BarColumn(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +21,9 @@ from sigmax.metrics.intervals import Difference, Estimate, Floats, combine_seeds
 from sigmax.training import Settings, train
 
 __all__ = ["CONTENDERS", "Budget", "Comparison", "Contender", "Result", "Trial", "compare", "contenders_for"]
+
+
+log = logging.getLogger("sigmax")
 
 
 @dataclass(frozen=True)
@@ -204,16 +208,13 @@ def compare(
     shared = replace(shared, steps=shared.steps or steps)
     gc.collect()
     gc.freeze()  # Trainer collects garbage at each start: 0.2 s with all imports, 5 ms without them
+    _tell(data)
     trained = [entry for entry in entries if entry.loss is not None]
     total = budget.runs * len(trained) + (len(entries) - len(trained))
-    done = 0.0
+    done = 0
     results = []
     for entry in entries:
-
-        def step(fraction: float, what: str, name: str = entry.name) -> None:
-            if advance is not None:
-                advance(min(1.0, (done + fraction) / total), f"{name}: {what}")
-
+        step = _part(advance, entry.name, done, total)
         results.append(_run(entry, data, shared, budget, step) if entry.loss else _run_baseline(entry, data, step))
         done += budget.runs if entry.loss else 1
     return Comparison(
@@ -226,6 +227,19 @@ def compare(
         results=results,
         versions=_versions(),
     )
+
+
+def _tell(data: MatchDataset) -> None:
+    """Say once what each training would say."""
+    queries = data.split("train")
+    unanswered = int((data.answer_counts[queries] == 0).sum())
+    if unanswered:
+        log.info(
+            "%d of %d training queries have no right answer: the softmax leaves them out, the sigmoid learns from "
+            "them.",
+            unanswered,
+            len(queries),
+        )
 
 
 def facts(data: MatchDataset) -> dict[str, Any]:
@@ -244,6 +258,16 @@ def facts(data: MatchDataset) -> dict[str, Any]:
     }
 
 
+def _part(advance: Advance | None, name: str, done: int, total: int) -> Advance:
+    """Progress of one contender, in runs, as progress of the whole."""
+
+    def step(runs: float, what: str) -> None:
+        if advance is not None:
+            advance(min(1.0, (done + runs) / total), f"{name}: {what}")
+
+    return step
+
+
 def _run(entry: Contender, data: MatchDataset, shared: Settings, budget: Budget, advance: Advance) -> Result:
     seconds: list[float] = []
 
@@ -255,6 +279,7 @@ def _run(entry: Contender, data: MatchDataset, shared: Settings, budget: Budget,
             data,
             settings,
             stop_early=False,
+            tell=False,
             progress=lambda at, of, _: advance(number + at / of, what),
         )
         seconds.append(time.perf_counter() - begin)

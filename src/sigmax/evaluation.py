@@ -145,7 +145,7 @@ def _ranking_and_none(
     logits: NDArray[np.float32], right: NDArray[np.bool_], calibration: Platt | None
 ) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
-    answered = right.any(1)
+    answered: NDArray[np.bool_] = np.asarray(right.any(1))
     if answered.any():
         figures.update(ranking_figures(ranking_values(logits, right)))
     if answered.any() and not answered.all():

@@ -16,8 +16,8 @@ __all__ = ["recover_folder", "replace_folder", "write_text"]
 def replace_folder(target: Path) -> Iterator[Path]:
     """Give an empty folder to write into; when the block ends well it takes `target`'s place.
 
-    Until then `target` stays as it was. On a failure (a full disk, say) nothing is left behind; on a kill at most a hidden
-    folder beside it. Two renames make the exchange; a kill between them is mended by `recover_folder`.
+    Until then `target` stays as it was. On a failure (a full disk, say) nothing is left behind; on a kill at most a
+    hidden folder beside it. Two renames make the exchange; a kill between them is mended by `recover_folder`.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)

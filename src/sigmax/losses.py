@@ -7,6 +7,7 @@ surrounds the objective: similarity, scale, bias, sampling shift, kernel, reduct
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -22,7 +23,10 @@ from sigmax.positives import Positives
 __all__ = ["SIMILARITIES", "MatchLoss", "SigmoidLoss", "SoftmaxLoss", "make_loss"]
 
 #: What is done to the vectors before the product ⟨query, candidate⟩.
-SIMILARITIES = {"cosine": lambda x: F.normalize(x, dim=-1), "dot": lambda x: x}
+SIMILARITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "cosine": lambda x: F.normalize(x, dim=-1),
+    "dot": lambda x: x,
+}
 _REDUCTIONS = ("mean", "sum", "none")
 _DIRECTIONS = ("queries", "both")
 
@@ -218,7 +222,9 @@ class SoftmaxLoss(MatchLoss):
         learnable: bool = True,
         kernel: str = "auto",
     ) -> None:
-        kinds = {name.removeprefix("softmax-"): entry for name, entry in OBJECTIVES.items() if entry.family == "softmax"}
+        kinds = {
+            name.removeprefix("softmax-"): entry for name, entry in OBJECTIVES.items() if entry.family == "softmax"
+        }
         super().__init__(
             lookup(kinds, positives, "positives"),
             logit_scale,
@@ -324,9 +330,7 @@ def _check_positives(positives: Positives, n: int, m: int) -> None:
             "Make one with Positives(rows, columns, shape), Positives.from_dense(matrix) or Positives.from_ids(…)."
         )
     if positives.shape != (n, m):
-        raise ValueError(
-            f"Expected `positives` of shape (queries, candidates) = {(n, m)}, got {positives.shape}."
-        )
+        raise ValueError(f"Expected `positives` of shape (queries, candidates) = {(n, m)}, got {positives.shape}.")
 
 
 def _shift(candidate_log_q: Tensor | None, m: int) -> Tensor | None:

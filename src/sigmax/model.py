@@ -141,7 +141,8 @@ class DualEncoder(nn.Module):
         blocks = []
         for start in range(0, len(texts), batch_size):
             features = self.preprocess(texts[start : start + batch_size], side)
-            blocks.append(self.embed({name: part.to(self.device) for name, part in features.items()}, side).float().cpu())
+            features = {name: part.to(self.device) for name, part in features.items()}
+            blocks.append(self.embed(features, side).float().cpu())
         self.train(was_training)
         return torch.cat(blocks)
 
@@ -227,7 +228,9 @@ class DualEncoder(nn.Module):
             (fresh / "sigmax.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _encoder(self, side: str) -> nn.Module:
-        return self.candidate_encoder if side == "candidate" and self.candidate_encoder is not None else self.query_encoder
+        if side == "candidate" and self.candidate_encoder is not None:
+            return self.candidate_encoder
+        return self.query_encoder
 
 
 def load(folder: str | Path) -> DualEncoder:
@@ -248,7 +251,7 @@ def load(folder: str | Path) -> DualEncoder:
         about = json.loads(about_file.read_text(encoding="utf-8"))
         if about["format"] > FORMAT:
             raise DataError(
-                f"{folder}: written in format {about['format']}, this version of Sigmax reads up to {FORMAT}. Upgrade it."
+                f"{folder}: written in format {about['format']}, this version of Sigmax reads up to {FORMAT}. Upgrade."
             )
         loss = make_loss(
             about["loss"],
@@ -260,7 +263,9 @@ def load(folder: str | Path) -> DualEncoder:
         candidates = [json.loads(line) for line in lines]
         calibration = Platt(**about["calibration"]) if about["calibration"] else None
     except (json.JSONDecodeError, KeyError, TypeError, FileNotFoundError) as error:
-        raise DataError(f"{folder}: the model folder is damaged ({type(error).__name__}: {error}). Train it again.") from None
+        raise DataError(
+            f"{folder}: the model folder is damaged ({type(error).__name__}: {error}). Train it again."
+        ) from None
     return DualEncoder(
         load_encoder(folder / "query_encoder"),
         load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,

@@ -94,7 +94,7 @@ class Positives:
 
     @classmethod
     def from_ids(cls, query_ids: Iterable[Hashable], candidate_ids: Iterable[Hashable]) -> Positives:
-        """Right pairs where a query's id equals a candidate's id: row i, column j with query_ids[i] == candidate_ids[j].
+        """Right pairs where a query's id equals a candidate's id.
 
         With every right answer's id on its query's row this recognises duplicates in a batch. An id of `None`
         equals nothing.
@@ -129,7 +129,8 @@ class Positives:
         for j, labels in enumerate(candidate_labels):
             m = j + 1
             alone = isinstance(labels, str) or not isinstance(labels, Iterable)
-            for label in {labels} if alone else set(labels):  # type: ignore[arg-type]
+            held: set[Hashable] = {labels} if alone else set(labels)  # type: ignore[arg-type]
+            for label in held:
                 holders.setdefault(label, []).append(j)
         rows: list[int] = []
         columns: list[int] = []
@@ -162,7 +163,8 @@ class Positives:
     def __repr__(self) -> str:
         """Return the counts and the shape."""
         n, m = self.shape
-        return f"Positives({len(self)} right and {len(self.ignored_rows)} ignored pairs of {n} queries × {m} candidates)"
+        right, ignored = len(self), len(self.ignored_rows)
+        return f"Positives({right} right and {ignored} ignored pairs of {n} queries × {m} candidates)"
 
     def __eq__(self, other: object) -> bool:
         """Return whether both hold the same pairs and shape, on any device."""
@@ -229,8 +231,9 @@ class Positives:
         return _rebuild, (*self._indices(), self.shape)
 
 
-def _rebuild(rows: Tensor, columns: Tensor, skip_rows: Tensor, skip_columns: Tensor, shape: tuple[int, int]) -> Positives:
-    return Positives._made(rows, columns, skip_rows, skip_columns, shape=shape)
+def _rebuild(rows: Tensor, columns: Tensor, *ignored_and_shape: Any) -> Positives:
+    ignored_rows, ignored_columns, shape = ignored_and_shape
+    return Positives._made(rows, columns, ignored_rows, ignored_columns, shape=shape)
 
 
 def _pairs(rows: Indices, columns: Indices, shape: tuple[int, int], name: str) -> tuple[Tensor, Tensor]:
@@ -253,14 +256,12 @@ def _pairs(rows: Indices, columns: Indices, shape: tuple[int, int], name: str) -
             )
         checked.append(index)
     if len(checked[0]) != len(checked[1]):
-        raise ValueError(
-            f"Expected as many rows as columns for `{name}`, got {len(checked[0])} and {len(checked[1])}."
-        )
+        raise ValueError(f"Expected as many rows as columns for `{name}`, got {len(checked[0])} and {len(checked[1])}.")
     if checked[0].device != checked[1].device:
         raise ValueError(
             f"Expected rows and columns of `{name}` on one device, got {checked[0].device} and {checked[1].device}."
         )
-    return _sorted_pairs(*checked, shape[1])
+    return _sorted_pairs(checked[0], checked[1], shape[1])
 
 
 def _sorted_pairs(rows: Tensor, columns: Tensor, width: int) -> tuple[Tensor, Tensor]:

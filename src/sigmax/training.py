@@ -100,7 +100,7 @@ class Settings:
 
 
 def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> DualEncoder:
-    """Build an untrained model: encoders for the data, scale as set, bias at the log odds of a right pair in a batch."""
+    """Build an untrained model: scale as set, bias at the log odds of a right pair in a batch."""
     settings = settings.filled(data)
     towers = build_towers(settings.encoder, data, seed=settings.seed, two_towers=settings.two_towers)
     rate = min(max(batches.positive_rate(), 1e-6), 1 - 1e-6)
@@ -123,6 +123,7 @@ def train(
     resume: bool = False,
     stop_early: bool = True,
     progress: Progress | None = None,
+    tell: bool = True,
     report_to: str = "none",
 ) -> DualEncoder:
     """Train a model, keep its best epoch, calibrate it on dev.
@@ -135,6 +136,7 @@ def train(
         stop_early: watch `settings.metric` on dev each epoch, stop when it stays behind, return the best epoch.
             Without it the last epoch is returned.
         progress: called as training goes on.
+        tell: log sizes, and how many queries the loss leaves out.
         report_to: Trainer's loggers, such as "tensorboard" or "wandb".
 
     Returns:
@@ -158,7 +160,9 @@ def train(
         draw=settings.draw,
         processes=world,
     )
-    _tell(data, settings, batches)
+    _check(data)
+    if tell:
+        _tell(data, settings, batches)
     model = build_model(data, settings, batches)
     folder = None if checkpoints is None else Path(checkpoints)
     last = _prepare_checkpoints(folder, asdict(settings) | {"data": data.name}, resume) if folder else None
@@ -228,6 +232,8 @@ class _Trainer(Trainer):  # type: ignore[misc]
 
     data: MatchDataset
     settings: Settings
+    optimizer: torch.optim.Optimizer | None
+    control: Any
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -344,7 +350,8 @@ class _KeepBest(TrainerCallback):  # type: ignore[misc]
         self.since = 0
         self.state: dict[str, torch.Tensor] | None = None
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, model: Any = None, **_: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        metrics, model = given["metrics"], given["model"]
         value = self.sign * metrics[f"eval_{self.settings.metric}"]
         if value > self.best:
             self.best, self.since = value, 0
@@ -366,8 +373,8 @@ def _prepare_checkpoints(folder: Path, settings: dict[str, Any], resume: bool) -
     if not resume:
         if any(folder.glob("checkpoint-*")):
             raise DataError(
-                f"{folder}: holds the checkpoints of a run that did not finish. Go on with it (--resume), or start anew "
-                "(--fresh)."
+                f"{folder}: holds the checkpoints of a run that did not finish. Go on with it (--resume), or start "
+                "anew (--fresh)."
             )
         write_text(about, json.dumps(settings, indent=2) + "\n")
         return None
@@ -402,11 +409,15 @@ def _is_whole(checkpoint: Path) -> bool:
     )
 
 
+def _check(data: MatchDataset) -> None:
+    for name in ("train", "dev"):
+        if not data.answer_counts[data.split(name)].any():
+            raise DataError(f"{data.name}: no {name} query has a right answer; there is nothing to learn from.")
+
+
 def _tell(data: MatchDataset, settings: Settings, batches: Batches) -> None:
     queries = data.split("train")
     unanswered = int((data.answer_counts[queries] == 0).sum())
-    if unanswered == len(queries):
-        raise DataError(f"{data.name}: no training query has a right answer; there is nothing to learn.")
     log.info("%d training queries, %d candidates, %d steps.", len(queries), len(data.candidates), len(batches))
     if unanswered and OBJECTIVES[settings.loss].needs_positive:
         log.info(

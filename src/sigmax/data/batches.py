@@ -7,11 +7,13 @@ takes the numbers r, r + W, …, and a run that resumes at step t goes on with b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sigmax.data.dataset import Indices, MatchDataset
 from sigmax.errors import lookup
@@ -132,7 +134,7 @@ def known_positives(batches: Batches, units: Indices, random: np.random.Generato
     if not len(candidates):  # only queries without any answer: something must be there to be wrong
         candidates = random.integers(len(data.candidates), size=1)
     rows, columns = data.graph[queries][:, candidates].nonzero()
-    return Batch(queries, candidates, _positives(rows, columns, len(queries), len(candidates)))
+    return _batch(queries, candidates, rows, columns)
 
 
 def one_positive(batches: Batches, units: Indices, random: np.random.Generator) -> Batch:
@@ -142,7 +144,7 @@ def one_positive(batches: Batches, units: Indices, random: np.random.Generator) 
     """
     queries, candidates = units[:, 0], units[:, 1]
     diagonal = np.arange(len(units))
-    return Batch(queries, candidates, _positives(diagonal, diagonal, len(units), len(units)))
+    return _batch(queries, candidates, diagonal, diagonal)
 
 
 #: The ways to make batches, by name.
@@ -160,13 +162,15 @@ DRAWS: dict[str, Draw] = {
 }
 
 
-def _row(graph: object, i: int) -> Indices:
-    return graph.indices[graph.indptr[i] : graph.indptr[i + 1]]  # type: ignore[attr-defined, no-any-return]
+def _row(graph: Any, i: int) -> Indices:
+    row: Indices = graph.indices[graph.indptr[i] : graph.indptr[i + 1]]
+    return row
 
 
 def _sample(values: Indices, most: int, random: np.random.Generator) -> Indices:
     return values if len(values) <= most else random.choice(values, most, replace=False)
 
 
-def _positives(rows: Sequence[int], columns: Sequence[int], n: int, m: int) -> Positives:
-    return Positives(torch.as_tensor(np.asarray(rows, np.int64)), torch.as_tensor(np.asarray(columns, np.int64)), (n, m))
+def _batch(queries: Indices, candidates: Indices, rows: NDArray[Any], columns: NDArray[Any]) -> Batch:
+    right_rows, right_columns = (torch.from_numpy(index.astype(np.int64)) for index in (rows, columns))
+    return Batch(queries, candidates, Positives(right_rows, right_columns, (len(queries), len(candidates))))

@@ -55,20 +55,20 @@ class Check:
             found.append(f"{self.duplicate_queries - self.conflicting_queries} queries repeat an earlier one exactly.")
         if self.duplicate_candidates:
             found.append(
-                f"{self.duplicate_candidates} candidates have the text of an earlier one: the same answer would be right "
-                "and wrong at once. Merge them."
+                f"{self.duplicate_candidates} candidates have the text of an earlier one: the same answer would be "
+                "right and wrong at once. Merge them."
             )
         if self.labels and self.untrained_candidates:
             found.append(
-                f"{self.untrained_candidates} labels occur in dev or test but never in train: a label table cannot learn "
-                "them."
+                f"{self.untrained_candidates} labels occur in dev or test but never in train: a label table cannot "
+                "learn them."
             )
         worst = max(self.false_negatives.values(), default=0.0)
         if worst > 0.01:
             shares = ", ".join(f"{share:.1%} at {size}" for size, share in self.false_negatives.items())
             found.append(
-                f"A plain in-batch loss would train right answers as wrong: share of rows with a false negative {shares}. "
-                "Sigmax marks every known right pair."
+                "A plain in-batch loss would train right answers as wrong: share of rows with a false negative "
+                f"{shares}. Sigmax marks every known right pair."
             )
         if any(self.unanswered.values()):
             counts = ", ".join(f"{count} in {name}" for name, count in self.unanswered.items() if count)

@@ -50,7 +50,9 @@ class MatchDataset:
             set_(self, name, np.unique(given, axis=0))
             shape = (len(self.queries), len(self.candidates))
             if len(given) and (given.min() < 0 or (given >= shape).any()):
-                raise DataError(f"{self.name}: expected `{name}` inside {shape} (queries, candidates), got {given.max(0)}.")
+                raise DataError(
+                    f"{self.name}: expected `{name}` inside {shape} (queries, candidates), got {tuple(given.max(0))}."
+                )
         if not self.query_ids:
             set_(self, "query_ids", [f"q{i}" for i in range(len(self.queries))])
         if not self.candidate_ids:
@@ -95,7 +97,7 @@ class MatchDataset:
 
     def without_candidates(self, hidden: NDArray[np.bool_], name: str) -> MatchDataset:
         """Take candidates away: queries whose right answers were all among them are left with none."""
-        kept = np.flatnonzero(~hidden)
+        kept: list[int] = np.flatnonzero(~hidden).tolist()
         place = np.full(len(self.candidates), -1, dtype=np.int64)
         place[kept] = np.arange(len(kept))
 

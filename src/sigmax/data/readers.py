@@ -11,7 +11,7 @@ import numpy as np
 
 from sigmax.data.dataset import SPLITS, Indices, MatchDataset, seeded_split
 from sigmax.data.tables import TABLES, Row, read_rows, text_list
-from sigmax.errors import DataError, nearest
+from sigmax.errors import DataError, UnknownNameError, nearest
 
 __all__ = ["READERS", "Reader", "read"]
 
@@ -45,7 +45,9 @@ def read(path: str | Path, *, columns: Mapping[str, str] | None = None, seed: in
     known = {"query", "answer", "answers", "wrong", "text", "label", "labels", "split"}
     for name in columns:
         if name not in known:
-            raise DataError(f"Expected columns named from {', '.join(sorted(known))}, got {name!r}.{nearest(name, known)}")
+            raise UnknownNameError(
+                f"Expected columns named from {', '.join(sorted(known))}, got {name!r}.{nearest(name, known)}"
+            )
     if not path.exists():
         raise DataError(f"{path}: no such file or folder.")
     found = _columns(path, columns)
@@ -86,7 +88,8 @@ def _read_beir(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatase
                 raise DataError(
                     f"{where}: expected query-id, corpus-id and a number, separated by tabs, got {line!r}."
                 ) from None
-            for key, place, source in ((query, query_place, "queries.jsonl"), (document, candidate_place, "corpus.jsonl")):
+            sides = ((query, query_place, "queries.jsonl"), (document, candidate_place, "corpus.jsonl"))
+            for key, place, source in sides:
                 if key not in place:
                     raise DataError(f"{where}: id {key!r} does not exist in {path / source}.{nearest(key, place)}")
             i = query_place[query]
@@ -136,9 +139,9 @@ def _read_pairs(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatas
         i = queries.setdefault((part, _text(row, "query")), len(queries))
         for column, target in (("answer", right), ("answers", right), ("wrong", wrong)):
             value = row.values.get(column)
-            for text in [value.strip()] if column == "answer" and isinstance(value, str) and value.strip() else (
-                [] if column == "answer" and value in ("", None) else text_list(value, row.where, column)
-            ):
+            if column == "answer" and isinstance(value, str):
+                value = [value]  # one text, whatever characters are in it
+            for text in text_list(value, row.where, column):
                 target.append((i, candidates.setdefault(text, len(candidates))))
     texts = [text for _, text in queries]
     return MatchDataset(
@@ -159,7 +162,7 @@ def _read_labelled(path: Path, columns: Mapping[str, str], seed: int) -> MatchDa
     for row, part in _rows_by_split(path, columns):
         column = "labels" if "labels" in row.values else "label"
         if column not in row.values:
-            raise DataError(f"{row.where}: expected a list of texts under `labels` (empty for none), got no such column.")
+            raise DataError(f"{row.where}: expected a list of texts under `labels` (empty for none), got no such key.")
         for label in text_list(row.values[column], row.where, column):
             pairs.append((len(texts), labels.setdefault(label, len(labels))))
         texts.append(_text(row, "text"))

@@ -34,7 +34,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
                 "Expected one JSON object a line."
             ) from None
         if not isinstance(values, dict):
-            raise DataError(f"{where}: expected a JSON object such as {{\"query\": …}}, got {type(values).__name__}.")
+            raise DataError(f'{where}: expected a JSON object such as {{"query": …}}, got {type(values).__name__}.')
         yield Row(values, where)
 
 

@@ -43,8 +43,8 @@ class LabelTable(nn.Module):
         for name in inputs:
             if name not in self.place:
                 raise DataError(
-                    f"Label {name!r} has no vector: the model knows {len(self.names)} labels.{nearest(name, self.names)} "
-                    "A label table cannot take new labels; train again, or encode candidates as text."
+                    f"Label {name!r} has no vector: the model knows {len(self.names)} labels."
+                    f"{nearest(name, self.names)} A label table cannot take new labels; train again."
                 )
         return {"input_ids": torch.tensor([self.place[name] for name in inputs], dtype=torch.int64)}
 

@@ -49,8 +49,8 @@ def is_static(folder: Path) -> bool:
 def _static(folder: Path) -> nn.Module:
     """Mean of the token vectors. sentence-transformers cannot train int8 vectors, so they are brought to float32.
 
-    int8 vectors come without their scale. Cosines do not need it; training does: it sets how far a step of the optimizer
-    goes. 1/127 brings the vectors to a length near 1.
+    int8 vectors come without their scale. Cosines do not need it; training does: it sets how far a step of the
+    optimizer goes. 1/127 brings the vectors to a length near 1.
     """
     from safetensors.torch import load_file
     from sentence_transformers import SentenceTransformer

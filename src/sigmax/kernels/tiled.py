@@ -45,7 +45,7 @@ def reduce_logits(
         queries, candidates = queries.to(dtype), candidates.to(dtype)
     bias = logit_scale.new_zeros(()) if logit_bias is None else logit_bias
     plan = _Plan(positives, objective, candidate_shift, columns, TILE)
-    rows, column_totals, pairs = _Tiled.apply(queries, candidates, logit_scale, bias, plan)
+    rows, column_totals, pairs = _Tiled.apply(queries, candidates, logit_scale, bias, plan)  # type: ignore[no-untyped-call]
     return Reduction(rows, column_totals if columns else None, pairs)
 
 

@@ -1,8 +1,8 @@
 """A figure with its uncertainty: 95% intervals by the bootstrap over queries, and paired differences.
 
 A figure is a function of the queries' weights. The plain value gives every query weight 1; a bootstrap draw gives
-each the number of times it was drawn (Efron & Tibshirani 1993, ch. 13). Every figure of one split is evaluated on the *same*
-draws, so differences between models are paired query by query.
+each the number of times it was drawn (Efron & Tibshirani 1993, ch. 13). Every figure of one split is evaluated on the
+*same* draws, so differences between models are paired query by query.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ class PresenceTally:
                 "log_loss": -np.where(right, np.log(p), np.log1p(-p)).sum(1),
                 "brier": ((presence - right) ** 2).sum(1),
                 "pairs": np.bincount(flat, minlength=size).reshape(-1, BINS).astype(float),
-                "claimed": np.bincount(flat, presence.ravel(), size).reshape(-1, BINS),
-                "right": np.bincount(flat, right.ravel(), size).reshape(-1, BINS),
+                "claimed": np.bincount(flat, presence.ravel(), size).reshape(-1, BINS).astype(float),
+                "right": np.bincount(flat, right.ravel(), size).reshape(-1, BINS).astype(float),
             }
         )
         said = presence >= self.threshold

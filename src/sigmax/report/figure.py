@@ -32,7 +32,12 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
         from matplotlib import pyplot
     panels = [panel for panel in _PANELS if panel[0] in comparison.figures]
     results = comparison.results[::-1]
-    style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False}
+    style: dict[Any, Any] = {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+    }
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(
             1, len(panels), figsize=(1.6 + 3.3 * len(panels), 1.9 + 0.42 * len(results)), sharey=True, squeeze=False
@@ -66,7 +71,7 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
 def _panel(ax: Any, comparison: Comparison, results: list[Any], name: str) -> None:
     for place, result in enumerate(results):
         colour = _COLOURS[result.contender.family]
-        dots = [(name, place, True)]
+        dots: list[tuple[str, float, bool]] = [(name, place, True)]
         if name == "none_auroc_logit":
             dots = [(name, place + 0.13, True), ("none_auroc_share", place - 0.17, False)]
         for figure, height, filled in dots:

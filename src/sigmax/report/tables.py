@@ -55,7 +55,9 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """One model's figures, one a line."""
-    title = f"{evaluation.data}, {evaluation.split}: {evaluation.queries} queries, {evaluation.unanswered} with no answer"
+    title = (
+        f"{evaluation.data}, {evaluation.split}: {evaluation.queries} queries, {evaluation.unanswered} with no answer"
+    )
     table = Table(title=title, title_justify="left")
     for name in ("", "value", "95% interval"):
         table.add_column(name, justify="right" if name else "left")

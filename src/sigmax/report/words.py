@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from sigmax.comparison import Comparison
 from sigmax.evaluation import LOWER_IS_BETTER
-from sigmax.metrics.intervals import Difference, Estimate
+from sigmax.metrics.intervals import Difference, Estimate, difference
 
 __all__ = ["QUESTIONS", "number", "verdict"]
 
@@ -42,10 +44,10 @@ def verdict(comparison: Comparison) -> str:
 
 
 def number(value: float) -> str:
-    """Three figures that matter: 0.912, 0.0031, 12.4."""
-    if value != value:
+    """Print the digits that matter: 0.912, 0.0031, 12.4."""
+    if math.isnan(value):
         return "–"
-    return f"{value:.3f}" if 0.01 <= abs(value) < 10 or value == 0 else f"{value:.3g}"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 10 else f"{value:.4f}" if abs(value) < 0.01 else f"{value:.3g}"
 
 
 def _sentence(comparison: Comparison, question: str, figure: str, title: str, softmax: str, sigmoid: str) -> str:
@@ -66,8 +68,6 @@ def _shares(comparison: Comparison) -> list[str]:
     if softmax is None:
         return []
     share, logit = (comparison[softmax].draws[f"none_auroc_{score}"] for score in ("share", "logit"))
-    from sigmax.metrics.intervals import difference
-
     gap = difference(share, logit)
     says = "tells less than" if gap.high < 0 else "tells more than" if gap.low > 0 else "tells about as much as"
     return [
@@ -90,7 +90,8 @@ def _today(comparison: Comparison) -> list[str]:
     ):
         if name in names:
             gap = comparison.difference(best, name, "map")
-            says = "ranks better than" if gap.low > 0 else "ranks worse than" if gap.high < 0 else "ranks no differently from"
+            better, worse = gap.low > 0, gap.high < 0
+            says = f"ranks {'better than' if better else 'worse than' if worse else 'no differently from'}"
             values: list[Estimate] = [comparison[best]["map"], comparison[name]["map"]]
             sentences.append(
                 f"{best} {says} {what} (MAP {number(values[0].value)} against {number(values[1].value)}; {_gap(gap)})."
