@@ -1,9 +1,11 @@
 # make compare   train every loss on the built-in emoji set, print the comparison
 # make test      run the whole test suite
 # make check     formatting, lint and types
+# ARGS go to sigmax compare, for example: make compare ARGS="my.csv --output runs/mine"
 # Each sets up .venv on first use; PYTHON chooses the interpreter (3.10 or newer).
 
 PYTHON ?= python3
+ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
@@ -11,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 .DELETE_ON_ERROR:
 
 compare: install
-	$(BIN)/sigmax compare
+	$(BIN)/sigmax compare $(ARGS)
 
 test: dev
 	$(BIN)/python -m pytest

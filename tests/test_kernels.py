@@ -22,7 +22,7 @@ tiles = pytest.mark.parametrize("tile", [(1, 1), (2, 3), (3, 5), (5, 2), (64, 64
 SCALE, BIAS = torch.tensor(3.0).double(), torch.tensor(-1.0).double()
 
 
-def reduced(kernel, batch, name, columns, *, scale=SCALE, bias=BIAS, shift=None, weights=None):
+def reduced(kernel, batch, name, columns, *, scale=SCALE, bias=BIAS, shift=None):
     """Each part of a reduction, then its gradient by queries, candidates, scale and bias for random weights of it."""
     leaves = [*batch.leaves(), scale.clone().requires_grad_(), bias.clone().requires_grad_()]
     parts = reduce_logits(
@@ -89,7 +89,7 @@ def test_tiled_equals_dense_for_any_graph(name, columns, batch, tile):
 
 @names
 @columns
-def test_one_answer_row_of_everything(name, columns, monkeypatch):
+def test_rows_of_every_kind_side_by_side(name, columns, monkeypatch):
     """Rows without right answers, of right answers only and of ignored pairs only, side by side."""
     monkeypatch.setattr(tiled, "TILE", (2, 3))
     batch = oracles.random_batch(5, 7)

@@ -1,6 +1,66 @@
-"""Sigmax trains models that match things to their right answers, and tells how sure it is."""
+"""Sigmax trains models that match things to their right answers, several, one or none, and tells how sure it is."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sigmax.errors import DataError
 from sigmax.losses import SigmoidLoss, SoftmaxLoss
 from sigmax.positives import Positives
 
-__all__ = ["Positives", "SigmoidLoss", "SoftmaxLoss"]
+if TYPE_CHECKING:
+    from sigmax.comparison import Budget, Comparison, compare
+    from sigmax.data import MatchDataset, load_data
+    from sigmax.evaluation import Evaluation, calibrate, evaluate
+    from sigmax.model import DualEncoder, load
+    from sigmax.training import Settings, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Budget",
+    "Comparison",
+    "DataError",
+    "DualEncoder",
+    "Evaluation",
+    "MatchDataset",
+    "Positives",
+    "Settings",
+    "SigmoidLoss",
+    "SoftmaxLoss",
+    "calibrate",
+    "compare",
+    "evaluate",
+    "load",
+    "load_data",
+    "train",
+]
+
+#: Names that bring scikit-learn or transformers with them are imported when they are first used.
+_LATER = {
+    "Budget": "comparison",
+    "Comparison": "comparison",
+    "compare": "comparison",
+    "MatchDataset": "data",
+    "load_data": "data",
+    "Evaluation": "evaluation",
+    "calibrate": "evaluation",
+    "evaluate": "evaluation",
+    "DualEncoder": "model",
+    "load": "model",
+    "Settings": "training",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'sigmax' has no attribute {name!r}")
+    value = getattr(import_module(f"sigmax.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -64,7 +64,7 @@ def compare(
         str | None, typer.Option(help="Which, separated by commas. Default: all that fit the data.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each contender's best setting.")] = 3,
-    rates: Annotated[str, typer.Option(help="Learning rates tried, as multiples of the encoder's own.")] = "1,3",
+    rates: Annotated[str, typer.Option(help="Learning rates tried, as multiples of the encoder's own.")] = "0.3,1",
     scales: Annotated[str, typer.Option(help="Starting scales tried, as multiples of the encoder's own.")] = "0.5,1",
     epochs: Epochs = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Batches a training, instead of epochs.")] = None,

@@ -67,7 +67,7 @@ class Budget:
         seeds: trainings with the best of these, each with a seed of its own; the search uses the first.
     """
 
-    rates: tuple[float, ...] = (1.0, 3.0)
+    rates: tuple[float, ...] = (0.3, 1.0)
     scales: tuple[float, ...] = (0.5, 1.0)
     seeds: int = 3
 

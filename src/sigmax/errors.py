@@ -35,7 +35,7 @@ def extra(name: str) -> Iterator[None]:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return ' Did you mean …?' for the known name closest to `name`, or nothing."""
-    close = difflib.get_close_matches(name.lower(), [str(known) for known in names], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name).lower(), [str(known) for known in names], n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
@@ -45,7 +45,7 @@ def lookup(registry: Mapping[str, T], name: str, what: str) -> T:
     Raises:
         UnknownNameError: the message lists the known ones and the nearest.
     """
-    if name in registry:
+    if isinstance(name, str) and name in registry:
         return registry[name]
     raise UnknownNameError(
         f"Expected `{what}` to be one of {', '.join(sorted(registry))}, got {name!r}.{nearest(name, registry)}"

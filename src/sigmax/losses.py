@@ -12,7 +12,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sigmax.errors import lookup
 from sigmax.families import OBJECTIVES, Objective, directed_loss
@@ -22,9 +21,17 @@ from sigmax.positives import Positives
 
 __all__ = ["SIMILARITIES", "MatchLoss", "SigmoidLoss", "SoftmaxLoss", "make_loss"]
 
+
+def _unit(x: Tensor) -> Tensor:
+    """Give x / |x|, in at least float32. A vector of zeros has no direction: it stays 0, with the gradient 0."""
+    wide = x.to(working_dtype(x))
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    return (wide / length.masked_fill(length == 0, math.inf)).to(x.dtype)
+
+
 #: What is done to the vectors before the product ⟨query, candidate⟩.
 SIMILARITIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "cosine": lambda x: F.normalize(x, dim=-1),
+    "cosine": _unit,
     "dot": lambda x: x,
 }
 _REDUCTIONS = ("mean", "sum", "none")
@@ -119,12 +126,13 @@ class MatchLoss(nn.Module):
             self.objective,
             logit_scale=self.logit_scale,
             logit_bias=self.logit_bias,
-            candidate_shift=_shift(candidate_log_q, len(candidates)),
+            candidate_shift=_shift(candidate_log_q, candidates),
             columns=self.directions == "both",
             kernel=self.kernel,
         )
         loss = self._reduced(reduction, positives)
-        if not bool(torch.isfinite(loss.detach()).all()):
+        # A vector which takes part in nothing leaves the loss finite and still turns gradients into NaN.
+        if not bool(torch.stack([torch.isfinite(x.detach()).all() for x in (loss, queries, candidates)]).all()):
             raise ValueError(_why_not_finite(queries, candidates, self.logit_scale))
         return loss
 
@@ -148,13 +156,15 @@ class MatchLoss(nn.Module):
         _check_positives(positives, *logits.shape)
         positives = positives.to(logits.device)
         logits = logits.to(working_dtype(logits))
-        shift = _shift(candidate_log_q, logits.shape[1])
+        shift = _shift(candidate_log_q, logits.T)
         if shift is not None:
             logits = logits + shift
+        # Where a row is left out these would give a finite loss and NaN gradients.
+        odd = bool((logits.detach().isnan() | (logits.detach() == math.inf)).any())
         loss = self._reduced(
             reduce_given_logits(logits, positives, self.objective, self.directions == "both"), positives
         )
-        if not bool(torch.isfinite(loss.detach()).all()):
+        if odd or not bool(torch.isfinite(loss.detach()).all()):
             raise ValueError(
                 "Expected finite `logits` (−∞ only on wrong pairs), got "
                 f"{int(logits.isnan().sum())} NaN, {int((logits == math.inf).sum())} +∞ and "
@@ -333,7 +343,8 @@ def _check_positives(positives: Positives, n: int, m: int) -> None:
         raise ValueError(f"Expected `positives` of shape (queries, candidates) = {(n, m)}, got {positives.shape}.")
 
 
-def _shift(candidate_log_q: Tensor | None, m: int) -> Tensor | None:
+def _shift(candidate_log_q: Tensor | None, candidates: Tensor) -> Tensor | None:
+    m = len(candidates)
     if candidate_log_q is None:
         return None
     if candidate_log_q.shape != (m,):
@@ -342,7 +353,7 @@ def _shift(candidate_log_q: Tensor | None, m: int) -> Tensor | None:
         )
     if not bool(torch.isfinite(candidate_log_q).all()):
         raise ValueError("Expected finite `candidate_log_q`, got NaN or infinity. A rate of 0 is never offered.")
-    return -candidate_log_q.detach()
+    return -candidate_log_q.detach().to(candidates.device, working_dtype(candidates))
 
 
 def _why_not_finite(queries: Tensor, candidates: Tensor, logit_scale: Tensor) -> str:

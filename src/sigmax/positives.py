@@ -63,7 +63,8 @@ class Positives:
             raise ValueError(f"Expected `shape` to be two sizes of at least 0, got {(n, m)}.")
         self.shape = (n, m)
         self.rows, self.columns = _pairs(rows, columns, self.shape, "positives")
-        self.ignored_rows, self.ignored_columns = _pairs(*(ignored or ([], [])), self.shape, "ignored")
+        skipped = _pairs(*(ignored or ([], [])), self.shape, "ignored")
+        self.ignored_rows, self.ignored_columns = (index.to(self.device) for index in skipped)
         if len(self.rows) and len(self.ignored_rows):
             both = torch.isin(self._keys(), self._ignored_keys(), assume_unique=True)
             if bool(both.any()):
@@ -191,7 +192,7 @@ class Positives:
         """Return the same graph with its indices on `device`."""
         if torch.device(device) == self.device:
             return self
-        return self._made(*(index.to(device, non_blocking=True) for index in self._indices()), shape=self.shape)
+        return self._made(*(index.to(device) for index in self._indices()), shape=self.shape)
 
     def transpose(self) -> Positives:
         """Return the graph seen from the candidates: (m, n), row j column i."""

@@ -62,8 +62,9 @@ def _ngrams(data: MatchDataset, seed: int, two_towers: bool) -> Towers:
     texts = _training_texts(data)
     if not data.labels:
         texts += data.candidates
-        shared = NgramEmbedding.fit(texts, seed=seed)
-        return Towers(shared, NgramEmbedding.fit(texts, seed=seed) if two_towers else None, "cosine")
+        shared = NgramEmbedding.fit(texts, seed=seed, dimension=128)
+        other = NgramEmbedding.fit(texts, seed=seed, dimension=128) if two_towers else None
+        return Towers(shared, other, "cosine")
     query = NgramEmbedding.fit(texts, seed=seed, least=2, dimension=max(256, len(data.candidates)))
     # As far from each other as they can be: no two labels begin alike.
     vectors = torch.empty(len(data.candidates), query.dimension)
@@ -94,7 +95,7 @@ ENCODERS: dict[str, Encoder] = {
             "words, word pairs and character n-grams, trained from scratch (default)",
             _ngrams,
             labels=Defaults(15, 0.05, 10.0, epsilon=1e-2, label_rate=0.1),
-            texts=Defaults(8, 0.03, 10.0),
+            texts=Defaults(6, 0.03, 10.0),
         ),
         Encoder(
             "ngrams-linear",

@@ -42,7 +42,7 @@ def reduce_logits(
     kind = queries.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
-        queries, candidates = queries.to(dtype), candidates.to(dtype)
+        queries, candidates = (x if x.dtype == torch.float64 else x.to(dtype) for x in (queries, candidates))
     bias = logit_scale.new_zeros(()) if logit_bias is None else logit_bias
     plan = _Plan(positives, objective, candidate_shift, columns, TILE)
     rows, column_totals, pairs = _Tiled.apply(queries, candidates, logit_scale, bias, plan)  # type: ignore[no-untyped-call]

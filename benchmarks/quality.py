@@ -1,0 +1,65 @@
+"""Compare every contender on a labelled data set with one encoder; keep the raw result.
+
+Usage: SIGMAX_DATA=… python benchmarks/quality.py {nlupp,clinc150} {ngrams,ngrams-linear,potion} [--seeds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+import sigmax
+from sigmax.report.figure import comparison_figure
+from sigmax.report.tables import comparison_table
+from sigmax.report.words import verdict
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", choices=["nlupp", "clinc150"])
+    parser.add_argument("encoder", choices=["ngrams", "ngrams-linear", "potion"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=128)
+    given = parser.parse_args()
+    root = os.environ.get("SIGMAX_DATA")
+    if not root:
+        sys.exit("Set SIGMAX_DATA to the folder that holds data/ and models/; see benchmarks/README.md.")
+    encoder = given.encoder
+    path = str(Path(root, "models", "potion-base-4m-int8")) if encoder == "potion" else encoder
+    comparison = sigmax.compare(
+        sigmax.load_data(Path(root, "data", given.data)),
+        sigmax.Settings(encoder=path, batch_size=given.batch_size),
+        budget=sigmax.Budget(seeds=given.seeds),
+        advance=lambda done, what: print(f"\r{done:4.0%} {what:60}", end="", file=sys.stderr, flush=True),
+    )
+    date = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
+    name = f"{date}-quality-{given.data}-{encoder}"
+    result = comparison.as_dict() | {
+        "encoder": encoder,
+        "date": date,
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
+        "verdict": verdict(comparison),
+    }
+    for entry in result["results"]:
+        if entry["settings"]:
+            entry["settings"]["encoder"] = encoder
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    comparison_figure(comparison, RESULTS / f"{name}.png")
+    console = Console(width=140, highlight=False)
+    console.print()
+    console.print(comparison_table(comparison))
+    console.print(verdict(comparison))
+
+
+if __name__ == "__main__":
+    main()
