@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("data", choices=["nlupp", "clinc150"])
     parser.add_argument("encoder", choices=["ngrams", "ngrams-linear", "potion"])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--epochs", type=float, default=None, help="default: what suits the encoder")
     given = parser.parse_args()
     root = os.environ.get("SIGMAX_DATA")
     if not root:
@@ -37,7 +37,7 @@ def main() -> None:
     path = str(Path(root, "models", "potion-base-4m-int8")) if encoder == "potion" else encoder
     comparison = sigmax.compare(
         sigmax.load_data(Path(root, "data", given.data)),
-        sigmax.Settings(encoder=path, batch_size=given.batch_size),
+        sigmax.Settings(encoder=path, epochs=given.epochs),
         budget=sigmax.Budget(seeds=given.seeds),
         advance=lambda done, what: print(f"\r{done:4.0%} {what:60}", end="", file=sys.stderr, flush=True),
     )

@@ -37,7 +37,7 @@ class TfidfBaseline:
         self.calibration: Platt | None = None
         self.threshold: float | None = None
         train = data.split("train")
-        truth = data.graph[train].toarray()
+        truth = data.graph[train].toarray().astype(np.int64)
         # A label that is never right, or always, in the train split has nothing to separate.
         self.known = np.flatnonzero((truth.any(0)) & ~truth.all(0))
         self.unknown_logits = np.where(truth.all(0), 10.0, -10.0).astype(np.float32)

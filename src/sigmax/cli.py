@@ -405,6 +405,7 @@ def _bar(*, enabled: bool = True) -> Iterator[Callable[[float, str], None]]:
 def _quiet() -> None:
     """Let our own messages through and keep the libraries' to warnings."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from rich.logging import RichHandler
 
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)

@@ -26,7 +26,8 @@ def _unit(x: Tensor) -> Tensor:
     """Give x / |x|, in at least float32. A vector of zeros has no direction: it stays 0, with the gradient 0."""
     wide = x.to(working_dtype(x))
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    return (wide / length.masked_fill(length == 0, math.inf)).to(x.dtype)
+    unit: Tensor = (wide / length.masked_fill(length == 0, math.inf)).to(x.dtype)
+    return unit
 
 
 #: What is done to the vectors before the product ⟨query, candidate⟩.

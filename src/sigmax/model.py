@@ -115,18 +115,18 @@ class DualEncoder(nn.Module):
 
     # -- training --------------------------------------------------------------------------------
 
-    def preprocess(self, texts: Sequence[str], side: str) -> dict[str, Tensor]:
+    def preprocess(self, texts: Sequence[str], side: str) -> dict[str, Any]:
         """Texts -> the features of the encoder of that side, "query" or "candidate"."""
-        features: dict[str, Tensor] = self._encoder(side).preprocess(list(texts))  # type: ignore[operator]
+        features: dict[str, Any] = self._encoder(side).preprocess(list(texts))  # type: ignore[operator]
         return features
 
-    def embed(self, features: dict[str, Tensor], side: str) -> Tensor:
+    def embed(self, features: dict[str, Any], side: str) -> Tensor:
         """Features -> (b, d) vectors, with gradient."""
         vectors: Tensor = self._encoder(side)(dict(features))["sentence_embedding"]
         return vectors
 
     def forward(
-        self, queries: dict[str, Tensor], candidates: dict[str, Tensor], positives: Positives
+        self, queries: dict[str, Any], candidates: dict[str, Any], positives: Positives
     ) -> dict[str, Tensor]:
         """Features of both sides and the right pairs -> {"loss": ()}."""
         return {"loss": self.loss(self.embed(queries, "query"), self.embed(candidates, "candidate"), positives)}
@@ -141,7 +141,9 @@ class DualEncoder(nn.Module):
         blocks = []
         for start in range(0, len(texts), batch_size):
             features = self.preprocess(texts[start : start + batch_size], side)
-            features = {name: part.to(self.device) for name, part in features.items()}
+            features = {
+                name: part.to(self.device) if isinstance(part, Tensor) else part for name, part in features.items()
+            }
             blocks.append(self.embed(features, side).float().cpu())
         self.train(was_training)
         return torch.cat(blocks)

@@ -1,0 +1,449 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as theirs
+
+from sigmax.metrics import NONE_SCORES, PRESENCE, RANKING, Difference, Estimate, ranking
+from sigmax.metrics.abstention import auroc_figure
+from sigmax.metrics.intervals import (
+    bootstrap_weights,
+    combine_seeds,
+    difference,
+    estimate,
+    evaluate_figures,
+    mean_figure,
+)
+from sigmax.metrics.presence import BINS, PresenceTally, best_f1_threshold, mass_edges
+from sigmax.metrics.ranking import ranking_figures, ranking_values
+
+
+def one(n: int) -> np.ndarray:
+    return np.ones((1, n))
+
+
+def plain(figure) -> float:
+    return float(figure[0])
+
+
+# -- ranking -------------------------------------------------------------------------------------
+
+
+def ranked(logits: list[float], right: set[int], depth: int) -> dict[str, float]:
+    """The figures of one query, from their definitions."""
+    order = sorted(range(len(logits)), key=lambda j: (-logits[j], j))[:depth]
+    found = [place for place, j in enumerate(order, start=1) if j in right]
+    gain = sum(1 / math.log2(1 + place) for place in found if place <= 10)
+    best = sum(1 / math.log2(1 + place) for place in range(1, min(10, len(right)) + 1))
+    figures = {
+        "map": sum(sum(1 for other in found if other <= place) / place for place in found) / len(right),
+        "mrr": 1 / found[0] if found else 0.0,
+        "ndcg@10": gain / best,
+    }
+    for k in (1, 5):
+        figures[f"precision@{k}"] = sum(place <= k for place in found) / k
+    for k in (1, 5, 10, 100):
+        figures[f"recall@{k}"] = sum(place <= k for place in found) / len(right)
+    return figures
+
+
+def random_ranking(n: int, m: int, seed: int, values: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (with `values` different ones: many ties) and right answers, none for some queries."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(n, m)) if values is None else random.integers(values, size=(n, m))
+    right = random.random((n, m)) < random.choice([0.0, 0.1, 0.4], size=(n, 1))
+    right[0, 0], right[1] = True, False
+    return logits.astype(np.float32), right
+
+
+def assert_ranked(logits: np.ndarray, right: np.ndarray, depth: int) -> None:
+    found = ranking_values(logits, right)
+    assert list(found) == list(RANKING)
+    for i in range(len(logits)):
+        answers = set(np.flatnonzero(right[i]).tolist())
+        expected = ranked(logits[i].tolist(), answers, depth) if answers else dict.fromkeys(RANKING, math.nan)
+        assert {name: values[i] for name, values in found.items()} == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+@given(st.integers(2, 6), st.integers(1, 150), st.integers(0, 1000), st.sampled_from([None, 1, 2, 5]))
+def test_ranking(n, m, seed, values):
+    assert_ranked(*random_ranking(n, m, seed, values), depth=ranking.DEPTH)
+
+
+@pytest.mark.parametrize("values", [None, 1, 2, 5, 20])
+@pytest.mark.parametrize("depth", [1, 5, 20])
+def test_ranking_ends_at_a_depth(monkeypatch, depth, values):
+    monkeypatch.setattr(ranking, "DEPTH", depth)
+    for seed in range(10):
+        assert_ranked(*random_ranking(5, 60, seed, values), depth=depth)
+
+
+def test_ties_at_the_depth_go_by_the_order_of_candidates():
+    logits = np.zeros((1, 3000), np.float32)
+    for place, reciprocal in ((0, 1), (1, 1 / 2), (ranking.DEPTH - 1, 1 / ranking.DEPTH), (ranking.DEPTH, 0)):
+        right = np.zeros((1, 3000), bool)
+        right[0, place] = True
+        assert ranking_values(logits, right)["mrr"] == pytest.approx([reciprocal])
+    assert_ranked(*random_ranking(3, 3000, seed=0, values=2), depth=ranking.DEPTH)
+    assert_ranked(*random_ranking(3, 3000, seed=0, values=9), depth=ranking.DEPTH)
+
+
+def test_map_is_label_ranking_average_precision():
+    logits, right = random_ranking(40, 30, seed=0)
+    answered = right.any(1)
+    expected = theirs.label_ranking_average_precision_score(right[answered], logits[answered])
+    assert plain(ranking_figures(ranking_values(logits, right))["map"](one(40))) == pytest.approx(expected, abs=1e-6)
+
+
+def test_ndcg_is_scikit_learns():
+    logits, right = random_ranking(40, 30, seed=1)
+    answered = right.any(1)
+    expected = theirs.ndcg_score(right[answered], logits[answered], k=10)
+    assert plain(ranking_figures(ranking_values(logits, right))["ndcg@10"](one(40))) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+def test_queries_without_an_answer_are_left_out_of_ranking():
+    logits, right = random_ranking(20, 12, seed=2)
+    answered = right.any(1)
+    assert not answered.all()
+    everything = ranking_figures(ranking_values(logits, right))
+    kept = ranking_figures(ranking_values(logits[answered], right[answered]))
+    for name in RANKING:
+        assert everything[name](one(20)) == pytest.approx(kept[name](one(answered.sum())))
+    nothing = ranking_values(logits, np.zeros_like(right))
+    assert all(np.isnan(values).all() for values in nothing.values())
+    assert all(np.isnan(figure(one(20))) for figure in ranking_figures(nothing).values())
+
+
+def test_numbers_too_close_for_32_bits_are_still_apart():
+    logits = np.array([[1.0, 1.0 + 1e-12, 0.5]])
+    assert ranking_values(logits, np.array([[False, True, False]]))["mrr"] == [1.0]
+
+
+# -- presence ------------------------------------------------------------------------------------
+
+
+def random_presence(n: int, m: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Presences and truths; some candidates are neither right nor claimed at 0.5."""
+    random = np.random.default_rng(seed)
+    presence = random.random((n, m)).round(2).clip(0.01, 0.99)
+    right = random.random((n, m)) < presence / 2
+    presence[:, 0], right[:, 0] = 0.02, False
+    return presence, right
+
+
+def tally(presence: np.ndarray, right: np.ndarray, threshold: float = 0.5, edges: np.ndarray | None = None):
+    made = PresenceTally(threshold, mass_edges(presence) if edges is None else edges)
+    for block in (slice(0, 1), slice(1, 4), slice(4, None)):
+        if len(presence[block]):
+            made.add(presence[block], right[block])
+    return made.figures()
+
+
+def calibration_error(presence: np.ndarray, right: np.ndarray, edges: np.ndarray) -> float:
+    """Σ_b (n_b / N) |mean p − mean y|."""
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for p, y in zip(presence.ravel().tolist(), right.ravel().tolist(), strict=True):
+        bins.setdefault(sum(edge <= p for edge in edges.tolist()), []).append((p, y))
+    error = 0.0
+    for pairs in bins.values():
+        gap = sum(p for p, _ in pairs) / len(pairs) - sum(y for _, y in pairs) / len(pairs)
+        error += len(pairs) / presence.size * abs(gap)
+    return error
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize(("n", "m"), [(1, 5), (7, 4), (40, 25)])
+def test_presence(n, m, threshold):
+    presence, right = random_presence(n, m, seed=n)
+    right[0, 1] = True
+    figures = tally(presence, right, threshold)
+    assert list(figures) == list(PRESENCE)
+    y, p, said = right.ravel(), presence.ravel(), presence >= threshold
+    expected = {
+        "log_loss": theirs.log_loss(y, p, normalize=False) / n,
+        "brier": theirs.brier_score_loss(y, p) * m,
+        "calibration_error": calibration_error(presence, right, mass_edges(presence)),
+        "micro_f1": theirs.f1_score(y, said.ravel()),
+        "macro_f1": theirs.f1_score(right, said, average="macro", zero_division=np.nan),
+    }
+    assert {name: plain(figure(one(n))) for name, figure in figures.items()} == pytest.approx(expected)
+
+
+def test_micro_f1_is_scikit_learns():
+    presence, right = random_presence(30, 12, seed=5)
+    expected = theirs.f1_score(right, presence >= 0.5, average="micro")
+    assert plain(tally(presence, right)["micro_f1"](one(30))) == pytest.approx(expected)
+
+
+def test_bins_hold_equally_many():
+    presence = np.random.default_rng(0).random((20, 30)) ** 4
+    edges = mass_edges(presence)
+    assert edges.shape == (BINS - 1,)
+    assert np.bincount(np.searchsorted(edges, presence.ravel(), side="right")).tolist() == [600 // BINS] * BINS
+
+
+def test_calibration_error_sees_a_shift():
+    random = np.random.default_rng(0)
+    presence = random.random((500, 40))
+    right = random.random((500, 40)) < presence
+    edges = mass_edges(presence)
+    assert plain(tally(presence, right, edges=edges)["calibration_error"](one(500))) < 0.02
+    moved = np.clip(presence + 0.1, 0, 1)
+    assert plain(tally(moved, right, edges=mass_edges(moved))["calibration_error"](one(500))) == pytest.approx(
+        0.095, abs=0.02
+    )
+
+
+def test_equal_presences_are_one_bin():
+    presence, right = np.full((4, 5), 0.25), np.zeros((4, 5), bool)
+    right[0, :4] = True
+    assert plain(tally(presence, right)["calibration_error"](one(4))) == pytest.approx(0.05)
+
+
+def test_presences_of_0_and_1_have_a_finite_log_loss():
+    figures = tally(np.array([[0.0, 1.0]]), np.array([[True, False]]))
+    assert plain(figures["log_loss"](one(1))) == pytest.approx(2 * -math.log(1e-12))
+    assert plain(figures["brier"](one(1))) == 2
+    figures = tally(np.array([[0.0, 1.0]]), np.array([[False, True]]))
+    assert plain(figures["log_loss"](one(1))) == pytest.approx(0, abs=1e-9)
+
+
+def test_f1_of_nothing_is_not_a_number():
+    figures = tally(np.array([[0.1, 0.2]] * 3), np.zeros((3, 2), bool))
+    assert np.isnan(figures["micro_f1"](one(3)))
+    assert np.isnan(figures["macro_f1"](one(3)))
+
+
+# -- the threshold -------------------------------------------------------------------------------
+
+
+def f1_at(threshold: float, presence: np.ndarray, right: np.ndarray, weights: np.ndarray) -> float:
+    said = presence >= threshold
+    return 2 * (weights * (said & right)).sum() / ((weights * said).sum() + (weights * right).sum())
+
+
+PRESENCES = st.integers(0, 16).map(lambda k: k / 16) | st.floats(1e-6, 1)
+
+
+@given(st.lists(st.tuples(PRESENCES, st.booleans(), st.integers(1, 5)), min_size=1, max_size=12), st.booleans())
+def test_best_threshold(pairs, weighted):
+    presence, right, weights = (np.array(column) for column in zip(*pairs, strict=True))
+    if not right.any():
+        right[0] = True
+    if not weighted:
+        weights = np.ones(len(pairs))
+    found = best_f1_threshold(presence, right, weights.astype(float) if weighted else None)
+    best = max(f1_at(threshold, presence, right, weights) for threshold in presence)
+    assert f1_at(found, presence, right, weights) == pytest.approx(best)
+    assert 0 <= found <= 1
+
+
+def test_the_threshold_is_half_way():
+    presence, right = np.array([0.9, 0.8, 0.2, 0.1]), np.array([True, True, False, False])
+    assert best_f1_threshold(presence, right) == pytest.approx(0.5)
+    assert best_f1_threshold(presence[:2], right[:2]) == pytest.approx(0.4), "claim all: half of the lowest"
+
+
+def test_weights_stand_for_more_wrong_pairs():
+    presence, right = np.array([0.9, 0.6, 0.5]), np.array([True, False, True])
+    assert best_f1_threshold(presence, right) < 0.5
+    assert best_f1_threshold(presence, right, np.array([1.0, 9.0, 1.0])) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("high", [np.nextafter(0.5, 1), np.nextafter(1, 0)])
+def test_presences_that_hardly_differ_are_told_apart(high):
+    low = np.nextafter(high, 0)
+    threshold = best_f1_threshold(np.array([low, high]), np.array([False, True]))
+    assert low < threshold <= high
+
+
+def test_no_threshold_without_a_right_pair():
+    with pytest.raises(ValueError, match="Expected at least one right pair to choose a threshold on, got none"):
+        best_f1_threshold(np.array([0.5]), np.array([False]))
+
+
+# -- none of these -------------------------------------------------------------------------------
+
+
+@given(st.integers(2, 30), st.integers(0, 1000), st.sampled_from([1, 3, 1000]))
+def test_auroc(n, seed, values):
+    random = np.random.default_rng(seed)
+    scores, answered = random.integers(values, size=n) / 7, random.random(n) < 0.5
+    answered[0], answered[1] = True, False
+    weights = random.integers(0, 4, size=(450, n)).astype(float)
+    weights[0], weights[1], weights[:, :2] = 1, 0, np.maximum(weights[:, :2], 1)
+    found = auroc_figure(scores, answered)(weights)
+    for draw in (0, 1, 2, 199, 200, 449):  # in every block
+        expected = theirs.roc_auc_score(answered, scores, sample_weight=weights[draw])
+        assert found[draw] == pytest.approx(expected)
+
+
+def test_auroc_counts_ties_half():
+    figure = auroc_figure(np.array([3.0, 2.0, 2.0, 1.0]), np.array([True, True, False, False]))
+    assert plain(figure(one(4))) == (1 + 1 + 0.5 + 1) / 4
+    assert plain(auroc_figure(np.zeros(4), np.array([True, True, True, False]))(one(4))) == 0.5
+
+
+def test_auroc_without_one_kind_is_not_a_number():
+    figure = auroc_figure(np.array([3.0, 2.0, 1.0]), np.array([True, True, False]))
+    values = figure(np.array([[1.0, 1, 1], [2, 1, 0], [0, 0, 3]]))
+    assert np.isnan(values).tolist() == [False, True, True]
+    assert set(NONE_SCORES) == {"share", "logit", "presence"}
+
+
+# -- a weight is a repetition --------------------------------------------------------------------
+
+
+def all_figures(logits: np.ndarray, right: np.ndarray):
+    """Every figure there is, with bins and threshold that do not move with the queries."""
+    presence = 1 / (1 + np.exp(-logits.astype(float)))
+    edges = np.linspace(0, 1, BINS + 1)[1:-1]
+    return {
+        **ranking_figures(ranking_values(logits, right)),
+        **tally(presence, right, threshold=0.7, edges=edges),
+        "auroc": auroc_figure(logits.max(1).astype(float), right.any(1)),
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_draw_is_the_figure_of_the_repeated_queries(seed):
+    logits, right = random_ranking(12, 20, seed)
+    figures = all_figures(logits, right)
+    weights = bootstrap_weights(12, draws=250, seed=seed)
+    drawn = evaluate_figures(figures, weights)
+    for draw in (0, 1, 99, 100, 201, 250):
+        places = np.repeat(np.arange(12), weights[draw].astype(int))
+        repeated = all_figures(logits[places], right[places])
+        expected = {name: plain(figure(one(12))) for name, figure in repeated.items()}
+        assert {name: values[draw] for name, values in drawn.items()} == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_weight_of_0_is_an_absence():
+    logits, right = random_ranking(12, 20, seed=9)
+    kept = np.arange(12) % 3 > 0
+    kept[:2] = True
+    drawn = evaluate_figures(all_figures(logits, right), kept[None].astype(float))
+    alone = evaluate_figures(all_figures(logits[kept], right[kept]), one(kept.sum()))
+    for name, values in drawn.items():
+        assert values == pytest.approx(alone[name]), name
+
+
+# -- intervals -----------------------------------------------------------------------------------
+
+
+def test_bootstrap_weights():
+    weights = bootstrap_weights(7, draws=500)
+    assert weights.shape == (501, 7)
+    assert (weights[0] == 1).all()
+    assert (weights.sum(1) == 7).all()
+    assert weights[1:].mean() == 1
+    assert weights[1:].var() == pytest.approx(6 / 7, abs=0.05)
+    assert (bootstrap_weights(7, draws=500) == weights).all()
+    assert (bootstrap_weights(7, draws=500, seed=1) != weights).any()
+    assert bootstrap_weights(7, draws=0).shape == (1, 7)
+
+
+def test_mean_figure():
+    figure = mean_figure(np.array([1.0, np.nan, 4.0]))
+    values = figure(np.array([[1.0, 1, 1], [2, 5, 1], [0, 3, 0]]))
+    assert values == pytest.approx([2.5, 2.0, np.nan], nan_ok=True)
+
+
+def test_estimate():
+    draws = np.random.default_rng(0).permutation(np.arange(1001.0))
+    found = estimate(np.append(400.0, draws))
+    assert (found.value, found.low, found.high) == pytest.approx((400, 25, 975))
+    with_holes = np.concatenate([[400.0], draws, [np.nan] * 7])
+    assert estimate(with_holes) == found, "draws with nothing to measure are passed over"
+
+
+def test_an_estimate_of_nothing():
+    for values in ([np.nan, 1.0, 2.0], [3.0], [3.0, np.nan]):
+        found = estimate(np.array(values))
+        assert np.isnan(found.low)
+        assert np.isnan(found.high)
+        assert found.value == pytest.approx(values[0], nan_ok=True)
+
+
+def test_json_has_no_nan():
+    assert Estimate(0.5, math.nan, math.nan).as_dict() == {"value": 0.5, "low": None, "high": None}
+    assert json.loads(json.dumps(Difference(0.5, 0.1, 0.9).as_dict(), allow_nan=False)) == {
+        "value": 0.5,
+        "low": 0.1,
+        "high": 0.9,
+        "significant": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "significant"),
+    [
+        (0.1, 0.2, True),
+        (-0.2, -0.1, True),
+        (-0.1, 0.1, False),
+        (0, 0.1, False),
+        (-0.1, 0, False),
+        (math.nan, math.nan, False),
+    ],
+)
+def test_significant(low, high, significant):
+    assert Difference(0.0, low, high).significant is significant
+
+
+def test_differences_are_paired():
+    """B is a little below A on every query: clear in pairs, although both intervals overlap."""
+    random = np.random.default_rng(0)
+    a = random.random(100)
+    b = a - 0.02 - random.random(100) * 0.01
+    weights = bootstrap_weights(100, draws=500)
+    drawn = [mean_figure(values)(weights) for values in (a, b)]
+    assert estimate(drawn[0]).low < estimate(drawn[1]).high
+    gap = difference(*drawn)
+    assert gap.significant
+    assert gap.value == pytest.approx((a - b).mean())
+    turned = difference(drawn[1], drawn[0])
+    assert (turned.value, turned.low, turned.high) == pytest.approx((-gap.value, -gap.high, -gap.low))
+    assert difference(drawn[0], drawn[0]) == Difference(0.0, 0.0, 0.0)
+    assert not difference(drawn[0], drawn[0]).significant
+
+
+def test_one_seed_stays_as_it_is():
+    values = np.random.default_rng(0).random(20)
+    assert combine_seeds([values]) == pytest.approx(values)
+
+
+def test_seeds_are_averaged_and_drawn():
+    flat = [np.full(4001, value) for value in (0.0, 3.0, 9.0)]
+    combined = combine_seeds(flat)
+    assert combined[0] == 4.0
+    assert set(combined[1:].round(9)) == {(a + b + c) / 3 for a in (0, 3, 9) for b in (0, 3, 9) for c in (0, 3, 9)}
+    assert combined[1:].mean() == pytest.approx(4.0, abs=0.2)
+    assert combined[1:].std() == pytest.approx(np.std([0, 3, 9]) / math.sqrt(3), abs=0.1)
+    assert (combine_seeds(flat) == combined).all()
+
+
+def test_combined_seeds_are_paired():
+    random = np.random.default_rng(0)
+    a, b = random.random((3, 50)), random.random((3, 50))
+    assert combine_seeds(a) - combine_seeds(b) == pytest.approx(combine_seeds(a - b))
+
+
+def test_intervals_cover():
+    """95% intervals of a mean hold the true mean about 95 times in 100."""
+    random, weights = np.random.default_rng(0), bootstrap_weights(100, draws=500)
+    covered = paired = 0
+    for _ in range(300):
+        values = random.exponential(size=100)
+        drawn = mean_figure(values)(weights)
+        found = estimate(drawn)
+        covered += found.low <= 1 <= found.high
+        gap = difference(drawn, mean_figure(values + random.normal(0.5, 1, size=100))(weights))
+        paired += gap.low <= -0.5 <= gap.high
+    assert 0.90 <= covered / 300 <= 0.98
+    assert 0.90 <= paired / 300 <= 0.98

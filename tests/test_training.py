@@ -1,0 +1,500 @@
+import gc
+import json
+import logging
+import math
+import shutil
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from sigmax import training
+from sigmax.data.batches import Batch, Batches
+from sigmax.data.dataset import MatchDataset
+from sigmax.data.sources import load_data
+from sigmax.errors import DataError, UnknownNameError
+from sigmax.evaluation import evaluate, quick_figures
+from sigmax.families import OBJECTIVES
+from sigmax.positives import Positives
+from sigmax.training import Settings, build_model, train
+
+THINGS = {
+    "moon": ["night", "sky", "lunar", "crescent"],
+    "sun": ["day", "sky", "solar", "warm"],
+    "fire": ["warm", "hot", "burn", "flame"],
+    "sea": ["water", "wave", "salt", "deep"],
+    "tree": ["leaf", "wood", "green", "forest"],
+    "bird": ["wing", "sky", "feather", "song"],
+}
+NOTHING = ["invoice", "carpet", "engine", "comma", "ledger", "modem"]
+PHRASES = {"train": ["{}", "the {}", "a {}"], "dev": ["my {}"], "test": ["one {}"]}
+
+losses = pytest.mark.parametrize("loss", list(OBJECTIVES))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen():
+    """Trainer collects garbage at each start, which takes a while with all that is imported."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def things(*, labels: bool = False, unanswered: bool = False) -> MatchDataset:
+    """Words, each in five phrases, and the things they belong to: one of six, or several, or (if asked for) none."""
+    words = list(dict.fromkeys(word for known in THINGS.values() for word in known)) + NOTHING * unanswered
+    rows = [(split, phrase.format(word), word) for word in words for split in PHRASES for phrase in PHRASES[split]]
+    return MatchDataset(
+        "things",
+        queries=[query for _, query, _ in rows],
+        candidates=list(THINGS),
+        pairs=np.array(
+            [(i, j) for i, (_, _, word) in enumerate(rows) for j, known in enumerate(THINGS.values()) if word in known]
+        ),
+        splits={name: np.array([i for i, row in enumerate(rows) if row[0] == name]) for name in PHRASES},
+        labels=labels,
+    )
+
+
+@pytest.fixture(scope="session")
+def static_folder(tmp_path_factory):
+    """A folder of static vectors, as model2vec writes it: int8 vectors of whole words."""
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("static")
+    texts = [*things(unanswered=True).queries, *THINGS]
+    words = ["[UNK]", *sorted({word for text in texts for word in text.split()})]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    vectors = torch.randint(-127, 128, (len(words), 32), generator=torch.Generator().manual_seed(0))
+    save_file({"embeddings": vectors.to(torch.int8)}, str(folder / "model.safetensors"))
+    (folder / "config.json").write_text('{"model_type": "model2vec"}')
+    return folder
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(a, b):
+    a, b = (one if isinstance(one, dict) else one.state_dict() for one in (a, b))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def batch_loss(model, batch, data):
+    features = (
+        model.preprocess([texts[i] for i in places], side)
+        for texts, places, side in (
+            (data.queries, batch.queries, "query"),
+            (data.candidates, batch.candidates, "candidate"),
+        )
+    )
+    return model(*features, batch.positives)["loss"]
+
+
+# -- it learns -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss", "encoder", "labels", "two_towers"),
+    [
+        *((loss, "ngrams", labels, False) for loss in OBJECTIVES for labels in (False, True)),
+        ("softmax-average", "ngrams", False, True),
+        ("sigmoid", "ngrams", False, True),
+        ("softmax-decoupled", "ngrams-linear", True, False),
+        ("sigmoid", "ngrams-linear", True, False),
+        ("sigmoid", "static", False, False),
+        ("softmax-any", "static", False, True),
+        ("softmax-average", "static", True, False),
+    ],
+)
+def test_learns(loss, encoder, labels, two_towers, static_folder):
+    data = things(labels=labels, unanswered=True)
+    settings = Settings(
+        loss=loss,
+        encoder=str(static_folder) if encoder == "static" else encoder,
+        two_towers=two_towers,
+        batch_size=32,
+        epochs=40 if encoder == "static" else 12,
+        learning_rate=0.05 if encoder == "static" else None,
+    )
+    whole = Batches(data, batch_size=1000, answers=1000)
+    untrained = build_model(data, settings, whole)
+    trained = train(data, settings)
+    before, after = (batch_loss(model, whole[0], data).item() for model in (untrained, trained))
+    counts = data.answer_counts[whole[0].queries]
+    floor = OBJECTIVES[loss].floor(torch.tensor(counts[counts > 0]).double()).mean().item()
+    assert after - floor < 0.5 * (before - floor)
+    assert quick_figures(untrained, data, split="test")["map"] < 0.75
+    assert quick_figures(trained, data, split="test")["map"] > 0.9
+    assert (trained.candidate_encoder is not None) == (labels or two_towers)
+    assert trained.training is False
+
+
+@pytest.mark.parametrize("loss", ["softmax-decoupled", "sigmoid"])
+def test_many_candidates(loss):
+    """More candidates than a batch can offer, queries without answers among them."""
+    data = load_data("emoji-hidden")
+    settings = Settings(loss=loss, steps=4, negatives=50)
+    untrained = build_model(data, settings, Batches(data))
+    trained = train(data, settings, stop_early=False)
+    assert trained.facts["steps"] == 4
+    queries = [data.queries[i] for i in data.split("train")[:300]]
+    right = data.graph[data.split("train")[:300]].toarray().astype(bool)
+    gap_before, gap_after = (
+        np.subtract(*(logits[cells].mean() for cells in (right, ~right)))
+        for logits in (model.logits(queries, data.candidates) for model in (untrained, trained))
+    )
+    assert gap_after > gap_before + 0.3
+
+
+def test_one_positive_draw():
+    data = things()
+    model = train(data, Settings(loss="softmax-average", draw="one-positive", batch_size=16, epochs=8))
+    assert quick_figures(model, data, split="test")["map"] > 0.9
+
+
+def test_what_a_trained_model_knows():
+    data = things()
+    model = train(data, Settings(epochs=2, batch_size=32))
+    assert model.candidates == data.candidates
+    assert model.calibration is not None
+    assert 0 <= model.threshold <= 1
+    facts = model.facts
+    assert (facts["data"], facts["queries"], facts["candidates"], facts["labels"]) == ("things", 105, 6, False)
+    assert facts["steps"] == 4
+    assert facts["settings"]["learning_rate"] == 0.03
+    assert facts["settings"]["epochs"] == 2
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_progress_and_threads():
+    told = []
+    threads = torch.get_num_threads()
+    train(things(), Settings(epochs=3, batch_size=32), progress=lambda *now: told.append((*now[:2], dict(now[2]))))
+    assert [now[:2] for now in told] == [(step, 6) for step in range(1, 7)]
+    assert "eval_map" in told[-1][2]
+    assert told[-1][2]["loss"] < told[1][2]["loss"]
+    assert torch.get_num_threads() == threads
+
+
+# -- the same each time --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_seed_decides_everything(labels):
+    data = things(labels=labels, unanswered=True)
+    settings = Settings(loss="sigmoid", epochs=3, batch_size=16, answers=1, negatives=1)
+    first = train(data, settings)
+    torch.manual_seed(12345)
+    np.random.default_rng(12345)
+    again = train(data, settings)
+    other = train(data, Settings(loss="sigmoid", epochs=3, batch_size=16, answers=1, negatives=1, seed=1))
+    assert same(first, again)
+    assert (first.calibration, first.threshold) == (again.calibration, again.threshold)
+    assert not same(first, other)
+
+
+# -- where it starts -----------------------------------------------------------------------------
+
+
+def test_bias_starts_at_the_log_odds():
+    data = things(unanswered=True)
+    model = build_model(data, Settings(loss="sigmoid", logit_scale=7.0), Batches(data, batch_size=1000))
+    queries = data.split("train")
+    rate = data.answer_counts[queries].sum() / (len(queries) * len(data.candidates))
+    assert model.loss.logit_bias.item() == pytest.approx(math.log(rate / (1 - rate)))
+    assert model.loss.logit_scale.item() == pytest.approx(7.0)
+
+
+def test_bias_follows_the_batches():
+    data = load_data("emoji")
+    batches = Batches(data, batch_size=64, steps=5, answers=2, negatives=30)
+    model = build_model(data, Settings(loss="sigmoid"), batches)
+    right, pairs = 0, 0
+    for number in range(5):
+        batch = batches[number]
+        right += len(batch.positives)
+        pairs += len(batch.queries) * len(batch.candidates)
+    assert model.loss.logit_bias.item() == pytest.approx(math.log(right / (pairs - right)), rel=1e-6)
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loss": "sigmoids"}, "Expected `loss` to be one of .*sigmoid.*got 'sigmoids'.* Did you mean 'sigmoid'"),
+        ({"loss": "softmax-decopled"}, "Did you mean 'softmax-decoupled'"),
+        ({"draw": "one_positive"}, "`draw`.*Did you mean 'one-positive'"),
+        ({"precision": "bfloat"}, "`precision`.*Did you mean 'bfloat16'"),
+        ({"metric": "mapp"}, "`metric`.*Did you mean 'map'"),
+    ],
+)
+def test_unknown_names(given, message):
+    with pytest.raises(UnknownNameError, match=message):
+        train(things(), Settings(**given))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"epochs": 0},
+        {"epochs": math.nan},
+        {"learning_rate": -0.1},
+        {"learning_rate": math.inf},
+        {"logit_scale": 0},
+        {"steps": 0},
+        {"steps": -1},
+        {"batch_size": 0},
+        {"answers": 0},
+        {"negatives": -1},
+        {"patience": 0},
+        {"seed": -1},
+    ],
+)
+def test_numbers_out_of_range(given):
+    ((name, value),) = given.items()
+    with pytest.raises(ValueError, match=f"Expected `{name}` .*got {value}"):
+        train(things(), Settings(**given))
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_nothing_to_learn_from(split):
+    data = things()
+    gone = np.isin(data.pairs[:, 0], data.split(split))
+    empty = MatchDataset("empty", data.queries, data.candidates, data.pairs[~gone], data.splits)
+    with pytest.raises(DataError, match=f"empty: no {split} query has a right answer"):
+        train(empty)
+
+
+def test_metric_this_data_does_not_have():
+    with pytest.raises(ValueError, match=r"`metric`.*map.*'none_auroc_logit'"):
+        train(things(), Settings(metric="none_auroc_logit", epochs=1))
+    model = train(things(unanswered=True), Settings(metric="none_auroc_logit", epochs=1))
+    assert model.facts["settings"]["metric"] == "none_auroc_logit"
+
+
+def test_linear_needs_labels():
+    with pytest.raises(DataError, match="ngrams-linear"):
+        train(things(), Settings(encoder="ngrams-linear"))
+
+
+def test_encoder_that_does_not_exist():
+    with pytest.raises(DataError, match=r"Expected `encoder` to be ngrams, ngrams-linear, or .*'no/such-encoder'"):
+        train(things(), Settings(encoder="no/such-encoder"))
+
+
+# -- precision -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["softmax-decoupled", "sigmoid"])
+def test_bfloat16_is_near_float32(loss):
+    data = things(unanswered=True)
+    one, other = (
+        train(data, Settings(loss=loss, epochs=5, batch_size=32, precision=precision), stop_early=False)
+        for precision in ("float32", "bfloat16")
+    )
+    assert not same(one, other)
+    assert {tensor.dtype for tensor in other.parameters()} == {torch.float32}
+    queries = [data.queries[i] for i in data.split("test")]
+    exact, rough = (model.logits(queries, data.candidates) for model in (one, other))
+    assert np.abs(exact - rough).max() < 0.1 * (exact.max() - exact.min())
+    assert evaluate(other, data, draws=0)["map"].value == pytest.approx(evaluate(one, data, draws=0)["map"].value, 0.05)
+
+
+# -- the best epoch ------------------------------------------------------------------------------
+
+
+class Script:
+    """Dev figures by a script: each new look gets the next value, parameters seen before the value they had then."""
+
+    def __init__(self, values):
+        self.values = iter(values)
+        self.states = {}
+        self.figures = {}
+
+    def __call__(self, model, data, split="dev"):
+        assert split == "dev"
+        look = model.query_encoder.table.weight.detach().numpy().tobytes()
+        if look not in self.figures:
+            self.states[look] = state(model)
+            self.figures[look] = next(self.values)
+        return {"map": self.figures[look]}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    def write(*values):
+        made = Script(values)
+        monkeypatch.setattr(training, "quick_figures", made)
+        return made
+
+    return write
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["memory", "checkpoints"])
+@pytest.mark.parametrize(
+    ("values", "best", "looks"),
+    [
+        ([0.1, 0.3, 0.2, 0.25, 0.9, 0.9], 1, 4),  # behind for two epochs: stops
+        ([0.1, 0.3, 0.2, 0.4, 0.35, 0.4], 3, 6),  # equal is not better
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 5, 6),
+        ([0.5, 0.4, 0.3, 0.9, 0.9, 0.9], 0, 3),
+    ],
+)
+def test_the_best_epoch_is_kept(kept, values, best, looks, script, tmp_path):
+    dev = script(*values)
+    settings = Settings(epochs=6, batch_size=32, patience=2)
+    model = train(things(), settings, checkpoints=tmp_path / "checkpoints" if kept else None)
+    assert len(dev.states) == looks
+    assert model.facts["steps"] == 2 * looks
+    assert [same(model, one) for one in dev.states.values()] == [epoch == best for epoch in range(looks)]
+
+
+def test_the_last_part_of_an_epoch_counts(script):
+    dev = script(0.1, 0.2)
+    model = train(things(), Settings(epochs=1.5, batch_size=16))
+    assert model.facts["steps"] == 6
+    assert [same(model, one) for one in dev.states.values()] == [False, True]
+
+
+def test_without_early_stopping_the_last_epoch_is_kept(script):
+    dev = script()
+    model = train(things(), Settings(epochs=3, batch_size=32), stop_early=False)
+    assert model.facts["steps"] == 6
+    assert dev.states == {}
+    script(0.1, 0.2, 0.3)
+    assert same(model, train(things(), Settings(epochs=3, batch_size=32)))
+
+
+# -- queries without answers ---------------------------------------------------------------------
+
+
+@losses
+def test_what_unanswered_queries_teach(loss):
+    """The gradient of a softmax does not see them; the sigmoid's does."""
+    data = things(unanswered=True)
+    batches = Batches(data, batch_size=1000)
+    model = build_model(data, Settings(loss=loss), batches)
+    whole = batches[0]
+    answered = data.answer_counts[whole.queries] > 0
+    assert 0 < answered.sum() < len(answered)
+    kept = whole.queries[answered]
+    rows, columns = data.graph[kept].nonzero()
+    answerable = Batch(kept, whole.candidates, Positives(rows, columns, (len(kept), len(whole.candidates))))
+    gradients = []
+    for batch in (whole, answerable):
+        model.zero_grad()
+        batch_loss(model, batch, data).backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    close = all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(*gradients, strict=True))
+    assert close == OBJECTIVES[loss].needs_positive
+
+
+@losses
+def test_unanswered_queries_are_counted(loss, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("sigmax"), "propagate", True)
+    with caplog.at_level(logging.INFO, logger="sigmax"):
+        train(things(unanswered=True), Settings(loss=loss, steps=1))
+    assert "81 training queries, 6 candidates, 1 steps." in caplog.text
+    left_out = f"18 of the training queries have no right answer: {loss} leaves them out"
+    assert (left_out in caplog.text) == OBJECTIVES[loss].needs_positive
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="sigmax"):
+        train(things(unanswered=True), Settings(loss=loss, steps=1), tell=False)
+    assert caplog.text == ""
+
+
+# -- a run that was killed, and goes on ----------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+SETTINGS = Settings(loss="sigmoid", epochs=6, batch_size=16, patience=100, answers=1, negatives=1)
+
+
+def kill(folder, step, settings=SETTINGS):
+    def progress(at, of, latest):
+        if at == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(things(unanswered=True), settings, checkpoints=folder, progress=progress)
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    return train(things(unanswered=True), SETTINGS)
+
+
+@pytest.mark.parametrize("step", [3, 7, 12, 29])  # of 36, 6 an epoch
+def test_resume_equals_an_unbroken_run(step, unbroken, tmp_path):
+    kill(tmp_path, step)
+    model = train(things(unanswered=True), SETTINGS, checkpoints=tmp_path, resume=True)
+    assert same(model, unbroken)
+    assert (model.calibration, model.threshold) == (unbroken.calibration, unbroken.threshold)
+    assert model.facts == unbroken.facts
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.3, 0.2, 0.2, 0.5, 0.6], [0.1, 0.2, 0.9, 0.4, 0.5, 0.6]])
+def test_resume_after_the_last_step(values, script, tmp_path, monkeypatch):
+    """Killed when training had ended, by itself or for want of patience, and the model was not yet written."""
+    settings = Settings(epochs=6, batch_size=32, patience=2 if values[1] > values[2] else 100)
+    dev = script(*values)
+    expected = train(things(), settings)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "calibrate", mock.Mock(side_effect=Killed))
+        train(things(), settings, checkpoints=tmp_path)
+    model = train(things(), settings, checkpoints=tmp_path, resume=True)
+    assert same(model, expected)
+    assert model.facts == expected.facts
+    assert len(dev.states) == expected.facts["steps"] / 2  # and no epoch was looked at that the first run did not see
+
+
+@pytest.mark.parametrize(
+    "missing", ["trainer_state.json", "half of trainer_state.json", "optimizer.pt", "model.safetensors"]
+)
+def test_a_part_of_a_checkpoint_is_passed_over(missing, unbroken, tmp_path):
+    kill(tmp_path, 13)
+    before = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert before == ["checkpoint-12", "checkpoint-6"]
+    last = tmp_path / "checkpoint-12"
+    if missing.startswith("half"):
+        text = (last / "trainer_state.json").read_text()
+        (last / "trainer_state.json").write_text(text[: len(text) // 2])
+    else:
+        (last / missing).unlink()
+    model = train(things(unanswered=True), SETTINGS, checkpoints=tmp_path, resume=True)
+    assert same(model, unbroken)
+
+
+def test_a_checkpoint_that_was_only_begun(unbroken, tmp_path):
+    kill(tmp_path, 13)
+    shutil.copytree(tmp_path / "checkpoint-12", tmp_path / "checkpoint-18")
+    assert same(train(things(unanswered=True), SETTINGS, checkpoints=tmp_path, resume=True), unbroken)
+
+
+def test_resume_without_checkpoints_starts_anew(unbroken, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("sigmax"), "propagate", True)
+    model = train(things(unanswered=True), SETTINGS, checkpoints=tmp_path / "none", resume=True)
+    assert "no checkpoint to go on from" in caplog.text
+    assert same(model, unbroken)
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    kill(tmp_path, 7)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=r"did not finish.*--resume.*--fresh"):
+        train(things(unanswered=True), SETTINGS, checkpoints=tmp_path)
+    other = Settings(**{**SETTINGS.__dict__, "seed": 1, "batch_size": 8})
+    with pytest.raises(DataError, match=r"batch_size 16 → 8; seed 0 → 1.*--fresh"):
+        train(things(unanswered=True), other, checkpoints=tmp_path, resume=True)
+    assert sorted(tmp_path.rglob("*")) == before
