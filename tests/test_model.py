@@ -77,6 +77,8 @@ def test_nothing_but_plain_files(trained, tmp_path):
     endings = {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()}
     assert endings == {".json", ".jsonl", ".safetensors"}
     assert (tmp_path / "model").stat().st_mode & 0o777 == 0o755
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    assert len(modes) == 1  # whoever may read one of them may read all
 
 
 @pytest.mark.parametrize(
@@ -299,6 +301,7 @@ KILLS = """
 
 
 @posix
+@pytest.mark.slow
 def test_a_kill_leaves_the_previous_model(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLS), str(tmp_path / "model")],

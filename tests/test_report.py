@@ -28,7 +28,15 @@ def scripted(values, *, spread=0.001, without=(), data="tiny", dev=None, **facts
         }
         on_dev = {**known, **(dev or {}).get(name, {})}
         results.append(Result(CONTENDERS[name], None, [], on_dev, draws, [], 1.25))
-    about = {"name": data, "queries": 1234, "candidates": 56, "answers_per_query": 1.75, **facts}
+    about = {
+        "name": data,
+        "queries": 1234,
+        "candidates": 56,
+        "answers_per_query": 1.75,
+        "splits": {"train": 984, "dev": 125, "test": 125},
+        "unanswered": dict.fromkeys(("train", "dev", "test"), 0 if set(NONE) <= set(without) else 20),
+        **facts,
+    }
     return Comparison(about, "ngrams", "map", 100, 128, Budget(), results)
 
 
@@ -85,9 +93,24 @@ def test_verdict_represents_a_family_by_its_best_on_dev():
 
 def test_verdict_without_none_of_these():
     text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, without=NONE))
-    assert "Every query has a right answer, so saying “none of these” could not be measured." in text
+    assert "query has a right answer, so saying “none of these” could not be measured." in text
     assert "For saying" not in text
     assert "AUROC" not in text
+
+
+def test_verdict_where_test_alone_has_answers_to_all():
+    """Figures of none-of-these are missing as before, but not every query has a right answer."""
+    some = {"train": 7, "dev": 0, "test": 0}
+    text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, without=NONE, unanswered=some))
+    assert "could not be measured" in text
+    assert "Every query has a right answer" not in text
+
+
+@pytest.mark.parametrize(("queries", "few"), [(49, True), (50, False)])
+def test_verdict_of_few_queries(queries, few):
+    splits = {"train": 984, "dev": 125, "test": queries}
+    text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, splits=splits))
+    assert (f"With {queries} test queries the intervals are rough" in text) == few
 
 
 def test_verdict_without_presence():
@@ -136,7 +159,7 @@ def test_verdict_of_one_contender(alone):
         (1.0, "1.000"),
         (0.00314, "0.0031"),
         (-0.00314, "-0.0031"),
-        (0.0, "0.0000"),
+        (0.0, "0.000"),
         (12.44, "12.4"),
         (9.9994, "9.999"),
         (-0.5, "-0.500"),

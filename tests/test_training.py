@@ -1,4 +1,5 @@
 import gc
+import itertools
 import json
 import logging
 import math
@@ -74,6 +75,10 @@ def static_folder(tmp_path_factory):
     save_file({"embeddings": vectors.to(torch.int8)}, str(folder / "model.safetensors"))
     (folder / "config.json").write_text('{"model_type": "model2vec"}')
     return folder
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
 
 
 def state(model):
@@ -172,14 +177,27 @@ def test_what_a_trained_model_knows():
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_progress_and_threads():
+def test_progress():
     told = []
-    threads = torch.get_num_threads()
     train(things(), Settings(epochs=3, batch_size=32), progress=lambda *now: told.append((*now[:2], dict(now[2]))))
     assert [now[:2] for now in told] == [(step, 6) for step in range(1, 7)]
     assert "eval_map" in told[-1][2]
     assert told[-1][2]["loss"] < told[1][2]["loss"]
-    assert torch.get_num_threads() == threads
+
+
+def test_threads():
+    """One thread is the fastest on a table of n-grams; afterwards all is as it was."""
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        train(things(), Settings(steps=1), progress=lambda *_: seen.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 2
+        with pytest.raises(Killed):
+            train(things(), Settings(steps=1), progress=mock.Mock(side_effect=Killed))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
 
 
 # -- the same each time --------------------------------------------------------------------------
@@ -414,10 +432,6 @@ def test_unanswered_queries_are_counted(loss, caplog, monkeypatch):
 # -- a run that was killed, and goes on ----------------------------------------------------------
 
 
-class Killed(BaseException):
-    """Nothing catches it."""
-
-
 SETTINGS = Settings(loss="sigmoid", epochs=6, batch_size=16, patience=100, answers=1, negatives=1)
 
 
@@ -430,12 +444,20 @@ def kill(folder, step, settings=SETTINGS):
         train(things(unanswered=True), settings, checkpoints=folder, progress=progress)
 
 
+@pytest.fixture
+def later_is_better(monkeypatch):
+    """Each look at dev finds a better model, so that every epoch leaves its mark on the one that is kept."""
+    looks = itertools.count(1)
+    monkeypatch.setattr(training, "quick_figures", lambda *_, **__: {"map": float(next(looks))})
+
+
 @pytest.fixture(scope="module")
 def unbroken():
-    return train(things(unanswered=True), SETTINGS)
+    return train(things(unanswered=True), SETTINGS, stop_early=False)
 
 
 @pytest.mark.parametrize("step", [3, 7, 12, 29])  # of 36, 6 an epoch
+@pytest.mark.usefixtures("later_is_better")
 def test_resume_equals_an_unbroken_run(step, unbroken, tmp_path):
     kill(tmp_path, step)
     model = train(things(unanswered=True), SETTINGS, checkpoints=tmp_path, resume=True)
@@ -459,9 +481,25 @@ def test_resume_after_the_last_step(values, script, tmp_path, monkeypatch):
     assert len(dev.states) == expected.facts["steps"] / 2  # and no epoch was looked at that the first run did not see
 
 
+def test_resume_remembers_patience(script, tmp_path):
+    """Killed after one epoch without a better figure, it waits for two more, not for three."""
+    settings = Settings(epochs=8, batch_size=32, patience=3)
+    values = [0.1, 0.5, 0.4, 0.3, 0.2, 0.9, 0.9, 0.9]
+    script(*values)
+    expected = train(things(unanswered=True), settings)
+    assert expected.facts["steps"] == 3 * 5
+    dev = script(*values)
+    kill(tmp_path, 3 * 3 + 1, settings)
+    model = train(things(unanswered=True), settings, checkpoints=tmp_path, resume=True)
+    assert len(dev.states) == 5
+    assert same(model, expected)
+    assert model.facts == expected.facts
+
+
 @pytest.mark.parametrize(
     "missing", ["trainer_state.json", "half of trainer_state.json", "optimizer.pt", "model.safetensors"]
 )
+@pytest.mark.usefixtures("later_is_better")
 def test_a_part_of_a_checkpoint_is_passed_over(missing, unbroken, tmp_path):
     kill(tmp_path, 13)
     before = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
@@ -476,12 +514,14 @@ def test_a_part_of_a_checkpoint_is_passed_over(missing, unbroken, tmp_path):
     assert same(model, unbroken)
 
 
+@pytest.mark.usefixtures("later_is_better")
 def test_a_checkpoint_that_was_only_begun(unbroken, tmp_path):
     kill(tmp_path, 13)
     shutil.copytree(tmp_path / "checkpoint-12", tmp_path / "checkpoint-18")
     assert same(train(things(unanswered=True), SETTINGS, checkpoints=tmp_path, resume=True), unbroken)
 
 
+@pytest.mark.usefixtures("later_is_better")
 def test_resume_without_checkpoints_starts_anew(unbroken, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("sigmax"), "propagate", True)
     model = train(things(unanswered=True), SETTINGS, checkpoints=tmp_path / "none", resume=True)

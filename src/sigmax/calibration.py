@@ -63,7 +63,9 @@ def fit_platt(logits: NDArray[Any], right: NDArray[np.bool_], weights: Floats | 
             f"Calibration needs right and wrong pairs in the dev split, got {positives:.0f} and {negatives:.0f}."
         )
     target = np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    centre, spread = float(logits.mean()), float(logits.std()) or 1.0
+    centre, spread = float(logits.mean()), float(logits.std())
+    if np.ptp(logits) == 0:  # the rounded mean of equal numbers may differ from them
+        centre, spread = float(logits[0]), 1.0
     x = (logits - centre) / spread
 
     def loss(parameters: Floats) -> tuple[float, Floats]:

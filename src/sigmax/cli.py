@@ -406,6 +406,7 @@ def _quiet() -> None:
     """Let our own messages through and keep the libraries' to warnings."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # one bar is enough: ours
     from rich.logging import RichHandler
 
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)

@@ -35,8 +35,9 @@ def extra(name: str) -> Iterator[None]:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return ' Did you mean …?' for the known name closest to `name`, or nothing."""
-    close = difflib.get_close_matches(str(name).lower(), [str(known) for known in names], n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    folded = {str(known).lower(): str(known) for known in names}
+    close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=0.5)
+    return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def lookup(registry: Mapping[str, T], name: str, what: str) -> T:

@@ -19,7 +19,7 @@ def replace_folder(target: Path) -> Iterator[Path]:
     Until then `target` stays as it was. On a failure (a full disk, say) nothing is left behind; on a kill at most a
     hidden folder beside it. Two renames make the exchange; a kill between them is mended by `recover_folder`.
     """
-    target = Path(target)
+    target = Path(target).resolve()  # a link stays a link
     target.parent.mkdir(parents=True, exist_ok=True)
     recover_folder(target)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
@@ -41,6 +41,7 @@ def replace_folder(target: Path) -> Iterator[Path]:
 
 def recover_folder(target: Path) -> None:
     """Put the previous folder back if a kill came after it was moved aside and before the new one took its place."""
+    target = Path(target).resolve()
     previous = _previous(target)
     if previous.exists() and not target.exists():
         previous.rename(target)

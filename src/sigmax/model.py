@@ -125,9 +125,7 @@ class DualEncoder(nn.Module):
         vectors: Tensor = self._encoder(side)(dict(features))["sentence_embedding"]
         return vectors
 
-    def forward(
-        self, queries: dict[str, Any], candidates: dict[str, Any], positives: Positives
-    ) -> dict[str, Tensor]:
+    def forward(self, queries: dict[str, Any], candidates: dict[str, Any], positives: Positives) -> dict[str, Tensor]:
         """Features of both sides and the right pairs -> {"loss": ()}."""
         return {"loss": self.loss(self.embed(queries, "query"), self.embed(candidates, "candidate"), positives)}
 

@@ -79,7 +79,13 @@ class Batches(torch.utils.data.Dataset[Batch]):
         draw: str = "known-positives",
         processes: int = 1,
     ) -> None:
-        for name, value, least in (("batch_size", batch_size, 1), ("answers", answers, 1), ("negatives", negatives, 0)):
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("steps", steps, 1),
+            ("answers", answers, 1),
+            ("negatives", negatives, 0),
+            ("processes", processes, 1),
+        ):
             if value is not None and value < least:
                 raise ValueError(f"Expected `{name}` of at least {least}, got {value}.")
         self.data = data
@@ -147,16 +153,25 @@ def one_positive(batches: Batches, units: Indices, random: np.random.Generator) 
     return _batch(queries, candidates, diagonal, diagonal)
 
 
+def _each_query(data: MatchDataset, queries: Indices) -> Indices:
+    return queries[:, None]
+
+
+def _each_pair(data: MatchDataset, queries: Indices) -> Indices:
+    pairs: Indices = data.pairs[np.isin(data.pairs[:, 0], queries)]
+    return pairs
+
+
 #: The ways to make batches, by name.
 DRAWS: dict[str, Draw] = {
     "known-positives": Draw(
         "queries with several of their right answers, every known right pair marked",
-        lambda data, queries: queries[:, None],
+        _each_query,
         known_positives,
     ),
     "one-positive": Draw(
         "one right pair a row, everything else in the batch wrong",
-        lambda data, queries: data.pairs[np.isin(data.pairs[:, 0], queries)],
+        _each_pair,
         one_positive,
     ),
 }

@@ -49,10 +49,10 @@ class MatchDataset:
             given = np.asarray(getattr(self, name), dtype=np.int64).reshape(-1, 2)
             set_(self, name, np.unique(given, axis=0))
             shape = (len(self.queries), len(self.candidates))
-            if len(given) and (given.min() < 0 or (given >= shape).any()):
-                raise DataError(
-                    f"{self.name}: expected `{name}` inside {shape} (queries, candidates), got {tuple(given.max(0))}."
-                )
+            outside = ((given < 0) | (given >= shape)).any(1)
+            if outside.any():
+                i, j = given[outside][0].tolist()
+                raise DataError(f"{self.name}: expected `{name}` inside {shape} (queries, candidates), got {(i, j)}.")
         if not self.query_ids:
             set_(self, "query_ids", [f"q{i}" for i in range(len(self.queries))])
         if not self.candidate_ids:
@@ -64,6 +64,16 @@ class MatchDataset:
                 f"{self.name}: {len(both[0])} pairs are both right and wrong, the first of them "
                 f"{self.queries[i]!r} → {self.candidates[j]!r}. Drop one of the two."
             )
+        holder: dict[int, str] = {}
+        for part, indices in self.splits.items():
+            for i in np.asarray(indices).tolist():
+                if not 0 <= i < len(self.queries):
+                    raise DataError(f"{self.name}: expected the {part} split in [0, {len(self.queries)}), got {i}.")
+                if holder.setdefault(i, part) != part:
+                    raise DataError(
+                        f"{self.name}: query {self.queries[i]!r} is in the splits {holder[i]} and {part}. Each query "
+                        "belongs to one."
+                    )
         for part in SPLITS:
             if not len(self.splits.get(part, ())):
                 raise DataError(

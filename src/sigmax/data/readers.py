@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sigmax.data.dataset import SPLITS, Indices, MatchDataset, seeded_split
-from sigmax.data.tables import TABLES, Row, read_rows, text_list
+from sigmax.data.tables import TABLES, Row, lines, read_rows, text_list
 from sigmax.errors import DataError, UnknownNameError, nearest
 
 __all__ = ["READERS", "Reader", "read"]
@@ -77,13 +78,15 @@ def _read_beir(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatase
     part: dict[int, str] = {}
     for file in sorted((path / "qrels").glob("*.tsv")):
         name = SPLIT_NAMES.get(file.stem, file.stem)
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(lines(file), start=1):
             where = f"{file}, line {number}"
             fields = line.split("\t")
             if not line.strip() or (number == 1 and fields[-1] == "score"):
                 continue
             try:
                 query, document, score = fields[0], fields[1], float(fields[2])
+                if not math.isfinite(score):
+                    raise ValueError
             except (IndexError, ValueError):
                 raise DataError(
                     f"{where}: expected query-id, corpus-id and a number, separated by tabs, got {line!r}."
@@ -106,13 +109,23 @@ def _read_beir(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatase
     return MatchDataset(
         name=path.name,
         queries=texts,
-        candidates=[" ".join(filter(None, (row.values.get("title"), _text(row, "text")))) for row in corpus.values()],
+        candidates=[_document(row) for row in corpus.values()],
         pairs=_array(pairs[True]),
         wrong=_array(pairs[False]),
         splits=_complete([part.get(i) for i in range(len(texts))], texts, seed),
         query_ids=list(queries),
         candidate_ids=list(corpus),
     )
+
+
+def _document(row: Row) -> str:
+    """Title and text, of which one may be empty."""
+    title = row.values.get("title") or ""
+    if not isinstance(title, str):
+        raise DataError(f"{row.where}: expected a text under `title`, got {title!r}.")
+    if title.strip() and not row.values.get("text"):
+        return title.strip()
+    return f"{title.strip()} {_text(row, 'text')}".strip()
 
 
 def _beir_texts(path: Path) -> dict[str, Row]:
@@ -167,6 +180,8 @@ def _read_labelled(path: Path, columns: Mapping[str, str], seed: int) -> MatchDa
             pairs.append((len(texts), labels.setdefault(label, len(labels))))
         texts.append(_text(row, "text"))
         parts.append(part)
+    if not labels:
+        raise DataError(f"{path}: no text has a label.")
     order = sorted(labels)
     place = {labels[label]: j for j, label in enumerate(order)}
     return MatchDataset(
@@ -222,28 +237,31 @@ def _tables(path: Path) -> list[tuple[Path, str | None]]:
 def _columns(path: Path, columns: Mapping[str, str]) -> list[str]:
     if (path / "qrels").is_dir():
         return []
-    names = {theirs: ours for ours, theirs in columns.items()}
     found: dict[str, None] = {}
     for file, _ in _tables(path):
-        rows = read_rows(file)
-        for theirs in names:
-            if theirs not in rows[0].values:
+        names = dict.fromkeys(name for row in read_rows(file) for name in row.values)
+        for theirs in columns.values():
+            if theirs not in names:
                 raise DataError(
-                    f"{file}: no column {theirs!r}; its columns are {', '.join(rows[0].values)}."
-                    f"{nearest(theirs, rows[0].values)}"
+                    f"{file}: no column {theirs!r}; its columns are {', '.join(names)}.{nearest(theirs, names)}"
                 )
-        found.update((names.get(name, name), None) for row in rows[:1] for name in row.values)
+        found.update(dict.fromkeys(_renamed(names, columns)))
     return list(found)
 
 
-def _rows_by_split(path: Path, columns: Mapping[str, str]) -> list[tuple[Row, str | None]]:
+def _renamed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Under our names. A column that has one of our names by accident gives way to the one that was asked for."""
     names = {theirs: ours for ours, theirs in columns.items()}
+    return {names.get(name, name): value for name, value in values.items() if name in names or name not in columns}
+
+
+def _rows_by_split(path: Path, columns: Mapping[str, str]) -> list[tuple[Row, str | None]]:
     rows = []
     for file, part in _tables(path):
         for row in read_rows(file):
-            values = {names.get(name, name): value for name, value in row.values.items()}
-            given = part or values.get("split")
-            if given is not None and given not in SPLIT_NAMES:
+            values = _renamed(row.values, columns)
+            given = part or values.get("split") or None  # an empty cell of a CSV file is none
+            if given is not None and (not isinstance(given, str) or given not in SPLIT_NAMES):
                 raise DataError(
                     f"{row.where}: expected split to be one of {', '.join(SPLIT_NAMES)}, got {given!r}."
                     f"{nearest(str(given), SPLIT_NAMES)}"
@@ -262,15 +280,15 @@ def _complete(parts: Sequence[str | None], keys: Sequence[str], seed: int) -> di
     free = [i for i, part in enumerate(parts) if part is None]
     if not given["train"] and not (given["dev"] and given["test"]):
         free, given = list(range(len(parts))), {name: [] for name in SPLITS}
-    if free:
-        made = seeded_split([keys[i] for i in free], seed=seed)
-        for name in SPLITS:
-            given[name] += [free[k] for k in made[name]]
     if not given["dev"] and given["train"]:
         made = seeded_split([keys[i] for i in given["train"]], seed=seed, shares=(0.9, 0.1))
         train = given["train"]
         given["train"] = [train[k] for k in made["train"]]
         given["dev"] = [train[k] for name in ("dev", "test") for k in made[name]]
+    if free:
+        made = seeded_split([keys[i] for i in free], seed=seed)
+        for name in SPLITS:
+            given[name] += [free[k] for k in made[name]]
     return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in given.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ class Row(NamedTuple):
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(lines(path), start=1):
         where = f"{path}, line {number}"
         if not line.strip():
             continue
@@ -35,11 +36,20 @@ def _jsonl(path: Path) -> Iterator[Row]:
             ) from None
         if not isinstance(values, dict):
             raise DataError(f'{where}: expected a JSON object such as {{"query": …}}, got {type(values).__name__}.')
+        if "\\ud" in line.lower():
+            try:
+                json.dumps(values, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"{where}: half a character (\\u{ord(error.object[error.start]):04x} without its other half)."
+                ) from None
         yield Row(values, where)
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    reader = csv.DictReader(_text(path).splitlines(keepends=True), strict=True)
+    csv.field_size_limit(2**31 - 1)  # texts may be long
+    # Python's str.splitlines would also split at form feeds and the like, inside texts.
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         for values in reader:
             where = f"{path}, line {reader.line_num}"
@@ -52,7 +62,7 @@ def _csv(path: Path) -> Iterator[Row]:
                 )
             yield Row(values, where)
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not CSV: {error}.") from None
+        raise DataError(f"{path}, line {reader.reader.line_num}: not CSV: {error}.") from None
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -79,6 +89,8 @@ def read_rows(path: Path) -> list[Row]:
     """
     if path.suffix not in TABLES:
         raise DataError(f"{path}: expected a file ending in {', '.join(TABLES)}, got {path.suffix or 'no ending'!r}.")
+    if not path.exists():
+        raise DataError(f"{path}: no such file.")
     rows = list(lookup(TABLES, path.suffix, "ending")(path))
     if not rows:
         raise DataError(f"{path}: the file has no rows.")
@@ -112,9 +124,19 @@ def text_list(value: Any, where: str, column: str) -> list[str]:
     return [item.strip() for item in value if item.strip()]
 
 
+def lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, without their ends.
+
+    Raises:
+        DataError: not UTF-8.
+    """
+    for line in io.StringIO(_text(path), newline=None):
+        yield line.removesuffix("\n")
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise DataError(

@@ -79,7 +79,8 @@ class PresenceTally:
                 block = weights[start : start + 100]
                 f1 = _f1(*((part.T @ block.T).T for part in (hits, said, right)))
                 known = ~np.isnan(f1)
-                means[start : start + 100] = np.where(known, f1, 0).sum(1) / np.maximum(known.sum(1), 1)
+                with np.errstate(invalid="ignore"):
+                    means[start : start + 100] = np.where(known, f1, 0).sum(1) / known.sum(1)
             return means
 
         return {
@@ -118,7 +119,8 @@ def best_f1_threshold(presence: Floats, right: Bools, weights: Floats | None = N
     f1 = np.where(last, 2 * hits / (said + hits[-1]), -1.0)
     best = int(f1.argmax())
     below = presence[order][best + 1] if best + 1 < len(order) else 0.0
-    return float((presence[order][best] + below) / 2)
+    half_way = float((presence[order][best] + below) / 2)
+    return half_way if half_way > below else float(presence[order][best])  # neighbouring floats have no half
 
 
 def _f1(hits: Floats, said: Floats, right: Floats) -> Floats:

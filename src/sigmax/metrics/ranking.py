@@ -39,8 +39,11 @@ def ranking_values(logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dic
     n, m = logits.shape
     depth = min(DEPTH, m)
     if depth < m:
-        top = np.argpartition(-logits, depth - 1, axis=1)[:, :depth]
-        top = np.sort(top, axis=1)
+        # All above the depth-th logit, and of those equal to it the first: argpartition would take any.
+        last = -np.partition(-logits, depth - 1, axis=1)[:, depth - 1 : depth]
+        above, level = logits > last, logits == last
+        kept = above | (level & (level.cumsum(1) <= depth - above.sum(1, keepdims=True)))
+        top = kept.nonzero()[1].reshape(n, depth)
         order = np.take_along_axis(top, np.argsort(-np.take_along_axis(logits, top, 1), axis=1, kind="stable"), 1)
     else:
         order = np.argsort(-logits, axis=1, kind="stable")

@@ -16,6 +16,8 @@ QUESTIONS = {
     "presence": ("log_loss", "log loss"),
     "saying “none of these”": ("none_auroc_logit", "AUROC of the largest logit"),
 }
+#: Below this many test queries a bootstrap interval is too narrow to trust.
+FEW_QUERIES = 50
 
 
 def verdict(comparison: Comparison) -> str:
@@ -40,6 +42,11 @@ def verdict(comparison: Comparison) -> str:
         sentences.append(_sentence(comparison, question, figure, title, softmax, sigmoid))
     sentences.extend(_shares(comparison))
     sentences.extend(_today(comparison))
+    if data["splits"]["test"] < FEW_QUERIES:
+        sentences.append(
+            f"With {data['splits']['test']} test queries the intervals are rough and another split may say otherwise: "
+            "gather more before you decide."
+        )
     return " ".join(sentences)
 
 
@@ -47,7 +54,9 @@ def number(value: float) -> str:
     """Print the digits that matter: 0.912, 0.0031, 12.4."""
     if math.isnan(value):
         return "–"
-    return f"{value:.3f}" if 0.01 <= abs(value) < 10 else f"{value:.4f}" if abs(value) < 0.01 else f"{value:.3g}"
+    if 0 < abs(value) < 0.01:
+        return f"{value:.4f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
 
 
 def _sentence(comparison: Comparison, question: str, figure: str, title: str, softmax: str, sigmoid: str) -> str:
