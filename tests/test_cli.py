@@ -40,13 +40,23 @@ class Done:
         return " ".join(self.err.split())
 
 
+@pytest.fixture(autouse=True, scope="module")
+def messages():
+    """The command line sends messages to stderr and quietens other libraries; here that ends with the tests of it."""
+    logger = logging.getLogger("sigmax")
+    before = (logger.handlers, logger.propagate, logger.level)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        patch.setenv("TRANSFORMERS_VERBOSITY", "error")
+        patch.setenv("TQDM_DISABLE", "1")
+        yield
+    logger.handlers, logger.propagate = before[:2]
+    logger.setLevel(before[2])
+
+
 @pytest.fixture
 def sigmax(capsys, monkeypatch):
     """The command line, in this process."""
-    logger = logging.getLogger("sigmax")
-    before = (logger.handlers, logger.propagate, logger.level)
-    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["sigmax", *map(str, words)])
@@ -55,9 +65,7 @@ def sigmax(capsys, monkeypatch):
             cli.main()
         return Done(ended.value.code, *capsys.readouterr())
 
-    yield run
-    logger.handlers, logger.propagate = before[:2]
-    logger.setLevel(before[2])
+    return run
 
 
 def refused(done, code, *said):
@@ -615,8 +623,11 @@ def weights(folder):
     return {f"{path.relative_to(folder)} {name}": t for path in files for name, t in load_file(path).items()}
 
 
-#: 25 epochs of 6 steps: long enough to be killed in the middle.
-LONG = "--loss sigmoid --two-towers --batch-size 16 --answers 1 --negatives 1 --epochs 25 --patience 1000"
+#: 25 epochs of 6 steps: long enough to be killed in the middle, and so slow that the best epoch comes late.
+LONG = (
+    "--loss sigmoid --two-towers --batch-size 16 --answers 1 --negatives 1 --epochs 25 --patience 1000 "
+    "--learning-rate 0.0003"
+)
 
 
 @posix
@@ -637,6 +648,7 @@ def test_a_killed_run_goes_on(sigmax, data, tmp_path):
     reached = max(int(path.name.split("-")[1]) for path in checkpoints.glob("checkpoint-*"))
     assert reached < 150
 
+    then = load_file(checkpoints / f"checkpoint-{reached}" / "model.safetensors")["query_encoder.table.weight"]
     before = sorted(checkpoints.rglob("*"))
     refused(sigmax("train", data, "-o", killed, *options), 1, str(checkpoints), "(--resume)", "(--fresh)")
     done = sigmax("train", data, "-o", killed, *options, "--resume", "--seed", "1")
@@ -655,6 +667,7 @@ def test_a_killed_run_goes_on(sigmax, data, tmp_path):
     assert one.keys() == other.keys()
     assert len(one) == 6  # of each tower: n-grams, their idf, their vectors
     assert all(torch.equal(one[key], other[key]) for key in one)
+    assert not torch.equal(other["query_encoder/model.safetensors table.weight"], then)  # it learnt more after the kill
     assert (killed / "sigmax.json").read_bytes() == (tmp_path / "whole" / "sigmax.json").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sigmax import cli, comparison
+from sigmax import cli, comparison, training
 from sigmax.baselines import TfidfBaseline
 from sigmax.calibration import Platt
 from sigmax.comparison import CONTENDERS, Budget, compare, contenders_for
@@ -16,6 +16,7 @@ from sigmax.errors import DataError, UnknownNameError
 from sigmax.evaluation import FIGURES, calibrate, evaluate, quick_figures
 from sigmax.losses import make_loss
 from sigmax.training import Settings, build_model, train
+from test_cli import messages  # noqa: F401
 from test_training import frozen, things  # noqa: F401
 
 TRAINED = [name for name, entry in CONTENDERS.items() if entry.loss]
@@ -100,6 +101,7 @@ def test_test_is_looked_at_last(data, monkeypatch):
 
     monkeypatch.setattr(comparison, "evaluate", evaluated)
     monkeypatch.setattr(comparison, "quick_figures", quick)
+    monkeypatch.setattr(training, "quick_figures", pytest.fail)  # and nobody may stop at its best epoch
     compare(data, Settings(steps=1), contenders=["sigmoid"], budget=Budget((0.5, 1.0), (1.0,), 2))
     assert looks == ["quick dev", "quick dev", "dev", "dev", "test", "test"]
 
@@ -118,8 +120,7 @@ def test_steps_rather_than_epochs(data):
     assert found.steps == found["sigmoid"].settings.steps == 3
 
 
-def test_unanswered_queries_are_told_once(data, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("sigmax"), "propagate", True)
+def test_unanswered_queries_are_told_once(data, caplog):
     with caplog.at_level(logging.INFO, logger="sigmax"):
         compare(data, Settings(steps=1), contenders=TRAINED[:2], budget=Budget((1.0,), (1.0,), 1))
     assert caplog.text.count("18 of 81 training queries have no right answer") == 1

@@ -416,8 +416,7 @@ def test_what_unanswered_queries_teach(loss):
 
 
 @losses
-def test_unanswered_queries_are_counted(loss, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("sigmax"), "propagate", True)
+def test_unanswered_queries_are_counted(loss, caplog):
     with caplog.at_level(logging.INFO, logger="sigmax"):
         train(things(unanswered=True), Settings(loss=loss, steps=1))
     assert "81 training queries, 6 candidates, 1 steps." in caplog.text
@@ -460,7 +459,11 @@ def unbroken():
 @pytest.mark.usefixtures("later_is_better")
 def test_resume_equals_an_unbroken_run(step, unbroken, tmp_path):
     kill(tmp_path, step)
-    model = train(things(unanswered=True), SETTINGS, checkpoints=tmp_path, resume=True)
+    steps = []
+    model = train(
+        things(unanswered=True), SETTINGS, checkpoints=tmp_path, resume=True, progress=lambda at, *_: steps.append(at)
+    )
+    assert steps == list(range((step - 1) // 6 * 6 + 1, 37))
     assert same(model, unbroken)
     assert (model.calibration, model.threshold) == (unbroken.calibration, unbroken.threshold)
     assert model.facts == unbroken.facts
@@ -522,8 +525,7 @@ def test_a_checkpoint_that_was_only_begun(unbroken, tmp_path):
 
 
 @pytest.mark.usefixtures("later_is_better")
-def test_resume_without_checkpoints_starts_anew(unbroken, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("sigmax"), "propagate", True)
+def test_resume_without_checkpoints_starts_anew(unbroken, tmp_path, caplog):
     model = train(things(unanswered=True), SETTINGS, checkpoints=tmp_path / "none", resume=True)
     assert "no checkpoint to go on from" in caplog.text
     assert same(model, unbroken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sigmax.errors import DataError, UnknownNameError
 
@@ -102,9 +104,9 @@ def compare(
         _print_json({**comparison.as_dict(), "verdict": verdict(comparison)})
         return
     out.print(comparison_table(comparison))
-    out.print(verdict(comparison), soft_wrap=not out.is_terminal)
+    out.print(verdict(comparison), markup=False, soft_wrap=not out.is_terminal)
     for path in written:
-        err.print(f"Written: {path}")
+        _say(f"Written: {path}")
 
 
 @app.command()
@@ -142,6 +144,7 @@ def train(
     """
     _quiet()
     from sigmax.evaluation import evaluate as measure
+    from sigmax.model import check_place
     from sigmax.training import Settings
     from sigmax.training import train as run
 
@@ -163,6 +166,8 @@ def train(
         seed=seed,
     )
     dataset = _read(data, columns)
+    output = output if output.name else output.resolve()
+    check_place(output)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
     first = int(os.environ.get("RANK", "0")) == 0
     if fresh and first:
@@ -187,7 +192,7 @@ def train(
     from sigmax.report.tables import evaluation_table
 
     out.print(evaluation_table(evaluation))
-    err.print(f"Written: {output}. Next: sigmax evaluate {output} {data}, or sigmax match {output} TEXT")
+    _say(f"Written: {output}. Next: sigmax evaluate {output} {data}, or sigmax match {output} TEXT")
 
 
 @app.command()
@@ -238,20 +243,23 @@ def match(
             [
                 {
                     "query": one.query,
-                    "matches": [{**match.as_dict(), "accepted": match in one.accepted} for match in one],
+                    "matches": [
+                        {**match.as_dict(), "accepted": None if one.threshold is None else match in one.accepted}
+                        for match in one
+                    ],
                 }
                 for one in found
             ]
         )
         return
     for matches in found:
-        table = Table(title=matches.query, title_justify="left")
+        table = Table(title=Text(matches.query), title_justify="left")
         for name in ("", "candidate", "logit", "share", "presence"):
             table.add_column(name, justify="left" if name in ("", "candidate") else "right")
         for one in matches:
             presence = "–" if one.presence is None else f"{one.presence:.3f}"
             mark = "✓" if matches.threshold is not None and one in matches.accepted else ""
-            table.add_row(mark, one.candidate, f"{one.logit:.2f}", f"{one.share:.3f}", presence)
+            table.add_row(mark, Text(one.candidate), f"{one.logit:.2f}", f"{one.share:.3f}", presence)
         out.print(table)
         if matches.threshold is not None and not matches.accepted:
             out.print("none of these")
@@ -269,7 +277,7 @@ def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
     if as_json:
         _print_json(found.as_dict())
         return
-    table = Table(title=found.name, title_justify="left", show_header=False)
+    table = Table(title=Text(found.name), title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     rows: list[tuple[str, str]] = [
@@ -292,7 +300,7 @@ def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
         table.add_row(name, value)
     out.print(table)
     for finding in found.findings:
-        out.print(f"• {finding}", soft_wrap=not out.is_terminal)
+        out.print(f"• {finding}", markup=False, soft_wrap=not out.is_terminal)
 
 
 def main() -> None:
@@ -307,13 +315,13 @@ def main() -> None:
         _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), 1)
     except typer.Abort:
         _fail("Stopped.", 1)
-    except KeyboardInterrupt:
-        _fail("Stopped.", 130)
     except Exception as error:
         if hasattr(error, "format_message"):  # wrong usage, as the parser of the command line reports it
             error.show()  # type: ignore[attr-defined]
             sys.exit(2)
         raise
+    if code == 130:  # how the parser of the command line reports Ctrl-C
+        _fail("Stopped.", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -324,6 +332,10 @@ def _fail(message: str, code: int) -> None:
     err.print("[bold red]Error:[/] ", end="")
     err.print(message, markup=False, soft_wrap=True)
     sys.exit(code)
+
+
+def _say(message: str) -> None:
+    err.print(message, markup=False, soft_wrap=True)
 
 
 def _read(source: str, columns: str) -> Any:
@@ -345,7 +357,7 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(f"expected numbers separated by commas, got {text!r}", param_hint=option) from None
-    if not all(number > 0 for number in numbers):
+    if not all(0 < number < math.inf for number in numbers):
         raise typer.BadParameter(f"expected numbers above 0, got {text!r}", param_hint=option)
     return numbers
 

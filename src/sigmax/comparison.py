@@ -18,7 +18,7 @@ from sigmax.data.dataset import SPLITS, MatchDataset
 from sigmax.errors import lookup
 from sigmax.evaluation import FIGURES, Evaluation, Scorer, calibrate, evaluate, quick_figures
 from sigmax.metrics.intervals import Difference, Estimate, Floats, combine_seeds, difference, estimate
-from sigmax.training import Settings, train
+from sigmax.training import Settings, check_answers, train
 
 __all__ = ["CONTENDERS", "Budget", "Comparison", "Contender", "Result", "Trial", "compare", "contenders_for"]
 
@@ -206,6 +206,7 @@ def compare(
     entries = [lookup(CONTENDERS, name, "contender") for name in names]
     steps = Batches(data, batch_size=shared.batch_size, epochs=shared.epochs or 1).steps
     shared = replace(shared, steps=shared.steps or steps)
+    check_answers(data, SPLITS)
     gc.collect()
     gc.freeze()  # Trainer collects garbage at each start: 0.2 s with all imports, 5 ms without them
     _tell(data)

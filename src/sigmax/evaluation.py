@@ -16,7 +16,7 @@ from sigmax.metrics.intervals import DRAWS, Estimate, Figure, Floats, bootstrap_
 from sigmax.metrics.presence import PRESENCE, PresenceTally, best_f1_threshold, mass_edges
 from sigmax.metrics.ranking import RANKING, ranking_figures, ranking_values
 
-__all__ = ["FIGURES", "LOWER_IS_BETTER", "Evaluation", "Scorer", "calibrate", "evaluate", "quick_figures"]
+__all__ = ["FIGURES", "LOWER_IS_BETTER", "WATCHED", "Evaluation", "Scorer", "calibrate", "evaluate", "quick_figures"]
 
 #: Every figure's name and what it is, in the order of tables.
 FIGURES: dict[str, str] = {
@@ -40,6 +40,9 @@ FIGURES: dict[str, str] = {
 }
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error"})
 assert list(FIGURES) == [*RANKING, *PRESENCE, *NONE_SCORES.values()]
+
+#: What `quick_figures` can give: the figures that training and search may watch.
+WATCHED = (*RANKING, NONE_SCORES["share"], NONE_SCORES["logit"])
 
 #: Pairs that a calibration looks at, at most: beyond, wrong pairs are sampled and weighted.
 CALIBRATION_PAIRS = 4_000_000

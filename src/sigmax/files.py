@@ -25,6 +25,8 @@ def replace_folder(target: Path) -> Iterator[Path]:
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     try:
         yield fresh
+        for path in fresh.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors gives its files to their owner only
         _sync(fresh)
         fresh.chmod(0o755)
         previous = _previous(target)

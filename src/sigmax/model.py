@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sigmax.calibration import Platt
@@ -20,7 +21,7 @@ from sigmax.files import recover_folder, replace_folder
 from sigmax.losses import MatchLoss, make_loss
 from sigmax.positives import Positives
 
-__all__ = ["DualEncoder", "Match", "Matches", "load"]
+__all__ = ["DualEncoder", "Match", "Matches", "check_place", "load"]
 
 #: Raised whenever a saved folder can no longer be read by older versions.
 FORMAT = 1
@@ -179,6 +180,8 @@ class DualEncoder(nn.Module):
         texts = [text] if isinstance(text, str) else list(text)
         if top_k < 1:
             raise ValueError(f"Expected `top_k` of at least 1, got {top_k}.")
+        if not texts:
+            return []
         if not self.candidates:
             raise ValueError("The model has no candidates to offer. Set model.candidates to a list of texts.")
         for one in texts:
@@ -206,7 +209,13 @@ class DualEncoder(nn.Module):
     # -- files -----------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write the model: encoders, sigmax.json, candidates. A model that was there stays whole until this one is."""
+        """Write the model: encoders, sigmax.json, candidates. A model that was there stays whole until this one is.
+
+        Raises:
+            DataError: something else is there.
+            OSError: it cannot be written; nothing is left behind.
+        """
+        check_place(Path(folder))
         about = {
             "format": FORMAT,
             "loss": self.loss.objective.name,
@@ -219,9 +228,12 @@ class DualEncoder(nn.Module):
             "facts": self.facts,
         }
         with replace_folder(Path(folder)) as fresh:
-            save_encoder(self.query_encoder, fresh / "query_encoder")
-            if self.candidate_encoder is not None:
-                save_encoder(self.candidate_encoder, fresh / "candidate_encoder")
+            try:
+                save_encoder(self.query_encoder, fresh / "query_encoder")
+                if self.candidate_encoder is not None:
+                    save_encoder(self.candidate_encoder, fresh / "candidate_encoder")
+            except SafetensorError as error:
+                raise OSError(f"{folder}: could not be written ({error}). Is the disk full?") from error
             with (fresh / "candidates.jsonl").open("w", encoding="utf-8") as file:
                 for key, text in zip(self.candidate_ids, self.candidates, strict=True):
                     file.write(json.dumps({"_id": key, "text": text}, ensure_ascii=False) + "\n")
@@ -259,23 +271,40 @@ def load(folder: str | Path) -> DualEncoder:
             logit_bias=about["logit_bias"] or 0.0,
             similarity=about["similarity"],
         )
-        lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").splitlines()
-        candidates = [json.loads(line) for line in lines]
-        calibration = Platt(**about["calibration"]) if about["calibration"] else None
-    except (json.JSONDecodeError, KeyError, TypeError, FileNotFoundError) as error:
+        # Not splitlines(): JSON leaves U+2028 and its like as they are.
+        lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").split("\n")
+        candidates = [json.loads(line) for line in lines if line]
+        return DualEncoder(
+            load_encoder(folder / "query_encoder"),
+            load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,
+            loss,
+            candidates=[row["text"] for row in candidates],
+            candidate_ids=[row["_id"] for row in candidates],
+            calibration=Platt(**about["calibration"]) if about["calibration"] else None,
+            threshold=about["threshold"],
+            facts=about["facts"],
+        ).eval()
+    except DataError:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError, FileNotFoundError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
         raise DataError(
-            f"{folder}: the model folder is damaged ({type(error).__name__}: {error}). Train it again."
-        ) from None
-    return DualEncoder(
-        load_encoder(folder / "query_encoder"),
-        load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,
-        loss,
-        candidates=[row["text"] for row in candidates],
-        candidate_ids=[row["_id"] for row in candidates],
-        calibration=calibration,
-        threshold=about["threshold"],
-        facts=about["facts"],
-    ).eval()
+            f"{folder}: the model folder is damaged ({type(error).__name__}: {reason}). Train it again."
+        ) from error
+
+
+def check_place(folder: Path) -> None:
+    """Check that a model may be written there: nothing, an empty folder or a model is there.
+
+    Raises:
+        DataError: something else, which would be lost.
+    """
+    if (
+        folder.exists()
+        and not (folder / "sigmax.json").exists()
+        and not (folder.is_dir() and not any(folder.iterdir()))
+    ):
+        raise DataError(f"{folder}: is there already and no model. Choose another folder, or remove it.")
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -9,12 +9,13 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -23,10 +24,11 @@ from sigmax.data.batches import DRAWS, Batches
 from sigmax.data.dataset import MatchDataset
 from sigmax.encoders import LabelTable, build_towers, defaults_of
 from sigmax.errors import DataError, lookup
-from sigmax.evaluation import LOWER_IS_BETTER, calibrate, quick_figures
+from sigmax.evaluation import LOWER_IS_BETTER, WATCHED, calibrate, quick_figures
 from sigmax.families import OBJECTIVES
 from sigmax.files import write_text
 from sigmax.losses import make_loss
+from sigmax.metrics import NONE_SCORES, RANKING
 from sigmax.model import DualEncoder
 
 __all__ = ["PRECISIONS", "Progress", "Settings", "build_model", "train"]
@@ -83,6 +85,12 @@ class Settings:
         lookup(OBJECTIVES, self.loss, "loss")
         lookup(DRAWS, self.draw, "draw")
         lookup(dict.fromkeys(PRECISIONS), self.precision, "precision")
+        lookup(dict.fromkeys(WATCHED), self.metric, "metric")
+        at_least = {"steps": 1, "batch_size": 1, "answers": 1, "negatives": 0, "patience": 1, "seed": 0}
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"Expected `{name}` of at least {least}, got {value}.")
         for name, least in (("epochs", 0), ("learning_rate", 0), ("logit_scale", 0)):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > least):
@@ -160,7 +168,8 @@ def train(
         draw=settings.draw,
         processes=world,
     )
-    _check(data)
+    check_answers(data)
+    _check_metric(data, settings.metric)
     if tell:
         _tell(data, settings, batches)
     model = build_model(data, settings, batches)
@@ -185,6 +194,7 @@ def train(
             trainer.add_callback(best)
         with _threads(defaults_of(settings.encoder, data).threads):
             trainer.train(resume_from_checkpoint=str(last) if last else None)
+        trainer.accelerator.wait_for_everyone()  # no process takes the checkpoints away while another reads the best
         if best is not None and best.state is not None:
             model.load_state_dict(best.state)
     model.eval()
@@ -243,15 +253,18 @@ class _Trainer(Trainer):  # type: ignore[misc]
     def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float | None:
         return None  # gradients are not clipped; their norm would cost a pass over a table
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a full disk
+            raise OSError(
+                f"{self.args.output_dir}: a checkpoint could not be written ({error}). Is the disk full?"
+            ) from error
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         figures = {f"{metric_key_prefix}_{k}": v for k, v in quick_figures(self.model, self.data).items()}
-        if f"{metric_key_prefix}_{self.settings.metric}" not in figures:
-            raise ValueError(
-                f"Expected `metric` to be one of {', '.join(name.removeprefix('eval_') for name in figures)} for this "
-                f"data, got {self.settings.metric!r}."
-            )
         self.log(dict(figures))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         return figures
@@ -367,10 +380,15 @@ class _KeepBest(TrainerCallback):  # type: ignore[misc]
 def _prepare_checkpoints(folder: Path, settings: dict[str, Any], resume: bool) -> Path | None:
     """Ready the folder; return the last whole checkpoint if there is one to go on from.
 
-    A kill while a checkpoint was written leaves a part of one with the highest number: it is removed.
+    A kill while a checkpoint was written leaves a part of one with the highest number: it is removed. So is one at
+    which patience had run out: from there training would go on where an unbroken run stopped; from the best before
+    it, it stops at the same step again.
     """
     about = folder / "settings.json"
+    first = int(os.environ.get("RANK", "0")) == 0  # the first process judges, writes and removes; the others follow
     if not resume:
+        if not first:
+            return None
         if any(folder.glob("checkpoint-*")):
             raise DataError(
                 f"{folder}: holds the checkpoints of a run that did not finish. Go on with it (--resume), or start "
@@ -379,6 +397,8 @@ def _prepare_checkpoints(folder: Path, settings: dict[str, Any], resume: bool) -
         write_text(about, json.dumps(settings, indent=2) + "\n")
         return None
     if not about.exists():
+        if not first:
+            return None
         log.warning("%s: no checkpoint to go on from; starting at the beginning.", folder)
         write_text(about, json.dumps(settings, indent=2) + "\n")
         return None
@@ -390,18 +410,26 @@ def _prepare_checkpoints(folder: Path, settings: dict[str, Any], resume: bool) -
             "anew (--fresh)."
         )
     numbered = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    while numbered and not _is_whole(numbered[-1]):
-        shutil.rmtree(numbered.pop())
+    while numbered and not _can_go_on(numbered[-1]):
+        passed_over = numbered.pop()
+        if first:
+            shutil.rmtree(passed_over)
     return numbered[-1] if numbered else None
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether everything that resuming needs is there: Trainer writes trainer_state.json last."""
+def _can_go_on(checkpoint: Path) -> bool:
+    """Whether everything that resuming needs is there, and patience is left: Trainer writes trainer_state.json last."""
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return False
     needed = ("model.safetensors", "optimizer.pt", "scheduler.pt")
+    patience = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback")
+    if (
+        patience
+        and patience["attributes"]["early_stopping_patience_counter"] >= patience["args"]["early_stopping_patience"]
+    ):
+        return False
     return (
         state.get("global_step") == int(checkpoint.name.rpartition("-")[2])
         and all((checkpoint / name).exists() for name in needed)
@@ -409,10 +437,24 @@ def _is_whole(checkpoint: Path) -> bool:
     )
 
 
-def _check(data: MatchDataset) -> None:
-    for name in ("train", "dev"):
+def check_answers(data: MatchDataset, splits: Sequence[str] = ("train", "dev")) -> None:
+    """Check that each split has a right answer.
+
+    Raises:
+        DataError: one that has none.
+    """
+    for name in splits:
         if not data.answer_counts[data.split(name)].any():
-            raise DataError(f"{data.name}: no {name} query has a right answer; there is nothing to learn from.")
+            what = "measure" if name == "test" else "learn from"
+            raise DataError(f"{data.name}: no {name} query has a right answer; there is nothing to {what}.")
+
+
+def _check_metric(data: MatchDataset, metric: str) -> None:
+    if metric in NONE_SCORES.values() and data.answer_counts[data.split("dev")].all():
+        raise ValueError(
+            f"Expected `metric` to be one of {', '.join(RANKING)} as every dev query has a right answer, "
+            f"got {metric!r}."
+        )
 
 
 def _tell(data: MatchDataset, settings: Settings, batches: Batches) -> None:

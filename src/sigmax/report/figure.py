@@ -57,6 +57,7 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
             ha="left",
             fontsize=10,
             color="#444444",
+            parse_math=False,
         )
         read = "How to read: a dot is the mean over seeds on test, a line its 95% interval over queries and seeds."
         if any(name.startswith("none") for name, _, _ in panels):

@@ -36,7 +36,8 @@ _LEFT_OUT = {"mrr", "precision@5", "recall@1", "recall@5", "recall@100", "brier"
 
 def comparison_table(comparison: Comparison) -> Table:
     """Figures down, contenders across; the interval under each value; the best value bold."""
-    table = Table(title=f"{comparison.data['name']}: test figures, mean of seeds, 95% intervals", title_justify="left")
+    title = f"{comparison.data['name']}: test figures, mean of seeds, 95% intervals"
+    table = Table(title=Text(title), title_justify="left")
     table.add_column("")
     for result in comparison.results:
         table.add_column(result.contender.name.replace("-", "-\n", 1), justify="right")
@@ -58,7 +59,7 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     title = (
         f"{evaluation.data}, {evaluation.split}: {evaluation.queries} queries, {evaluation.unanswered} with no answer"
     )
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for name in ("", "value", "95% interval"):
         table.add_column(name, justify="right" if name else "left")
     for group, names in _GROUPS.items():

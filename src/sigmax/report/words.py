@@ -33,7 +33,9 @@ def verdict(comparison: Comparison) -> str:
     for question, (figure, title) in QUESTIONS.items():
         if figure not in comparison.figures:
             if figure.startswith("none"):
-                sentences.append("Every query has a right answer, so saying “none of these” could not be measured.")
+                sentences.append(
+                    "Every test query has a right answer, so saying “none of these” could not be measured."
+                )
             continue
         softmax = _best(comparison, "softmax", figure)
         sigmoid = _best(comparison, "sigmoid", figure)
@@ -51,12 +53,12 @@ def verdict(comparison: Comparison) -> str:
 
 
 def number(value: float) -> str:
-    """Print the digits that matter: 0.912, 0.0031, 12.4."""
+    """Print the digits that matter: 0.912, 0.0031, 12.0."""
     if math.isnan(value):
         return "–"
     if 0 < abs(value) < 0.01:
         return f"{value:.4f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _sentence(comparison: Comparison, question: str, figure: str, title: str, softmax: str, sigmoid: str) -> str:
@@ -114,7 +116,8 @@ def _best(comparison: Comparison, family: str, figure: str) -> str | None:
     if not of_family:
         return None
     sign = -1 if figure in LOWER_IS_BETTER else 1
-    return max(of_family, key=lambda result: sign * result.dev.get(figure, float("-inf"))).contender.name
+    known = [result for result in of_family if figure in result.dev] or of_family
+    return max(known, key=lambda result: sign * result.dev.get(figure, 0.0)).contender.name
 
 
 def _gap(gap: Difference) -> str:
