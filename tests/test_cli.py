@@ -575,6 +575,15 @@ def test_what_is_not_a_model_is_not_overwritten(what, sigmax, data, tmp_path, mo
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.txt"]
 
 
+def test_what_else_lies_in_a_model_folder_is_not_lost(sigmax, data, model, tmp_path):
+    """A second model inside the first, say: writing the first again would take the second away."""
+    first = changed(model, tmp_path / "first")
+    second = changed(model, first / "second")
+    refused(sigmax("train", data, "-o", first, "--epochs", "1"), 1, str(first), "second")
+    assert load(second).candidates == load(first).candidates
+    assert sigmax("train", data, "-o", second, "--epochs", "1").code == 0
+
+
 def test_a_model_is_overwritten(sigmax, data, tmp_path):
     (tmp_path / "model").mkdir()  # an empty folder will do as well
     for seed in ("0", "1"):

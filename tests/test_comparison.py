@@ -350,3 +350,15 @@ def test_platt_of_a_baseline(data):
     calibrate(baseline, data)
     assert isinstance(baseline.calibration, Platt)
     assert baseline.calibration.scale > 0
+
+
+def test_the_baseline_takes_more_labels_than_a_byte_counts():
+    """Binarised labels in 8 bits overflow beyond 127 columns."""
+    names = [f"label{j:03}" for j in range(140)]
+    rows = list(range(140)) * 2 + [0, 1]
+    splits = {"train": np.arange(280), "dev": np.array([280]), "test": np.array([281])}
+    data = MatchDataset(
+        "many", [names[j] for j in rows], names, np.array([[i, j] for i, j in enumerate(rows)]), splits, labels=True
+    )
+    logits = TfidfBaseline(data).logits(names, names)
+    assert (logits.argmax(1) == np.arange(140)).all()

@@ -149,3 +149,14 @@ def test_the_split_never_changes():
     made = seeded_split([f"q{i}" for i in range(20)])
     assert made["dev"].tolist() == [0, 16]
     assert made["test"].tolist() == [4, 14]
+
+
+def test_the_fingerprint_tells_data_apart():
+    assert sky().fingerprint == sky(name="other").fingerprint
+    changes = (
+        {"queries": ["in the sky", "at night", "cold"]},
+        {"candidates": ["moon", "sun", "ice"], "candidate_ids": ["moon", "sun", "fire"]},
+        {"pairs": np.array([[0, 0], [1, 0], [2, 1], [2, 2]])},
+        {"splits": {"train": np.array([1]), "dev": np.array([0]), "test": np.array([2])}},
+    )
+    assert len({sky(**change).fingerprint for change in ({}, *changes)}) == 5

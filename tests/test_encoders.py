@@ -284,9 +284,13 @@ def test_two_towers_for_texts():
     assert vectors(towers.candidate, ["moon"]).shape == vectors(towers.query, ["moon"]).shape
 
 
-@pytest.mark.parametrize("two_towers", [False, True])
-def test_towers_for_labels(two_towers):
-    towers = build_towers("ngrams", data(labels=True), seed=1, two_towers=two_towers)
+def test_labels_have_no_encoder_of_their_own():
+    with pytest.raises(DataError, match="two towers need candidates that are texts"):
+        build_towers("ngrams", data(labels=True), two_towers=True)
+
+
+def test_towers_for_labels():
+    towers = build_towers("ngrams", data(labels=True), seed=1)
     assert isinstance(towers.candidate, LabelTable)
     assert towers.candidate.names == ["moon", "sun", "aFire_place"]
     assert towers.similarity == "cosine"

@@ -675,3 +675,8 @@ def test_the_licences_come_with_the_data():
     readme = (folder / "README.md").read_text(encoding="utf-8")
     assert "EMOJIBASE-LICENSE" in readme
     assert "CLDR-LICENSE" in readme
+
+
+def test_a_built_in_set_has_no_columns_to_rename():
+    with pytest.raises(DataError, match="no columns to rename"):
+        load_data("emoji", columns={"query": "question"})

@@ -202,7 +202,7 @@ def compare(
     """
     shared = (settings or Settings()).filled(data)
     budget = budget or Budget()
-    names = list(contenders or contenders_for(data))
+    names = list(dict.fromkeys(contenders or contenders_for(data)))
     entries = [lookup(CONTENDERS, name, "contender") for name in names]
     steps = Batches(data, batch_size=shared.batch_size, epochs=shared.epochs or 1).steps
     shared = replace(shared, steps=shared.steps or steps)

@@ -169,7 +169,8 @@ def _sampled(
     if len(right) <= CALIBRATION_PAIRS:
         return logits, right, np.ones(len(right))
     kept = np.flatnonzero(right)
-    drawn = random.choice(wrong, CALIBRATION_PAIRS - len(kept), replace=False)
+    size = min(len(wrong), max(CALIBRATION_PAIRS - len(kept), CALIBRATION_PAIRS // 10))
+    drawn = random.choice(wrong, size, replace=False)
     weights = np.concatenate([np.ones(len(kept)), np.full(len(drawn), len(wrong) / len(drawn))])
     places = np.concatenate([kept, drawn])
     return logits[places], right[places], weights

@@ -25,6 +25,8 @@ __all__ = ["DualEncoder", "Match", "Matches", "check_place", "load"]
 
 #: Raised whenever a saved folder can no longer be read by older versions.
 FORMAT = 1
+#: What a model folder holds.
+PARTS = frozenset({"sigmax.json", "candidates.jsonl", "query_encoder", "candidate_encoder"})
 
 
 @dataclass(frozen=True)
@@ -294,17 +296,21 @@ def load(folder: str | Path) -> DualEncoder:
 
 
 def check_place(folder: Path) -> None:
-    """Check that a model may be written there: nothing, an empty folder or a model is there.
+    """Check that a model may be written there: nothing, an empty folder or a model is there, and no more than that.
 
     Raises:
         DataError: something else, which would be lost.
     """
-    if (
-        folder.exists()
-        and not (folder / "sigmax.json").exists()
-        and not (folder.is_dir() and not any(folder.iterdir()))
-    ):
+    if not folder.exists():
+        return
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if found and "sigmax.json" not in found:
         raise DataError(f"{folder}: is there already and no model. Choose another folder, or remove it.")
+    if found - PARTS:
+        raise DataError(
+            f"{folder}: a model beside which something else would be lost ({', '.join(sorted(found - PARTS))}). Choose "
+            "another folder, or move it."
+        )
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

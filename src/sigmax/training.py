@@ -174,7 +174,11 @@ def train(
         _tell(data, settings, batches)
     model = build_model(data, settings, batches)
     folder = None if checkpoints is None else Path(checkpoints)
-    last = _prepare_checkpoints(folder, asdict(settings) | {"data": data.name}, resume) if folder else None
+    last = (
+        _prepare_checkpoints(folder, asdict(settings) | {"data": data.name, "content": data.fingerprint}, resume)
+        if folder
+        else None
+    )
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _Trainer(
             model=model,

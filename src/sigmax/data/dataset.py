@@ -97,6 +97,16 @@ class MatchDataset:
         """(n,) number of right answers of each query."""
         return np.bincount(self.pairs[:, 0], minlength=len(self.queries))
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of texts, pairs and splits: equal for equal data."""
+        digest = hashlib.blake2b(digest_size=8)
+        for texts in (self.queries, self.candidates):
+            digest.update("\0".join(texts).encode())
+        for indices in (self.pairs, self.wrong, *(self.splits[name] for name in sorted(self.splits))):
+            digest.update(np.ascontiguousarray(indices).tobytes())
+        return digest.hexdigest()
+
     def split(self, name: str) -> Indices:
         """Return the query indices of a split.
 

@@ -64,6 +64,8 @@ def load_data(source: str | Path, *, columns: Mapping[str, str] | None = None, s
         DataError: neither a built-in name nor a path, or anything wrong in the files.
     """
     if str(source) in BUILTIN:
+        if columns:
+            raise DataError(f"The built-in set {source} has no columns to rename, got {dict(columns)}.")
         return BUILTIN[str(source)].load()
     if not Path(source).exists():
         raise DataError(

@@ -130,6 +130,8 @@ def build_towers(encoder: str, data: MatchDataset, *, seed: int = 0, two_towers:
     Raises:
         DataError: an encoder that does not load or does not fit the data.
     """
+    if two_towers and data.labels:
+        raise DataError("Labels have a table of vectors, not an encoder: two towers need candidates that are texts.")
     if encoder in ENCODERS:
         return ENCODERS[encoder].build(data, seed, two_towers)
     return _pretrained(encoder, data, seed, two_towers)
