@@ -54,7 +54,7 @@ def test_every_fact():
     assert facts.conflicting_queries == 2
     assert facts.leaked_queries == 2
     assert facts.duplicate_candidates == 2
-    assert list(facts.false_negatives) == [64, 512, 4096]
+    assert len(facts.false_negatives) == 1  # too few pairs for any of the usual batches: all of them in one
 
 
 def test_findings_name_every_fault():
@@ -65,7 +65,7 @@ def test_findings_name_every_fault():
         "1 queries repeat an earlier one exactly",
         "2 candidates have the text of an earlier one",
         "2 labels occur in dev or test but never in train",
-        "66.7% at 64, 66.7% at 512, 66.7% at 4096",
+        "share of rows with a false negative 66.7% at",
         "no right answer: 1 in train, 2 in test.",
     ):
         assert part in text
@@ -92,7 +92,7 @@ def test_data_without_any_right_pair():
     assert facts.pairs == 0
     assert facts.unused_candidates == 2
     assert facts.answers["most"] == 0
-    assert facts.false_negatives == {64: 0.0, 512: 0.0, 4096: 0.0}
+    assert facts.false_negatives == {}
 
 
 def test_json():
@@ -100,7 +100,7 @@ def test_json():
     back = json.loads(json.dumps(facts.as_dict()))
     assert back["findings"] == facts.findings
     assert back["leaked_queries"] == 2
-    assert set(back["false_negatives"]) == {"64", "512", "4096"}
+    assert set(back["false_negatives"]) == {str(size) for size in facts.false_negatives}
 
 
 ROWS = st.lists(st.tuples(st.sampled_from(SPLITS), st.sampled_from("abc"), st.sets(st.integers(0, 4))), max_size=10)

@@ -320,6 +320,7 @@ def test_match(sigmax, model):
     assert found == [
         {
             "query": one.query,
+            "any": one.any,
             "matches": [{**match.as_dict(), "accepted": match in one.accepted} for match in one],
         }
         for one in expected
@@ -726,3 +727,34 @@ def test_as_a_program(data, tmp_path):
     assert out == ""
     assert err.startswith("Error: ")
     assert "no such file or folder" in err
+
+
+def test_a_file_is_no_folder_for_results(sigmax, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    done = sigmax("compare", "emoji", "-o", tmp_path / "taken")
+    assert done.code == 1
+    assert "needs a folder" in done.err
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_what_is_no_checkpoint_is_left_alone(sigmax, tmp_path):
+    (tmp_path / "model.checkpoints").mkdir()
+    (tmp_path / "model.checkpoints" / "mine.txt").write_text("mine")
+    for flags in ((), ("--fresh",), ("--resume",)):
+        done = sigmax("train", "emoji", "-o", tmp_path / "model", *flags)
+        assert done.code == 1
+        assert "holds no checkpoints" in done.err
+    assert (tmp_path / "model.checkpoints" / "mine.txt").read_text() == "mine"
+
+
+def test_help_names_what_there_is(sigmax):
+    from sigmax.comparison import CONTENDERS
+    from sigmax.data import BUILTIN
+    from sigmax.encoders import ENCODERS
+    from sigmax.families import OBJECTIVES
+
+    text = " ".join(sigmax(command, "--help").out for command in ("compare", "train")) + sigmax("--help").out
+    text = text.replace("│", " ").replace("\n", " ")
+    text = "".join(text.split())
+    for name in (*CONTENDERS, *OBJECTIVES, *ENCODERS, *BUILTIN):
+        assert name in text

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,9 +16,9 @@ from sigmax.families import (
     directed_loss,
     excluded_logits,
     logsumexp_by_row,
-    objective,
     sum_by_row,
 )
+from sigmax.losses import make_loss
 
 PARTITIONS = [LOGSUMEXP, SOFTPLUS]
 partitions = pytest.mark.parametrize("partition", PARTITIONS, ids=lambda partition: partition.name)
@@ -109,7 +110,7 @@ def test_logsumexp_by_row_gradient():
 @objectives
 def test_definition(name):
     which = OBJECTIVES[name]
-    assert which.name == name == objective(name).name
+    assert which.name == name
     assert which.family in ("softmax", "sigmoid")
     assert which.against in ("all", "wrong")
     assert which.formula.startswith("Lᵢ = ")
@@ -117,9 +118,16 @@ def test_definition(name):
     assert "\n" not in which.summary
 
 
+def test_a_new_entry_is_what_is_trained(monkeypatch):
+    for name in ("softmax-decoupled", "sigmoid"):
+        entry = replace(OBJECTIVES[name], name=f"{name}-new")
+        monkeypatch.setitem(OBJECTIVES, entry.name, entry)
+        assert make_loss(entry.name, logit_scale=1.0, logit_bias=0.0).objective is entry
+
+
 def test_unknown_objective():
     with pytest.raises(ValueError, match=r"`loss` to be one of .*softmax-decoupled.*'softmax-averge'\. Did you mean '"):
-        objective("softmax-averge")
+        make_loss("softmax-averge", logit_scale=1.0, logit_bias=0.0)
 
 
 @objectives

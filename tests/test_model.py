@@ -449,3 +449,16 @@ def test_gradients_reach_both_towers(trained):
     queries, candidates = model.preprocess(["night"], "query"), model.preprocess(["moon", "sun"], "candidate")
     model(queries, candidates, Positives([0], [0], (1, 2)))["loss"].backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+@kinds
+def test_any_is_the_noisy_or_of_all_presences(kind, trained):
+    model = trained(kind)
+    matches = model.match("night", top_k=1)
+    everything = model.match("night", top_k=1000)
+    absent = 1.0
+    for match in everything:
+        absent *= 1 - match.presence
+    assert matches.any == pytest.approx(1 - absent)
+    assert max(match.presence for match in everything) <= matches.any <= 1
+    assert tiny().match("night").any is None

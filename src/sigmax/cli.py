@@ -63,7 +63,11 @@ def compare(
     data: Annotated[str, typer.Argument(metavar="[DATA]", help="File, folder or built-in set.")] = "emoji-hidden",
     encoder: EncoderName = "ngrams",
     contenders: Annotated[
-        str | None, typer.Option(help="Which, separated by commas. Default: all that fit the data.")
+        str | None,
+        typer.Option(
+            help="Which of softmax-average, softmax-decoupled, sigmoid, one-positive (as in-batch losses are used "
+            "today) and tfidf-lr (scikit-learn, fixed labels), separated by commas. Default: all that fit the data."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each contender's best setting.")] = 3,
     rates: Annotated[str, typer.Option(help="Learning rates tried, as multiples of the encoder's own.")] = "0.3,1",
@@ -96,6 +100,8 @@ def compare(
     settings = Settings(encoder=encoder, epochs=epochs, steps=steps, batch_size=batch_size, metric=metric, seed=seed)
     budget = Budget(_numbers(rates, "--rates"), _numbers(scales, "--scales"), seeds)
     names = None if contenders is None else [name.strip() for name in contenders.split(",")]
+    if output and output.exists() and not output.is_dir():
+        raise DataError(f"{output}: is a file; --output needs a folder.")
     dataset = _read(data, columns)
     with _bar() as advance:
         comparison = run(dataset, settings, contenders=names, budget=budget, advance=advance)
@@ -169,6 +175,8 @@ def train(
     output = output if output.name else output.resolve()
     check_place(output)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
+    if checkpoints.exists() and not (checkpoints / "settings.json").exists():
+        raise DataError(f"{checkpoints}: is there already and holds no checkpoints. Choose another folder, or move it.")
     first = int(os.environ.get("RANK", "0")) == 0
     if fresh and first:
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -231,7 +239,8 @@ def match(
     """Find the best candidates for each TEXT.
 
     *share* is the softmax over all candidates: it adds up to 1 whether or not anything is right. *presence* is the
-    probability that this one is right; ✓ marks those accepted at the threshold chosen on dev.
+    probability that this one is right; ✓ marks those accepted at the threshold chosen on dev. *any right* is the
+    probability that at least one of all candidates is.
     """
     _quiet()
     from sigmax.model import load
@@ -243,6 +252,7 @@ def match(
             [
                 {
                     "query": one.query,
+                    "any": one.any,
                     "matches": [
                         {**match.as_dict(), "accepted": None if one.threshold is None else match in one.accepted}
                         for match in one
@@ -263,6 +273,8 @@ def match(
         out.print(table)
         if matches.threshold is not None and not matches.accepted:
             out.print("none of these")
+        if matches.any is not None:
+            out.print(f"any right: {matches.any:.3f}")
 
 
 @app.command()
@@ -431,7 +443,10 @@ def _quiet() -> None:
 def _formats() -> str:
     from sigmax.data.readers import READERS
 
-    return "; ".join(reader.describes for reader in READERS.values()) + ". Tables are JSONL, CSV or Parquet."
+    return (
+        "; ".join(reader.describes for reader in READERS.values())
+        + '. Tables are JSONL, CSV or Parquet; a list in a CSV cell: one|two or ["one", "two"].'
+    )
 
 
 check.__doc__ = (check.__doc__ or "").replace("{formats}", _formats())

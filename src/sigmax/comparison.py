@@ -15,7 +15,7 @@ import numpy as np
 from sigmax.baselines import TfidfBaseline
 from sigmax.data.batches import Batches
 from sigmax.data.dataset import SPLITS, MatchDataset
-from sigmax.errors import lookup
+from sigmax.errors import DataError, lookup
 from sigmax.evaluation import FIGURES, Evaluation, Scorer, calibrate, evaluate, quick_figures
 from sigmax.metrics.intervals import Difference, Estimate, Floats, combine_seeds, difference, estimate
 from sigmax.training import Settings, check_answers, train
@@ -204,12 +204,16 @@ def compare(
     budget = budget or Budget()
     names = list(dict.fromkeys(contenders or contenders_for(data)))
     entries = [lookup(CONTENDERS, name, "contender") for name in names]
+    for entry in entries:
+        if entry.name not in contenders_for(data):
+            raise DataError(f"{entry.name} needs fixed labels: data with columns text and labels.")
     steps = Batches(data, batch_size=shared.batch_size, epochs=shared.epochs or 1).steps
     shared = replace(shared, steps=shared.steps or steps)
     check_answers(data, SPLITS)
     gc.collect()
     gc.freeze()  # Trainer collects garbage at each start: 0.2 s with all imports, 5 ms without them
-    _tell(data)
+    if any(entry.family == "softmax" for entry in entries):
+        _tell(data)
     trained = [entry for entry in entries if entry.loss is not None]
     total = budget.runs * len(trained) + (len(entries) - len(trained))
     done = 0

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from sigmax.positives import Positives
 
-__all__ = ["LOGSUMEXP", "OBJECTIVES", "SOFTPLUS", "Objective", "Partition", "directed_loss", "objective"]
+__all__ = ["LOGSUMEXP", "OBJECTIVES", "SOFTPLUS", "Objective", "Partition", "directed_loss", "excluded_logits"]
 
 
 # -- A and act ----------------------------------------------------------------------------------
@@ -159,17 +159,6 @@ OBJECTIVES: dict[str, Objective] = {
         ),
     )
 }
-
-
-def objective(name: str) -> Objective:
-    """Look an objective up by its name.
-
-    Raises:
-        ValueError: a name that is not in `OBJECTIVES`.
-    """
-    from sigmax.errors import lookup
-
-    return lookup(OBJECTIVES, name, "loss")
 
 
 def directed_loss(which: Objective, total: Tensor, s: Tensor, rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

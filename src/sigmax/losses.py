@@ -303,10 +303,13 @@ def make_loss(objective: str, *, logit_scale: float, logit_bias: float, similari
         ValueError: an unknown name.
     """
     entry = lookup(OBJECTIVES, objective, "loss")
+    loss: MatchLoss
     if entry.family == "sigmoid":
-        return SigmoidLoss(logit_scale, logit_bias, similarity=similarity)  # type: ignore[arg-type]
-    kind = objective.removeprefix("softmax-")
-    return SoftmaxLoss(logit_scale, positives=kind, similarity=similarity)  # type: ignore[arg-type]
+        loss = SigmoidLoss(logit_scale, logit_bias, similarity=similarity)  # type: ignore[arg-type]
+    else:
+        loss = SoftmaxLoss(logit_scale, similarity=similarity)  # type: ignore[arg-type]
+    loss.objective = entry
+    return loss
 
 
 # -- checks -------------------------------------------------------------------------------------

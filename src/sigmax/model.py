@@ -51,6 +51,9 @@ class Matches(Sequence[Match]):
     query: str
     best: tuple[Match, ...]
     threshold: float | None  #: presence from which a candidate is accepted
+    #: Probability that at least one candidate of all is right, 1 − Πⱼ (1 − presenceⱼ), as if the pairs were independent
+    #: (noisy-or: Pearl 1988); None if the model was not calibrated.
+    any: float | None = None
 
     def __getitem__(self, place: Any) -> Any:
         """Return the match at a place."""
@@ -191,7 +194,11 @@ class DualEncoder(nn.Module):
                 raise ValueError(f"Expected a text to match, got {one!r}.")
         logits = self.logits(texts, self.candidates)
         shares = softmax(logits)
-        presences = None if self.calibration is None else self.calibration.presence(logits)
+        presences = anything = None
+        if self.calibration is not None:
+            presences = self.calibration.presence(logits)
+            with np.errstate(divide="ignore"):  # a presence of 1 makes it certain
+                anything = -np.expm1(np.log1p(-presences).sum(1))
         found = []
         for row, query in enumerate(texts):
             best = np.argsort(-logits[row], kind="stable")[:top_k]
@@ -205,7 +212,8 @@ class DualEncoder(nn.Module):
                 )
                 for j in best
             )
-            found.append(Matches(query, matches, self.threshold))
+            certainty = None if anything is None else float(anything[row])
+            found.append(Matches(query, matches, self.threshold, certainty))
         return found[0] if isinstance(text, str) else found
 
     # -- files -----------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ def check(data: MatchDataset) -> Check:
     held_out = np.concatenate([data.split("dev"), data.split("test")])
     used = np.unique(data.pairs[:, 1])
     in_train = np.unique(data.graph[data.split("train")].indices)
+    rows = int(counts[data.split("train")].sum())  # of the largest batch that a loss of one pair a row can see
     in_held_out = np.unique(data.graph[held_out].indices)
     return Check(
         name=data.name,
@@ -115,7 +116,8 @@ def check(data: MatchDataset) -> Check:
         conflicting_queries=conflicting,
         leaked_queries=sum(data.queries[i] in training for i in held_out),
         duplicate_candidates=len(data.candidates) - len(set(data.candidates)),
-        false_negatives={size: false_negative_share(data, size) for size in BATCH_SIZES},
+        false_negatives={size: false_negative_share(data, size) for size in BATCH_SIZES if size <= rows}
+        or ({rows: false_negative_share(data, rows)} if rows else {}),
     )
 
 

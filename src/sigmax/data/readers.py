@@ -58,7 +58,11 @@ def read(path: str | Path, *, columns: Mapping[str, str] | None = None, seed: in
     formats = "\n".join(f"  {reader.describes}" for reader in READERS.values())
     advice = ""
     if found:
-        advice = f"\nTell which is which, for example: --columns query={found[0]},answer={found[-1]}"
+        advice = (
+            f"\nTell which is which, for example: --columns query={found[0]},answer={found[min(1, len(found) - 1)]}"
+        )
+        if len(found) == 1 and any(mark in found[0] for mark in ";\t"):
+            advice = "\nThe columns look separated by something else than commas: save the file with commas."
     raise DataError(
         f"{path}: no known format"
         + (f"; its columns are {', '.join(found)}" if found else "; no table with rows found in it")
@@ -149,6 +153,11 @@ def _read_pairs(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatas
     right: list[tuple[int, int]] = []
     wrong: list[tuple[int, int]] = []
     for row, part in _rows_by_split(path, columns):
+        for name in {"label", "labels", "score"} & row.values.keys():
+            raise DataError(
+                f"{row.where}: a table of pairs holds right answers and has no column `{name}`. Put known wrong "
+                "answers under `wrong`, with `answer` left empty if there is none, and rename or drop the column."
+            )
         i = queries.setdefault((part, _text(row, "query")), len(queries))
         for column, target in (("answer", right), ("answers", right), ("wrong", wrong)):
             value = row.values.get(column)
@@ -212,7 +221,8 @@ READERS: dict[str, Reader] = {
         ),
         Reader(
             "pairs",
-            "pairs: columns query and answer (one a row) or answers (a list), optionally wrong and split",
+            "pairs: columns query and answer (one a row) or answers (a list), empty for none; optionally wrong (known "
+            "wrong answers) and split",
             lambda path, found: "query" in found and ("answer" in found or "answers" in found),
             _read_pairs,
         ),

@@ -21,8 +21,9 @@ FEW_QUERIES = 50
 
 
 def verdict(comparison: Comparison) -> str:
-    """Return one paragraph: softmax against sigmoid, question by question, then both against today's practice.
+    """Return one paragraph: softmax against sigmoid, question by question, then today's practice.
 
+    Today's practice is compared with whichever of ours ranked best on dev.
     The softmax is represented by its variant that did better on dev; the difference is measured on test.
     """
     data = comparison.data
@@ -80,7 +81,7 @@ def _shares(comparison: Comparison) -> list[str]:
         return []
     share, logit = (comparison[softmax].draws[f"none_auroc_{score}"] for score in ("share", "logit"))
     gap = difference(share, logit)
-    says = "tells less than" if gap.high < 0 else "tells more than" if gap.low > 0 else "tells about as much as"
+    says = "tells less than" if gap.high < 0 else "tells more than" if gap.low > 0 else "is not shown to differ from"
     return [
         f"Of {softmax}, the largest share {says} the largest logit about whether anything is right "
         f"(AUROC {number(float(share[0]))} against {number(float(logit[0]))}; {_gap(gap)})."
@@ -102,7 +103,13 @@ def _today(comparison: Comparison) -> list[str]:
         if name in names:
             gap = comparison.difference(best, name, "map")
             better, worse = gap.low > 0, gap.high < 0
-            says = f"ranks {'better than' if better else 'worse than' if worse else 'no differently from'}"
+            says = (
+                "ranks better than"
+                if better
+                else "ranks worse than"
+                if worse
+                else "ranks not significantly better or worse than"
+            )
             values: list[Estimate] = [comparison[best]["map"], comparison[name]["map"]]
             sentences.append(
                 f"{best} {says} {what} (MAP {number(values[0].value)} against {number(values[1].value)}; {_gap(gap)})."
