@@ -105,12 +105,14 @@ def compare(
     dataset = _read(data, columns)
     with _bar() as advance:
         comparison = run(dataset, settings, contenders=names, budget=budget, advance=advance)
-    written = _write_comparison(comparison, output) if output else []
+    said = verdict(comparison)
+    result = {**comparison.as_dict(), "verdict": said} if output or as_json else {}
+    written = _write_comparison(comparison, result, output) if output else []
     if as_json:
-        _print_json({**comparison.as_dict(), "verdict": verdict(comparison)})
+        _print_json(result)
         return
     out.print(comparison_table(comparison))
-    out.print(verdict(comparison), markup=False, soft_wrap=not out.is_terminal)
+    out.print(said, markup=False, soft_wrap=not out.is_terminal)
     for path in written:
         _say(f"Written: {path}")
 
@@ -378,12 +380,10 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def _write_comparison(comparison: Any, folder: Path) -> list[Path]:
+def _write_comparison(comparison: Any, result: dict[str, Any], folder: Path) -> list[Path]:
     from sigmax.files import write_text
     from sigmax.report.figure import comparison_figure
-    from sigmax.report.words import verdict
 
-    result = {**comparison.as_dict(), "verdict": verdict(comparison)}
     written = [folder / "comparison.json"]
     write_text(written[0], json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     try:

@@ -236,14 +236,13 @@ def compare(
 
 def _tell(data: MatchDataset) -> None:
     """Say once what each training would say."""
-    queries = data.split("train")
-    unanswered = int((data.answer_counts[queries] == 0).sum())
+    unanswered = data.unanswered("train")
     if unanswered:
         log.info(
             "%d of %d training queries have no right answer: the softmax leaves them out, the sigmoid learns from "
             "them.",
             unanswered,
-            len(queries),
+            len(data.split("train")),
         )
 
 
@@ -259,7 +258,7 @@ def facts(data: MatchDataset) -> dict[str, Any]:
         "answers_per_query": float(answered.mean()) if len(answered) else 0.0,
         "several_answers": float((answered > 1).mean()) if len(answered) else 0.0,
         "splits": {name: len(data.split(name)) for name in SPLITS},
-        "unanswered": {name: int((counts[data.split(name)] == 0).sum()) for name in SPLITS},
+        "unanswered": {name: data.unanswered(name) for name in SPLITS},
     }
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from sigmax.calibration import Platt, fit_platt
 from sigmax.data.dataset import MatchDataset
@@ -89,9 +90,7 @@ def calibrate(model: Scorer, data: MatchDataset, *, split: str = "dev", seed: in
     Raises:
         DataError: a split without a right or without a wrong pair.
     """
-    queries = data.split(split)
-    logits = model.logits([data.queries[i] for i in queries], data.candidates)
-    right = data.graph[queries].toarray().astype(bool)
+    logits, right = _scored(model, data, split)
     logits, right, weights = _sampled(logits.ravel(), right.ravel(), np.random.default_rng(seed))
     model.calibration = fit_platt(logits, right, weights)
     model.threshold = best_f1_threshold(model.calibration.presence(logits), right, weights)
@@ -109,27 +108,30 @@ def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: i
         split: which queries.
         draws: bootstrap draws; 0 for plain values.
     """
-    queries = data.split(split)
-    logits = model.logits([data.queries[i] for i in queries], data.candidates)
-    right = data.graph[queries].toarray().astype(bool)
+    logits, right = _scored(model, data, split)
     figures = _figures(model, logits, right)
     return Evaluation(
         data.name,
         split,
-        len(queries),
-        int((~right.any(1)).sum()),
-        evaluate_figures(figures, bootstrap_weights(len(queries), draws=draws)),
+        len(right),
+        data.unanswered(split),
+        evaluate_figures(figures, bootstrap_weights(len(right), draws=draws)),
     )
 
 
 def quick_figures(model: Scorer, data: MatchDataset, *, split: str = "dev") -> dict[str, float]:
     """Ranking and none-of-these figures without intervals: what training watches on dev."""
+    logits, right = _scored(model, data, split)
+    figures = _ranking_and_none(logits, right, None)
+    one = np.ones((1, len(right)))
+    return {name: float(figure(one)[0]) for name, figure in figures.items()}
+
+
+def _scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(n, m) logits of a split's queries over all candidates, and (n, m) which pairs are right."""
     queries = data.split(split)
     logits = model.logits([data.queries[i] for i in queries], data.candidates)
-    right = data.graph[queries].toarray().astype(bool)
-    figures = _ranking_and_none(logits, right, None)
-    one = np.ones((1, len(queries)))
-    return {name: float(figure(one)[0]) for name, figure in figures.items()}
+    return logits, data.graph[queries].toarray().astype(bool)
 
 
 def _figures(model: Scorer, logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, Figure]:
@@ -153,8 +155,7 @@ def _ranking_and_none(
         figures.update(ranking_figures(ranking_values(logits, right)))
     if answered.any() and not answered.all():
         best = logits.max(1).astype(np.float64)
-        with np.errstate(over="ignore"):
-            scores = {"logit": best, "share": 1 / np.exp(logits.astype(np.float64) - best[:, None]).sum(1)}
+        scores = {"logit": best, "share": special.softmax(logits.astype(np.float64), axis=1).max(1)}
         if calibration is not None:
             scores["presence"] = calibration.presence(best)
         figures.update({NONE_SCORES[name]: auroc_figure(score, answered) for name, score in scores.items()})

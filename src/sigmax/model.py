@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from scipy import special
 from torch import Tensor, nn
 
 from sigmax.calibration import Platt
@@ -193,7 +194,7 @@ class DualEncoder(nn.Module):
             if not isinstance(one, str) or not one.strip():
                 raise ValueError(f"Expected a text to match, got {one!r}.")
         logits = self.logits(texts, self.candidates)
-        shares = softmax(logits)
+        shares = special.softmax(logits.astype(np.float64), axis=1)
         presences = anything = None
         if self.calibration is not None:
             presences = self.calibration.presence(logits)
@@ -319,10 +320,3 @@ def check_place(folder: Path) -> None:
             f"{folder}: a model beside which something else would be lost ({', '.join(sorted(found - PARTS))}). Choose "
             "another folder, or move it."
         )
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n, m) logits -> (n, m) shares of each row."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    shares: NDArray[np.float64] = shifted / shifted.sum(1, keepdims=True)
-    return shares

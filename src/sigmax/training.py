@@ -24,7 +24,7 @@ from sigmax.data.batches import DRAWS, Batches
 from sigmax.data.dataset import MatchDataset
 from sigmax.encoders import LabelTable, build_towers, defaults_of
 from sigmax.errors import DataError, lookup
-from sigmax.evaluation import LOWER_IS_BETTER, WATCHED, calibrate, quick_figures
+from sigmax.evaluation import WATCHED, calibrate, quick_figures
 from sigmax.families import OBJECTIVES
 from sigmax.files import write_text
 from sigmax.losses import make_loss
@@ -329,7 +329,7 @@ def _arguments(
         save_total_limit=2,
         load_best_model_at_end=evaluate and save,
         metric_for_best_model=f"eval_{settings.metric}",
-        greater_is_better=settings.metric not in LOWER_IS_BETTER,
+        greater_is_better=True,  # of all that may be watched
         restore_callback_states_from_checkpoint=True,
         logging_steps=max(1, each_epoch // 4),
         logging_nan_inf_filter=False,
@@ -362,14 +362,13 @@ class _KeepBest(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.sign = -1 if settings.metric in LOWER_IS_BETTER else 1
         self.best = -math.inf
         self.since = 0
         self.state: dict[str, torch.Tensor] | None = None
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         metrics, model = given["metrics"], given["model"]
-        value = self.sign * metrics[f"eval_{self.settings.metric}"]
+        value = metrics[f"eval_{self.settings.metric}"]
         if value > self.best:
             self.best, self.since = value, 0
             self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -462,9 +461,10 @@ def _check_metric(data: MatchDataset, metric: str) -> None:
 
 
 def _tell(data: MatchDataset, settings: Settings, batches: Batches) -> None:
-    queries = data.split("train")
-    unanswered = int((data.answer_counts[queries] == 0).sum())
-    log.info("%d training queries, %d candidates, %d steps.", len(queries), len(data.candidates), len(batches))
+    unanswered = data.unanswered("train")
+    log.info(
+        "%d training queries, %d candidates, %d steps.", len(data.split("train")), len(data.candidates), len(batches)
+    )
     if unanswered and OBJECTIVES[settings.loss].needs_positive:
         log.info(
             "%d of the training queries have no right answer: %s leaves them out (a sigmoid would learn from them).",

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sigmax.data.dataset import Indices, MatchDataset
+from sigmax.data.dataset import Indices, MatchDataset, row_of
 from sigmax.errors import lookup
 from sigmax.positives import Positives
 
@@ -133,8 +133,8 @@ def known_positives(batches: Batches, units: Indices, random: np.random.Generato
     if batches.offer_all:
         candidates = np.arange(len(data.candidates))
     else:
-        drawn = [_sample(_row(data.graph, i), batches.answers, random) for i in queries]
-        drawn += [_sample(_row(data.wrong_graph, i), batches.answers, random) for i in queries]
+        drawn = [_sample(row_of(data.graph, i), batches.answers, random) for i in queries]
+        drawn += [_sample(row_of(data.wrong_graph, i), batches.answers, random) for i in queries]
         drawn.append(random.integers(len(data.candidates), size=batches.negatives))
         candidates = np.unique(np.concatenate(drawn))
     if not len(candidates):  # only queries without any answer: something must be there to be wrong
@@ -175,11 +175,6 @@ DRAWS: dict[str, Draw] = {
         one_positive,
     ),
 }
-
-
-def _row(graph: Any, i: int) -> Indices:
-    row: Indices = graph.indices[graph.indptr[i] : graph.indptr[i + 1]]
-    return row
 
 
 def _sample(values: Indices, most: int, random: np.random.Generator) -> Indices:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sigmax.data.batches import Batches
-from sigmax.data.dataset import SPLITS, MatchDataset
+from sigmax.data.dataset import SPLITS, MatchDataset, row_of
 
 __all__ = ["Check", "check", "false_negative_share"]
 
@@ -103,7 +103,7 @@ def check(data: MatchDataset) -> Check:
         wrong_pairs=len(data.wrong),
         labels=data.labels,
         splits={name: len(data.split(name)) for name in SPLITS},
-        unanswered={name: int((counts[data.split(name)] == 0).sum()) for name in SPLITS},
+        unanswered={name: data.unanswered(name) for name in SPLITS},
         answers={
             "mean": float(answered.mean()),
             "median": float(np.median(answered)),
@@ -155,8 +155,7 @@ def _duplicates(data: MatchDataset) -> tuple[int, int]:
     answers: dict[tuple[str, str], list[frozenset[int]]] = defaultdict(list)
     for name in SPLITS:
         for i in data.split(name):
-            row = data.graph.indices[data.graph.indptr[i] : data.graph.indptr[i + 1]]
-            answers[name, data.queries[i]].append(frozenset(row.tolist()))
+            answers[name, data.queries[i]].append(frozenset(row_of(data.graph, i).tolist()))
     repeated = sum(len(sets) - 1 for sets in answers.values())
     conflicting = sum(sum(count for _, count in Counter(sets).most_common()[1:]) for sets in answers.values())
     return repeated, conflicting

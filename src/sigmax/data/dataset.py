@@ -13,7 +13,7 @@ from scipy import sparse
 
 from sigmax.errors import DataError, lookup
 
-__all__ = ["SPLITS", "Indices", "MatchDataset", "seeded_split"]
+__all__ = ["SPLITS", "Indices", "MatchDataset", "row_of", "seeded_split"]
 
 Indices = NDArray[np.int64]
 
@@ -107,6 +107,10 @@ class MatchDataset:
             digest.update(np.ascontiguousarray(indices).tobytes())
         return digest.hexdigest()
 
+    def unanswered(self, split: str) -> int:
+        """Return how many queries of a split have no right answer."""
+        return int((self.answer_counts[self.split(split)] == 0).sum())
+
     def split(self, name: str) -> Indices:
         """Return the query indices of a split.
 
@@ -137,6 +141,12 @@ class MatchDataset:
         ones = np.ones(len(pairs), dtype=np.int8)
         shape = (len(self.queries), len(self.candidates))
         return sparse.csr_array((ones, (pairs[:, 0], pairs[:, 1])), shape=shape)
+
+
+def row_of(graph: sparse.csr_array, i: int) -> Indices:
+    """Return the candidates that a graph joins to query i."""
+    row: Indices = graph.indices[graph.indptr[i] : graph.indptr[i + 1]]
+    return row
 
 
 def seeded_split(keys: Sequence[str], *, seed: int = 0, shares: tuple[float, float] = (0.8, 0.1)) -> dict[str, Indices]:

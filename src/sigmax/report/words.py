@@ -6,7 +6,7 @@ import math
 
 from sigmax.comparison import Comparison
 from sigmax.evaluation import LOWER_IS_BETTER
-from sigmax.metrics.intervals import Difference, Estimate, difference
+from sigmax.metrics.intervals import Difference, difference
 
 __all__ = ["QUESTIONS", "number", "verdict"]
 
@@ -81,7 +81,7 @@ def _shares(comparison: Comparison) -> list[str]:
         return []
     share, logit = (comparison[softmax].draws[f"none_auroc_{score}"] for score in ("share", "logit"))
     gap = difference(share, logit)
-    says = "tells less than" if gap.high < 0 else "tells more than" if gap.low > 0 else "is not shown to differ from"
+    says = _says(gap, "tells more than", "tells less than", "is not shown to differ from")
     return [
         f"Of {softmax}, the largest share {says} the largest logit about whether anything is right "
         f"(AUROC {number(float(share[0]))} against {number(float(logit[0]))}; {_gap(gap)})."
@@ -102,17 +102,10 @@ def _today(comparison: Comparison) -> list[str]:
     ):
         if name in names:
             gap = comparison.difference(best, name, "map")
-            better, worse = gap.low > 0, gap.high < 0
-            says = (
-                "ranks better than"
-                if better
-                else "ranks worse than"
-                if worse
-                else "ranks not significantly better or worse than"
-            )
-            values: list[Estimate] = [comparison[best]["map"], comparison[name]["map"]]
+            says = _says(gap, "ranks better than", "ranks worse than", "ranks not significantly better or worse than")
+            one, other = comparison[best]["map"], comparison[name]["map"]
             sentences.append(
-                f"{best} {says} {what} (MAP {number(values[0].value)} against {number(values[1].value)}; {_gap(gap)})."
+                f"{best} {says} {what} (MAP {number(one.value)} against {number(other.value)}; {_gap(gap)})."
             )
     return sentences
 
@@ -125,6 +118,13 @@ def _best(comparison: Comparison, family: str, figure: str) -> str | None:
     sign = -1 if figure in LOWER_IS_BETTER else 1
     known = [result for result in of_family if figure in result.dev] or of_family
     return max(known, key=lambda result: sign * result.dev.get(figure, 0.0)).contender.name
+
+
+def _says(gap: Difference, above: str, below: str, neither: str) -> str:
+    """Choose the words by the side of 0 that the whole interval is on."""
+    if not gap.significant:
+        return neither
+    return above if gap.low > 0 else below
 
 
 def _gap(gap: Difference) -> str:
