@@ -97,6 +97,10 @@ class Objective:
         """Whether a query with no right answer means nothing to this loss and is left out."""
         return self.family == "softmax"
 
+    def counted(self, counts: Tensor) -> Tensor:
+        """(n,) |P| -> (n,) bool: the queries that have a loss."""
+        return counts > 0 if self.needs_positive else torch.ones_like(counts, dtype=torch.bool)
+
 
 def _average(total: Tensor, s: Tensor, rows: Tensor, counts: Tensor) -> Tensor:
     return total - sum_by_row(s, rows, len(total)) / counts
@@ -176,7 +180,7 @@ def directed_loss(which: Objective, total: Tensor, s: Tensor, rows: Tensor, coun
     Returns:
         (n,) losses and (n,) bool, true for the queries that count.
     """
-    counted = counts > 0 if which.needs_positive else torch.ones_like(counts, dtype=torch.bool)
+    counted = which.counted(counts)
     # A row that is left out may hold ±∞ − ±∞; it must give neither a value nor a gradient.
     total = total.masked_fill(~counted, 0.0)
     losses = which.row_loss(total, s, rows, counts.clamp(min=1).to(total.dtype))

@@ -8,25 +8,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from sigmax.errors import lookup
 from sigmax.families import OBJECTIVES, Objective, directed_loss
-from sigmax.kernels import KERNELS, Reduction, reduce_logits
-from sigmax.kernels.dense import reduce_given_logits, working_dtype
+from sigmax.kernels import KERNELS, Problem, Reduction, reduce_given_logits, reduce_logits, weighted_loss, working_dtype
 from sigmax.positives import Positives
 
 __all__ = ["SIMILARITIES", "MatchLoss", "SigmoidLoss", "SoftmaxLoss", "make_loss"]
 
 
+class _Unit(torch.autograd.Function):
+    """x / |x|, holding one copy of the vectors where a composition of operations holds three."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=working_dtype(x))
+        length.masked_fill_(length == 0, math.inf)
+        unit: Tensor = (x / length).to(x.dtype)
+        ctx.save_for_backward(unit, length)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, arriving: Tensor) -> Tensor:  # type: ignore[override]
+        unit, length = ctx.saved_tensors
+        gradient = torch.empty_like(arriving)
+        for start in range(0, len(unit), 4096):  # what lies along the vector changes its length alone
+            rows = slice(start, start + 4096)
+            wide = arriving[rows].to(length.dtype)
+            along = (wide * unit[rows]).sum(-1, keepdim=True)
+            gradient[rows] = (wide - along * unit[rows]) / length[rows]
+        return gradient
+
+
 def _unit(x: Tensor) -> Tensor:
     """Give x / |x|, in at least float32. A vector of zeros has no direction: it stays 0, with the gradient 0."""
-    wide = x.to(working_dtype(x))
-    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    unit: Tensor = (wide / length.masked_fill(length == 0, math.inf)).to(x.dtype)
+    unit: Tensor = _Unit.apply(x)  # type: ignore[no-untyped-call]
     return unit
 
 
@@ -119,21 +141,24 @@ class MatchLoss(nn.Module):
         """
         _check_vectors(queries, candidates)
         _check_positives(positives, len(queries), len(candidates))
+        positives = positives.to(queries.device)
         prepare = SIMILARITIES[self.similarity]
-        reduction = reduce_logits(
-            prepare(queries),
-            prepare(candidates),
-            positives := positives.to(queries.device),
-            self.objective,
-            logit_scale=self.logit_scale,
-            logit_bias=self.logit_bias,
-            candidate_shift=_shift(candidate_log_q, candidates),
-            columns=self.directions == "both",
-            kernel=self.kernel,
-        )
-        loss = self._reduced(reduction, positives)
+        vectors = prepare(queries), prepare(candidates)
+        how: dict[str, Any] = {
+            "logit_scale": self.logit_scale,
+            "logit_bias": self.logit_bias,
+            "candidate_shift": _shift(candidate_log_q, candidates),
+            "kernel": self.kernel,
+        }
+        if self.directions == "queries" and self.reduction != "none":
+            counted = self.objective.counted(positives.counts).to(working_dtype(*vectors))
+            weights = counted / counted.sum().clamp(min=1) if self.reduction == "mean" else counted
+            loss = weighted_loss(*vectors, positives, self.objective, weights, **how)
+        else:
+            both = self.directions == "both"
+            loss = self._reduced(reduce_logits(*vectors, positives, self.objective, columns=both, **how), positives)
         # A vector which takes part in nothing leaves the loss finite and still turns gradients into NaN.
-        if not bool(torch.stack([torch.isfinite(x.detach()).all() for x in (loss, queries, candidates)]).all()):
+        if not _finite(loss, queries, candidates):
             raise ValueError(_why_not_finite(queries, candidates, self.logit_scale))
         return loss
 
@@ -163,7 +188,7 @@ class MatchLoss(nn.Module):
         # Where a row is left out these would give a finite loss and NaN gradients.
         odd = bool((logits.detach().isnan() | (logits.detach() == math.inf)).any())
         loss = self._reduced(
-            reduce_given_logits(logits, positives, self.objective, self.directions == "both"), positives
+            reduce_given_logits(logits, Problem(positives, self.objective, columns=self.directions == "both")), positives
         )
         if odd or not bool(torch.isfinite(loss.detach()).all()):
             raise ValueError(
@@ -358,6 +383,11 @@ def _shift(candidate_log_q: Tensor | None, candidates: Tensor) -> Tensor | None:
     if not bool(torch.isfinite(candidate_log_q).all()):
         raise ValueError("Expected finite `candidate_log_q`, got NaN or infinity. A rate of 0 is never offered.")
     return -candidate_log_q.detach().to(candidates.device, working_dtype(candidates))
+
+
+def _finite(*tensors: Tensor) -> bool:
+    sums = torch.stack([x.detach().sum(dtype=working_dtype(x)) for x in tensors])  # no memory, one look from the GPU
+    return bool(sums.isfinite().all()) or all(bool(x.isfinite().all()) for x in tensors)
 
 
 def _why_not_finite(queries: Tensor, candidates: Tensor, logit_scale: Tensor) -> str:

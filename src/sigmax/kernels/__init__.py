@@ -1,24 +1,38 @@
-"""Reductions of the logits: A of every row (and column), and the logits of the right pairs.
+"""Reductions of the logits, and the losses made of them, at the speed of the matrix products.
 
-`reduce_logits` is the one entry. What it computes is `dense.reduce_logits`, in a few readable lines; `tiled`
-gives the same numbers and gradients without ever holding the n × m matrix.
+`reduce_logits` gives A of every row (and column) and the logits of the right pairs; `weighted_loss` the sum that a
+training step wants. What they compute is `dense`, in a few readable lines; the engines give the same numbers and
+gradients without ever holding the n × m matrix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from sigmax.errors import lookup
-from sigmax.families import Objective
-from sigmax.kernels import dense, tiled
-from sigmax.kernels.dense import Reduction
+from sigmax.families import Objective, directed_loss
+from sigmax.kernels import autograd, dense, tiled
+from sigmax.kernels.autograd import Engine
+from sigmax.kernels.dense import reduce_given_logits
+from sigmax.kernels.problem import Problem, Reduction, working_dtype
 from sigmax.positives import Positives
 
-__all__ = ["KERNELS", "Reduction", "reduce_logits"]
+__all__ = [
+    "ENGINES",
+    "KERNELS",
+    "Problem",
+    "Reduction",
+    "reduce_given_logits",
+    "reduce_logits",
+    "weighted_loss",
+    "working_dtype",
+]
 
-KERNELS: dict[str, Callable[..., Reduction]] = {"dense": dense.reduce_logits, "tiled": tiled.reduce_logits}
+ENGINES: dict[str, Engine] = {
+    engine.name: engine for engine in (Engine("tiled", tiled.reduce, tiled.gradients, tiled.weighted_loss),)
+}
+#: What `kernel` may be: a matrix that is there, or an engine.
+KERNELS = ("dense", *ENGINES)
 
 #: Up to this many pairs the whole matrix fits the caches and one product beats many small ones.
 DENSE_PAIRS = 512 * 512
@@ -49,14 +63,68 @@ def reduce_logits(
         logit_bias: () tensor, or None for 0.
         candidate_shift: (m,) added to each candidate's logits, without gradient.
         columns: also reduce each column over the queries.
-        kernel: "dense", "tiled", or "auto": dense while the matrix is small.
+        kernel: a name in `KERNELS`, or "auto": dense while the matrix is small.
 
     Returns:
         rows (n,), columns (m,) or None, pairs (k,) in the order of `positives`; float32, or float64 if the
         vectors are. Differentiable once with respect to queries, candidates, logit_scale and logit_bias.
     """
-    if kernel == "auto":
-        kernel = "dense" if len(queries) * len(candidates) <= DENSE_PAIRS else "tiled"
-    return lookup(KERNELS, kernel, "kernel")(
-        queries, candidates, positives, objective, logit_scale, logit_bias, candidate_shift, columns
+    kernel = _chosen(kernel, queries, candidates)
+    problem = Problem(positives, objective, candidate_shift, columns)
+    if kernel == "dense":
+        return dense.reduce(queries, candidates, logit_scale, logit_bias, problem)
+    return autograd.reduce(ENGINES[kernel], queries, candidates, logit_scale, logit_bias, problem)
+
+
+def weighted_loss(
+    queries: Tensor,
+    candidates: Tensor,
+    positives: Positives,
+    objective: Objective,
+    weights: Tensor,
+    *,
+    logit_scale: Tensor,
+    logit_bias: Tensor | None = None,
+    candidate_shift: Tensor | None = None,
+    kernel: str = "auto",
+) -> Tensor:
+    """Σᵢ wᵢ Lᵢ over the queries, where the weights are known beforehand: one pass, three products.
+
+    Args:
+        queries: (n, d) vectors.
+        candidates: (m, d) vectors.
+        positives: right and ignored pairs, of shape (n, m).
+        objective: L.
+        weights: (n,) constants.
+        logit_scale: () tensor.
+        logit_bias: () tensor, or None for 0.
+        candidate_shift: (m,) added to each candidate's logits, without gradient.
+        kernel: see `reduce_logits`.
+
+    Returns:
+        () float32, or float64 if the vectors are. Differentiable once.
+    """
+    kernel = _chosen(kernel, queries, candidates)
+    if kernel != "dense":
+        problem = Problem(positives, objective, candidate_shift)
+        value = autograd.weighted_loss(ENGINES[kernel], queries, candidates, logit_scale, logit_bias, problem, weights)
+        if value is not None:
+            return value
+    rows, _, pairs = reduce_logits(
+        queries,
+        candidates,
+        positives,
+        objective,
+        logit_scale=logit_scale,
+        logit_bias=logit_bias,
+        candidate_shift=candidate_shift,
+        kernel=kernel,
     )
+    losses, _ = directed_loss(objective, rows, pairs, positives.rows, positives.counts)
+    return (losses * weights).sum()
+
+
+def _chosen(kernel: str, queries: Tensor, candidates: Tensor) -> str:
+    if kernel == "auto":
+        return "dense" if len(queries) * len(candidates) <= DENSE_PAIRS else "tiled"
+    return lookup({name: name for name in KERNELS}, kernel, "kernel")

@@ -1,58 +1,34 @@
-"""The readable kernel: one (n, m) matrix of logits. The definition of what every other kernel computes."""
+"""The readable kernel: one (n, m) matrix of logits. The definition of what every engine computes."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor
 
 from sigmax.families import Objective, excluded_logits
-from sigmax.positives import Positives
+from sigmax.kernels.problem import Problem, Reduction, working_dtype
 
-__all__ = ["Reduction", "reduce_given_logits", "reduce_logits", "working_dtype"]
-
-
-class Reduction(NamedTuple):
-    """What a loss needs to know of the logits."""
-
-    rows: Tensor  #: (n,) A of each query over the candidates it is compared with
-    columns: Tensor | None  #: (m,) A of each candidate over the queries it is compared with, if asked for
-    pairs: Tensor  #: (k,) logits of the right pairs
+__all__ = ["reduce", "reduce_given_logits"]
 
 
-def working_dtype(*tensors: Tensor) -> torch.dtype:
-    """float64 where an input is, else float32: half-precision products are summed and exponentiated in float32."""
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
-
-
-def reduce_logits(
-    queries: Tensor,
-    candidates: Tensor,
-    positives: Positives,
-    objective: Objective,
-    logit_scale: Tensor,
-    logit_bias: Tensor | None,
-    candidate_shift: Tensor | None,
-    columns: bool,
-) -> Reduction:
+def reduce(queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor | None, problem: Problem) -> Reduction:
     """See `sigmax.kernels.reduce_logits`."""
-    logits = (queries @ candidates.T).to(working_dtype(queries)) * logit_scale
-    if logit_bias is not None:
-        logits = logits + logit_bias
-    if candidate_shift is not None:
-        logits = logits + candidate_shift
-    return reduce_given_logits(logits, positives, objective, columns)
+    logits = (queries @ candidates.T).to(working_dtype(queries)) * scale
+    if bias is not None:
+        logits = logits + bias
+    if problem.shift is not None:
+        logits = logits + problem.shift
+    return reduce_given_logits(logits, problem)
 
 
-def reduce_given_logits(logits: Tensor, positives: Positives, objective: Objective, columns: bool) -> Reduction:
+def reduce_given_logits(logits: Tensor, problem: Problem) -> Reduction:
     """Reduce an (n, m) matrix of logits that is already there."""
+    positives, objective = problem.positives, problem.objective
     reduce = objective.partition.reduce
     compared = excluded_logits(objective, logits, positives)
     return Reduction(
         reduce(compared, 1) if logits.shape[1] else _empty(logits, logits.shape[0], objective),
         None
-        if not columns
+        if not problem.columns
         else (reduce(compared, 0) if logits.shape[0] else _empty(logits, logits.shape[1], objective)),
         logits[positives.rows, positives.columns],
     )

@@ -1,182 +1,379 @@
-"""The memory-saving kernel: tiles of logits, made, used and forgotten; forward and again in backward.
+"""The PyTorch engine: tiles of logits, made in one buffer, used and forgotten. The n × m matrix is never held.
 
-Forward keeps A (n or n + m numbers) and the right pairs' logits (k numbers). Backward makes each tile once more
-and needs only act(s) = A′: with g the gradients arriving at A and at the right pairs' logits,
+With g the gradients arriving at A and at the right pairs' logits,
 
     G = g_rows · act(s, A_rows) + g_columns · act(s, A_columns) + g_pairs on the right pairs
     ∂queries = scale · G @ candidates      ∂candidates = scale · Gᵀ @ queries
     ∂scale   = ⟨queries, G @ candidates⟩   ∂bias       = Σ G
+
+`reduce` makes each tile once; `gradients` makes it once more and turns it into G in place: four products of 2·n·m·d
+operations, three where one side needs no gradient.
+
+`weighted_loss` needs three. A training step wants Σᵢ wᵢ Lᵢ with weights known beforehand: once a block of rows has met
+all candidates its A is final, so the gradients arriving at A and at the right pairs are known, and the block's logits
+become G before they are forgotten. Row i of G is then one factor times what the buffer holds anyway (exp s for the
+softmax, never divided by its sum), and the factor goes to the rows of the small matrices.
+
+Products run on whole tiles; what happens between them runs on slices that stay in the cache (`CACHE_BYTES`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from sigmax.families import Objective
-from sigmax.kernels.dense import Reduction, working_dtype
-from sigmax.positives import Positives
+from sigmax.families import LOGSUMEXP, directed_loss
+from sigmax.kernels.problem import Problem, Reduction, Tile, Wants, working_dtype
 
-__all__ = ["reduce_logits"]
+__all__ = ["gradients", "reduce", "weighted_loss"]
 
-#: Rows and columns of a tile: 2 MiB of float32 logits, and enough rows for the product to run at full speed.
-TILE = (512, 1024)
+#: Bytes of a tile's logits. The products want tall and wide tiles, the memory does not.
+TILE_BYTES = 16 * 2**20
+#: Rows of a tile: at most, and at least where that lets a block of rows be kept whole.
+HEIGHTS = (512, 128)
+#: Bytes worked on between products: fits the level 2 caches of two cores.
+CACHE_BYTES = 2**20
+#: Up to this absolute value logits are exponentiated as they are: e⁴⁰ and its square are inside float32.
+SAFE_LOGIT = 40.0
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
-def reduce_logits(
+# -- the three passes ----------------------------------------------------------------------------
+
+
+def reduce(queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor | None, problem: Problem) -> Reduction:
+    """A of each row (and column), and the right pairs' logits. See `sigmax.kernels.reduce_logits`."""
+    n, m = problem.positives.shape
+    logits = _Logits(queries, candidates, scale, bias, problem)
+    combine, empty = problem.objective.partition.combine, problem.objective.partition.empty
+    rows = logits.full(n, empty)
+    columns = logits.full(m, empty) if problem.columns else None
+    pairs = logits.full(len(problem.positives), 0.0)
+    for tile in problem.tiles(*logits.tile):
+        made, pairs[tile.pairs] = logits.make(tile)
+        for part, here in logits.slices(made, tile):
+            if columns is None:
+                total = logits.act(part).total
+            else:
+                total, by_column = logits.totals(part)
+                columns[tile.columns] = combine(columns[tile.columns], by_column)
+            rows[here] = combine(rows[here], total)
+    return Reduction(rows, columns, pairs)
+
+
+def gradients(
     queries: Tensor,
     candidates: Tensor,
-    positives: Positives,
-    objective: Objective,
-    logit_scale: Tensor,
-    logit_bias: Tensor | None,
-    candidate_shift: Tensor | None,
-    columns: bool,
-) -> Reduction:
-    """See `sigmax.kernels.reduce_logits`."""
-    kind = queries.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        queries, candidates = (x if x.dtype == torch.float64 else x.to(dtype) for x in (queries, candidates))
-    bias = logit_scale.new_zeros(()) if logit_bias is None else logit_bias
-    plan = _Plan(positives, objective, candidate_shift, columns, TILE)
-    rows, column_totals, pairs = _Tiled.apply(queries, candidates, logit_scale, bias, plan)  # type: ignore[no-untyped-call]
-    return Reduction(rows, column_totals if columns else None, pairs)
+    scale: Tensor,
+    bias: Tensor | None,
+    problem: Problem,
+    totals: Reduction,
+    arriving: Reduction,
+    wants: Wants,
+) -> Gradients:
+    """Gradients by queries, candidates, scale and bias, from those arriving at what `reduce` returned.
+
+    Args:
+        queries: (n, d).
+        candidates: (m, d).
+        scale: ().
+        bias: () or None.
+        problem: the same as for `reduce`.
+        totals: A of rows and columns over all there is, which may be more than the pairs seen here.
+        arriving: the gradients at rows, columns and pairs.
+        wants: which of the four to compute; the others are None.
+    """
+    logits = _Logits(queries, candidates, scale, bias, problem)
+    sums = _Sums(logits, wants)
+    for tile in problem.tiles(*logits.tile):
+        made, _ = logits.make(tile)
+        for part, here in logits.slices(made, tile):
+            logits.spread(part, totals, arriving, here, tile.columns)
+        made[tile.pair_rows, tile.pair_columns] += arriving.pairs[tile.pairs]
+        sums.add(tile, made)
+    return sums.result()
 
 
-class _Tile(NamedTuple):
-    """A tile's place, and the right and the excluded pairs inside it, as offsets into its own rows and columns."""
+def weighted_loss(
+    queries: Tensor,
+    candidates: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    problem: Problem,
+    weights: Tensor,
+    wants: Wants,
+) -> tuple[Tensor, Gradients] | None:
+    """Σᵢ wᵢ Lᵢ and its gradients from one pass, or None where a block of rows is too wide to be kept whole.
 
-    rows: slice
-    columns: slice
-    pairs: Tensor  #: places of the tile's right pairs in the order of `positives`
-    pair_rows: Tensor
-    pair_columns: Tensor
-    excluded_rows: Tensor
-    excluded_columns: Tensor
+    Args:
+        queries: (n, d).
+        candidates: (m, d).
+        scale: ().
+        bias: () or None.
+        problem: one direction: `problem.columns` is false.
+        weights: (n,) constants.
+        wants: which gradients to compute; the others are None.
+    """
+    _, m = problem.positives.shape
+    logits = _Logits(queries, candidates, scale, bias, problem, whole_rows=True)
+    if logits.tile[1] < m:
+        return None
+    sums = _Sums(logits, wants)
+    counts = problem.positives.counts
+    value = logits.full((), 0.0)
+    for tile in problem.tiles(*logits.tile):
+        made, pairs = logits.make(tile)
+        total, unit, act_sum = (torch.cat(x) for x in zip(*(logits.act(part) for part, _ in logits.slices(made, tile))))
+        with torch.enable_grad():
+            losses, _ = directed_loss(
+                problem.objective, total.requires_grad_(), pairs.requires_grad_(), tile.pair_rows, counts[tile.rows]
+            )
+            weighed = (losses * weights[tile.rows]).sum()
+        value += weighed.detach()
+        if not any(wants):
+            continue
+        by_total, by_pair = torch.autograd.grad(weighed, (total, pairs), materialize_grads=True)
+        sums.bias += (by_total * act_sum).sum() + by_pair.sum()
+        # The buffer holds act / unit: G = factor · buffer, once the right pairs have their part in the same units.
+        factor = by_total * unit
+        share = (by_pair / factor[tile.pair_rows]).masked_fill_(by_pair == 0, 0.0)
+        if not bool(share.isfinite().all()):  # a row whose A has no gradient while its right pairs have one
+            made *= factor[:, None]
+            factor, share = torch.ones_like(factor), by_pair
+        made[tile.pair_rows, tile.pair_columns] += share
+        sums.add(tile, made, factor)
+    return value, sums.result()
 
 
-class _Plan:
-    """How the n × m matrix is cut, and which pairs of the graph fall into which tile."""
+# -- tiles of logits -----------------------------------------------------------------------------
+
+
+class _Act(NamedTuple):
+    total: Tensor  #: (r,) A
+    unit: Tensor  #: (r,) what the buffer has to be multiplied with to be act
+    act_sum: Tensor  #: (r,) Σⱼ act(sᵢⱼ)
+
+
+class _Logits:
+    """Makes tiles of logits in one buffer, and what A and act are of them.
+
+    `bias` is left out of the buffer: for the softmax it is one number added to A, for the sigmoid a factor of the
+    exponentials.
+    """
 
     def __init__(
         self,
-        positives: Positives,
-        objective: Objective,
-        shift: Tensor | None,
-        columns: bool,
-        tile: tuple[int, int],
+        queries: Tensor,
+        candidates: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        problem: Problem,
+        *,
+        whole_rows: bool = False,
     ) -> None:
-        self.shape = positives.shape
-        self.tile = tile
-        self.partition = objective.partition
-        self.shift = None if shift is None else shift.detach()
-        self.columns = columns
-        self.count = len(positives)
-        self._right = self._by_tile(positives.rows, positives.columns)
-        self._excluded = self._by_tile(*positives.excluded(positives=objective.against == "wrong"))
+        self.queries, self.candidates = queries.detach(), candidates.detach()
+        self.dtype = working_dtype(queries)
+        self.low = queries.dtype != self.dtype  # products of half-precision vectors; everything between is float32
+        self.scale = scale.detach().to(self.dtype)
+        self.bias = 0.0 if bias is None else float(bias)
+        self.shift = problem.shift
+        self.partition = problem.objective.partition
+        self.softmax = self.partition is LOGSUMEXP
+        self.tile = _tile(*problem.positives.shape, self.dtype.itemsize, whole_rows)
+        self.buffer = torch.empty(math.prod(self.tile), dtype=self.dtype, device=queries.device)
+        self.largest = self._largest_logit()
+        self.safe = self.largest <= SAFE_LOGIT
+        self.scratch = torch.empty(0, dtype=self.dtype, device=queries.device)
 
-    def _by_tile(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-        """Sort pairs by tile: their order, row and column offsets inside the tile, and where each tile begins."""
-        height, width = self.tile
-        across = -(-self.shape[1] // width)
-        tiles = -(-self.shape[0] // height) * across
-        tile = (rows // height) * across + columns // width
-        order = tile.argsort(stable=True)
-        starts = torch.searchsorted(tile[order], torch.arange(tiles + 1, device=rows.device)).tolist()
-        return order, (rows % height)[order], (columns % width)[order], starts
+    def full(self, size: int | tuple[int, ...], value: float) -> Tensor:
+        size = (size,) if isinstance(size, int) else size
+        return torch.full(size, value, dtype=self.dtype, device=self.queries.device)
 
-    def tiles(self) -> Iterator[_Tile]:
-        height, width = self.tile
-        number = 0
-        for top in range(0, self.shape[0], height):
-            for left in range(0, self.shape[1], width):
-                order, rows, columns, starts = self._right
-                right = slice(starts[number], starts[number + 1])
-                _, skip_rows, skip_columns, skip_starts = self._excluded
-                skip = slice(skip_starts[number], skip_starts[number + 1])
-                yield _Tile(
-                    slice(top, min(top + height, self.shape[0])),
-                    slice(left, min(left + width, self.shape[1])),
-                    order[right],
-                    rows[right],
-                    columns[right],
-                    skip_rows[skip],
-                    skip_columns[skip],
-                )
-                number += 1
-
-    def logits(self, tile: _Tile, queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        """The tile's logits, with no pair excluded yet."""
-        logits = (queries[tile.rows] @ candidates[tile.columns].T).to(working_dtype(queries))
-        logits.mul_(scale).add_(bias)
+    def make(self, tile: Tile) -> tuple[Tensor, Tensor]:
+        """The tile's logits without bias, −∞ where a pair is excluded; and the whole logits of its right pairs."""
+        asked, offered = self.queries[tile.rows], self.candidates[tile.columns]
+        made = self.buffer[: len(asked) * len(offered)].view(len(asked), len(offered))
+        if self.low:
+            made.copy_(asked @ offered.T).mul_(self.scale)
+        else:
+            torch.mm(asked * self.scale, offered.T, out=made)
         if self.shift is not None:
-            logits += self.shift[tile.columns]
-        return logits
+            made += self.shift[tile.columns]
+        pairs = made[tile.pair_rows, tile.pair_columns] + self.bias
+        made[tile.excluded_rows, tile.excluded_columns] = -math.inf
+        return made, pairs
+
+    def slices(self, made: Tensor, tile: Tile) -> Iterator[tuple[Tensor, slice]]:
+        """Rows that fit the cache together, and which rows of all they are. On a GPU, all of the tile."""
+        rows, width = made.shape
+        step = CACHE_BYTES // max(1, width * self.dtype.itemsize) if made.device.type == "cpu" else rows
+        step = max(1, min(step, rows))
+        if len(self.scratch) < step * width:
+            self.scratch = self.scratch.new_empty(step * width)
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            yield made[start:stop], slice(tile.rows.start + start, tile.rows.start + stop)
+
+    def act(self, part: Tensor) -> _Act:
+        """(r, c) logits without bias -> A and unit of each row; the logits become act / unit, in place."""
+        return self._softmax(part) if self.softmax else self._sigmoid(part)
+
+    def totals(self, part: Tensor) -> tuple[Tensor, Tensor]:
+        """(r, c) logits without bias -> (r,) A of the rows and (c,) A of the columns; the logits are used up."""
+        if self.softmax and self.safe:
+            part.exp_()
+            return part.sum(1).log_().add_(self.bias), part.sum(0).log_().add_(self.bias)
+        part += self.bias
+        return self.partition.reduce(part, 1), self.partition.reduce(part, 0)
+
+    def spread(self, part: Tensor, totals: Reduction, arriving: Reduction, rows: slice, columns: slice) -> None:
+        """(r, c) logits without bias become Σ over directions of arriving · act(s, total), in place."""
+        act = self.partition.act
+        by_row, by_column = arriving.rows[rows], None
+        if totals.columns is not None and arriving.columns is not None:
+            by_column = arriving.columns[columns]
+        if self.softmax and not self.safe:
+            part += self.bias
+            made = act(part, totals.rows[rows, None]).mul_(by_row[:, None])
+            if by_column is not None and totals.columns is not None:
+                made += act(part, totals.columns[columns]).mul_(by_column)
+            part.copy_(made)
+            return
+        if self.softmax:  # act(s, A) = exp s · exp −A: one exponential for both directions
+            part.exp_()
+            by_row = by_row * (self.bias - totals.rows[rows]).exp_().nan_to_num_(posinf=0.0)
+            if by_column is not None and totals.columns is not None:
+                by_column = by_column * (self.bias - totals.columns[columns]).exp_().nan_to_num_(posinf=0.0)
+        else:
+            part.add_(self.bias).sigmoid_()
+        if by_column is None:
+            part *= by_row[:, None]
+        else:
+            part *= torch.add(by_row[:, None], by_column, out=self._scratch(part.shape))
+
+    def _softmax(self, part: Tensor) -> _Act:
+        peak = None
+        if not self.safe and part.shape[1]:
+            peak = part.amax(1)
+            peak.masked_fill_(peak == -math.inf, 0.0)
+            part.sub_(peak[:, None])
+        total = part.exp_().sum(1)
+        some = total != 0  # a row without candidates has no share to give
+        unit = total.reciprocal().mul_(some).nan_to_num_(0.0)
+        total = total.log_().add_(self.bias)
+        return _Act(total if peak is None else total.add_(peak), unit, some.to(self.dtype))
+
+    def _sigmoid(self, part: Tensor) -> _Act:
+        if not self.safe and part.numel() and max(float(part.amax()), 0.0) + abs(self.bias) > SAFE_LOGIT:
+            part += self.bias
+            total = part.clamp(min=0).add_(part.abs().neg_().exp_().log1p_()).sum(1)
+            act_sum = part.sigmoid_().sum(1)
+            return _Act(total, torch.ones_like(total), act_sum)
+        e = math.exp(self.bias)
+        part.exp_()
+        # Σ log(1 + xᵢ) with many x to a logarithm, the dear part: (1 + x)(1 + y) = 1 + (x + y + x·y), all above 0.
+        left, total, pieces = part, self.full(len(part), 0.0), self._scratch(part.shape).view(-1)
+        for _ in range(self._folds()):
+            half = left.shape[1] // 2
+            if left.shape[1] % 2:
+                total += (left[:, -1] * e).log1p_()
+            size = len(part) * half
+            folded, pieces = pieces[:size].view(len(part), half), pieces[size:]
+            left = torch.add(left[:, :half], left[:, half : 2 * half], out=folded).addcmul_(
+                left[:, :half], left[:, half : 2 * half], value=e
+            )
+        total += (left.mul_(e) if left is not part else left * e).log1p_().sum(1)
+        part.div_(torch.add(1.0, part, alpha=e, out=self._scratch(part.shape)))
+        return _Act(total, self.full(len(part), e), part.sum(1).mul_(e))
+
+    def _folds(self) -> int:
+        """How often sums of logits may double before their exponential leaves float32."""
+        return 1 if not self.safe else min(3, int(math.log2(2 * SAFE_LOGIT / max(1.0, self.largest))))
+
+    def _scratch(self, shape: torch.Size) -> Tensor:
+        return self.scratch[: shape.numel()].view(shape)
+
+    def _largest_logit(self) -> float:
+        """A bound on every |s|, from the lengths of the vectors."""
+        if not len(self.queries) or not len(self.candidates):
+            return 0.0
+        lengths = [torch.linalg.vector_norm(x, dim=1, dtype=self.dtype).max() for x in (self.queries, self.candidates)]
+        bound = float(lengths[0] * lengths[1] * self.scale.abs()) + abs(self.bias)
+        return bound if self.shift is None else bound + float(self.shift.abs().max())
 
 
-class _Tiled(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor, plan: _Plan
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        n, m = plan.shape
-        dtype = working_dtype(queries)
-        partition = plan.partition
-        row_totals = torch.full((n,), partition.empty, dtype=dtype, device=queries.device)
-        column_totals = torch.full((m if plan.columns else 0,), partition.empty, dtype=dtype, device=queries.device)
-        pairs = torch.empty(plan.count, dtype=dtype, device=queries.device)
-        with torch.autocast(queries.device.type, enabled=False):
-            for tile in plan.tiles():
-                logits = plan.logits(tile, queries, candidates, scale, bias)
-                pairs[tile.pairs] = logits[tile.pair_rows, tile.pair_columns]
-                logits[tile.excluded_rows, tile.excluded_columns] = -math.inf
-                row_totals[tile.rows] = partition.combine(row_totals[tile.rows], partition.reduce(logits, 1))
-                if plan.columns:
-                    column_totals[tile.columns] = partition.combine(
-                        column_totals[tile.columns], partition.reduce(logits, 0)
-                    )
-        ctx.save_for_backward(queries, candidates, scale, bias, row_totals, column_totals)
-        ctx.plan = plan
-        return row_totals, column_totals, pairs
+def _tile(n: int, m: int, itemsize: int, whole_rows: bool) -> tuple[int, int]:
+    """Height and width of tiles."""
+    most, least = HEIGHTS
+    entries = TILE_BYTES // itemsize
+    height = max(1, min(n, most))
+    if whole_rows and height * m > entries:
+        height = min(height, max(least, entries // m))
+        entries *= 2
+    return height, max(1, min(m, entries // height))
 
-    @staticmethod
-    @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, row_gradient: Tensor, column_gradient: Tensor, pair_gradient: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        queries, candidates, scale, bias, row_totals, column_totals = ctx.saved_tensors
-        plan: _Plan = ctx.plan
-        act = plan.partition.act
-        dtype = working_dtype(queries)
-        wants_queries, wants_candidates, wants_scale, wants_bias, _ = ctx.needs_input_grad
-        by_query = torch.zeros(queries.shape, dtype=dtype, device=queries.device)
-        by_candidate = torch.zeros(candidates.shape, dtype=dtype, device=candidates.device)
-        bias_gradient = torch.zeros((), dtype=dtype, device=queries.device)
-        with torch.autocast(queries.device.type, enabled=False):
-            for tile in plan.tiles():
-                logits = plan.logits(tile, queries, candidates, scale, bias)
-                logits[tile.excluded_rows, tile.excluded_columns] = -math.inf
-                gradient = act(logits, row_totals[tile.rows, None]) * row_gradient[tile.rows, None]
-                if plan.columns:
-                    gradient += act(logits, column_totals[tile.columns]) * column_gradient[tile.columns]
-                gradient[tile.pair_rows, tile.pair_columns] += pair_gradient[tile.pairs]
-                low = gradient.to(queries.dtype)
-                if wants_queries or wants_scale:
-                    by_query[tile.rows] += low @ candidates[tile.columns]
-                if wants_candidates:
-                    by_candidate[tile.columns] += low.T @ queries[tile.rows]
-                if wants_bias:
-                    bias_gradient += gradient.sum()
+
+# -- sums of products ----------------------------------------------------------------------------
+
+
+class _Sums:
+    """Gradients by queries, candidates, scale and bias, added up tile by tile."""
+
+    def __init__(self, logits: _Logits, wants: Wants) -> None:
+        self.logits, self.wants = logits, wants
+        queries, candidates = logits.queries, logits.candidates
+        self.asks_queries = wants.queries or (wants.scale and not wants.candidates)  # ∂scale is read off either side
+        self.queries = torch.empty_like(queries, dtype=logits.dtype) if wants.queries else None
+        self.candidates = torch.zeros_like(candidates, dtype=logits.dtype) if wants.candidates else None
+        self.scale = logits.full((), 0.0)
+        self.bias = logits.full((), 0.0)
+        if self.queries is not None and not len(candidates):
+            self.queries.zero_()
+
+    def add(self, tile: Tile, gradient: Tensor, factor: Tensor | None = None) -> None:
+        """Add what G = factor · gradient contributes; factor (rows,), or None for 1. The bias of factors is not ours."""
+        dtype, low = self.logits.dtype, self.logits.low
+        asked, offered = self.logits.queries[tile.rows], self.logits.candidates[tile.columns]
+        if factor is None:
+            if self.wants.bias:
+                self.bias += gradient.sum()
+        elif low:
+            gradient, factor = gradient.mul_(factor[:, None]), None
+        gradient = gradient.to(asked.dtype)
+        if self.asks_queries:
+            first = tile.columns.start == 0
+            place = self.queries[tile.rows] if self.queries is not None else None
+            if first and place is not None and not low:
+                by_query = torch.mm(gradient, offered, out=place)
+            else:
+                by_query = (gradient @ offered).to(dtype)
+            if factor is not None:
+                by_query *= factor[:, None]
+            if self.wants.scale:
+                self.scale += (by_query * asked).sum()
+            if place is not None and by_query is not place:
+                place.copy_(by_query) if first else place.add_(by_query)
+        if self.candidates is not None:
+            sums = self.candidates[tile.columns]
+            if low:
+                sums += gradient.T @ asked
+            else:
+                sums.addmm_(gradient.T, asked if factor is None else asked * factor[:, None])
+
+    def result(self) -> Gradients:
+        logits, wants = self.logits, self.wants
+        if wants.scale and not self.asks_queries and self.candidates is not None:
+            for start in range(0, len(self.candidates), 4096):
+                rows = slice(start, start + 4096)
+                self.scale += (self.candidates[rows] * logits.candidates[rows]).sum()
         return (
-            (by_query * scale).to(queries.dtype) if wants_queries else None,
-            (by_candidate * scale).to(candidates.dtype) if wants_candidates else None,
-            (by_query * queries).sum().to(scale.dtype) if wants_scale else None,
-            bias_gradient.to(bias.dtype) if wants_bias else None,
-            None,
+            None if self.queries is None else self.queries.mul_(logits.scale).to(logits.queries.dtype),
+            None if self.candidates is None else self.candidates.mul_(logits.scale).to(logits.candidates.dtype),
+            self.scale if wants.scale else None,
+            self.bias if wants.bias else None,
         )
