@@ -237,7 +237,7 @@ class SoftmaxLoss(MatchLoss):
         reduction: "mean" over the queries that count, "sum", or "none".
         similarity: "cosine" or "dot".
         learnable: whether the scale is trained (as its logarithm).
-        kernel: "auto", "dense" or "tiled"; they agree, see `sigmax.kernels`.
+        kernel: "auto", "dense", "tiled" or, on a GPU, "triton"; they agree, see `sigmax.kernels`.
 
     Example:
         >>> import torch, sigmax
@@ -289,7 +289,7 @@ class SigmoidLoss(MatchLoss):
         reduction: "mean" over queries, "sum", or "none".
         similarity: "cosine" or "dot".
         learnable: whether scale (as its logarithm) and bias are trained.
-        kernel: "auto", "dense" or "tiled"; they agree, see `sigmax.kernels`.
+        kernel: "auto", "dense", "tiled" or, on a GPU, "triton"; they agree, see `sigmax.kernels`.
 
     Example:
         >>> import torch, sigmax

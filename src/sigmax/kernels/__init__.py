@@ -7,6 +7,12 @@ gradients without ever holding the n × m matrix.
 
 from __future__ import annotations
 
+import functools
+import logging
+from types import ModuleType
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from sigmax.errors import lookup
@@ -28,8 +34,30 @@ __all__ = [
     "working_dtype",
 ]
 
+
+def _triton() -> ModuleType:
+    """The Triton engine, imported when it is first wanted: `import sigmax` stays light."""
+    from sigmax.kernels import triton
+
+    return triton
+
+
+def _triton_reduce(*given: Any) -> Reduction:
+    made: Reduction = _triton().reduce(*given)
+    return made
+
+
+def _triton_gradients(*given: Any) -> tuple[Tensor | None, ...]:
+    made: tuple[Tensor | None, ...] = _triton().gradients(*given)
+    return made
+
+
 ENGINES: dict[str, Engine] = {
-    engine.name: engine for engine in (Engine("tiled", tiled.reduce, tiled.gradients, tiled.weighted_loss),)
+    engine.name: engine
+    for engine in (
+        Engine("tiled", tiled.reduce, tiled.gradients, tiled.weighted_loss),
+        Engine("triton", _triton_reduce, _triton_gradients),
+    )
 }
 #: What `kernel` may be: a matrix that is there, or an engine.
 KERNELS = ("dense", *ENGINES)
@@ -63,7 +91,8 @@ def reduce_logits(
         logit_bias: () tensor, or None for 0.
         candidate_shift: (m,) added to each candidate's logits, without gradient.
         columns: also reduce each column over the queries.
-        kernel: a name in `KERNELS`, or "auto": dense while the matrix is small.
+        kernel: a name in `KERNELS`, or "auto": dense while the matrix is small, else triton on a GPU that can, else
+            tiled. float64 is always tiled where triton is asked for.
 
     Returns:
         rows (n,), columns (m,) or None, pairs (k,) in the order of `positives`; float32, or float64 if the
@@ -126,5 +155,26 @@ def weighted_loss(
 
 def _chosen(kernel: str, queries: Tensor, candidates: Tensor) -> str:
     if kernel == "auto":
-        return "dense" if len(queries) * len(candidates) <= DENSE_PAIRS else "tiled"
-    return lookup({name: name for name in KERNELS}, kernel, "kernel")
+        if len(queries) * len(candidates) <= DENSE_PAIRS:
+            return "dense"
+        if queries.device.type != "cuda" or queries.dtype == torch.float64:
+            return "tiled"
+        reason = _triton().missing(queries.device)
+        if reason is not None:
+            _tell(f"The kernel 'tiled' is used instead of 'triton', which is faster: {reason}.")
+        return "triton" if reason is None else "tiled"
+    kernel = lookup({name: name for name in KERNELS}, kernel, "kernel")
+    if kernel == "triton":
+        if queries.dtype == torch.float64:
+            return "tiled"
+        reason = _triton().missing(queries.device)
+        if reason is not None:
+            raise ValueError(
+                f"Expected `kernel` to be one that runs here, got 'triton': {reason}. Try 'tiled' or 'auto'."
+            )
+    return kernel
+
+
+@functools.cache  # once per reason
+def _tell(message: str) -> None:
+    logging.getLogger("sigmax").warning(message)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sigmax.families import Objective
 from sigmax.positives import Positives
 
-__all__ = ["Problem", "Reduction", "Tile", "Wants", "working_dtype"]
+__all__ = ["Buckets", "Problem", "Reduction", "Tile", "Wants", "working_dtype"]
 
 
 class Reduction(NamedTuple):
@@ -56,12 +56,12 @@ class Problem:
     def tiles(self, height: int, width: int) -> Iterator[Tile]:
         """The matrix cut into tiles, row after row of them."""
         n, m = self.positives.shape
-        right = _by_tile(self.positives.rows, self.positives.columns, m, n, height, width)
-        skip = _by_tile(*self.excluded, m, n, height, width)
+        right, skip = self.right_by_tile(height, width), self.excluded_by_tile(height, width)
+        rights, skips = right.starts.tolist(), skip.starts.tolist()
         number = 0
         for top in range(0, n, height):
             for left in range(0, m, width):
-                here, out = slice(*right.starts[number : number + 2]), slice(*skip.starts[number : number + 2])
+                here, out = slice(*rights[number : number + 2]), slice(*skips[number : number + 2])
                 yield Tile(
                     slice(top, min(top + height, n)),
                     slice(left, min(left + width, m)),
@@ -73,27 +73,39 @@ class Problem:
                 )
                 number += 1
 
+    def right_by_tile(self, height: int, width: int) -> Buckets:
+        """The right pairs, sorted by the tile they fall into."""
+        n, m = self.positives.shape
+        return _by_tile(self.positives.rows, self.positives.columns, m, n, height, width)
+
+    def excluded_by_tile(self, height: int, width: int) -> Buckets:
+        """The pairs that A does not look at, sorted by the tile they fall into."""
+        n, m = self.positives.shape
+        return _by_tile(*self.excluded, m, n, height, width)
+
     @property
     def excluded(self) -> tuple[Tensor, Tensor]:
         """Rows and columns of the pairs that A does not look at."""
         return self.positives.excluded(positives=self.objective.against == "wrong")
 
 
-class _Buckets(NamedTuple):
+class Buckets(NamedTuple):
+    """Pairs sorted by the tile they fall into, tiles in row-major order."""
+
     order: Tensor  #: place of each pair in the order it was given in
     rows: Tensor  #: offsets inside the tile
     columns: Tensor
-    starts: list[int]  #: where each tile's pairs begin
+    starts: Tensor  #: (tiles + 1,) where each tile's pairs begin
 
 
-def _by_tile(rows: Tensor, columns: Tensor, m: int, n: int, height: int, width: int) -> _Buckets:
+def _by_tile(rows: Tensor, columns: Tensor, m: int, n: int, height: int, width: int) -> Buckets:
     """Sort pairs by tile, tiles in row-major order."""
     across = -(-m // width)
     tiles = -(-n // height) * across
     tile = (rows // height) * across + columns // width
     order = tile.argsort(stable=True)
-    starts = torch.searchsorted(tile[order], torch.arange(tiles + 1, device=rows.device)).tolist()
-    return _Buckets(order, (rows % height)[order], (columns % width)[order], starts)
+    starts = torch.searchsorted(tile[order], torch.arange(tiles + 1, device=rows.device))
+    return Buckets(order, (rows % height)[order], (columns % width)[order], starts)
 
 
 def working_dtype(*tensors: Tensor) -> torch.dtype:
