@@ -1,6 +1,7 @@
 """The Triton engine: compiled on a GPU, interpreted on the CPU where there is none (see conftest.py)."""
 
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -138,13 +139,24 @@ def test_logits_in_the_hundreds(name, columns, sign):
 
 @needs_triton
 @columns
-def test_small_presences_are_exact(columns):
-    """softplus(−30) = 9·10⁻¹⁴ is far below float32's 1 + ε; 64 zeros to a logarithm are not too many."""
-    for bias in (-30.0, 0.0):
-        batch = oracles.random_batch(20, 40, 8, odds=(1.0, 0.0, 0.0))
-        batch.queries *= 0
-        rows, *_ = reduced("triton", rounded(batch, torch.float32), "sigmoid", columns, bias=bias)
-        torch.testing.assert_close(rows, torch.full((20,), 40 * F.softplus(torch.tensor(bias).double())).float())
+@pytest.mark.parametrize("bias", [-30.0, -10.0, 0.0])
+def test_small_presences_are_exact(columns, bias):
+    """softplus(−30) = 9·10⁻¹⁴ is far below float32's 1 + ε."""
+    batch = oracles.random_batch(20, 40, 8, odds=(1.0, 0.0, 0.0))
+    batch.queries *= 0
+    rows, *_ = reduced("triton", rounded(batch, torch.float32), "sigmoid", columns, bias=bias)
+    expected = 40 * F.softplus(torch.tensor(bias).double())
+    torch.testing.assert_close(rows, torch.full((20,), expected.item()), rtol=1e-6, atol=0.0)
+
+
+@needs_triton
+def test_a_wide_tile_of_zeros(monkeypatch):
+    """2²⁵⁶ is not a float32: so many factors 1 + e⁰ cannot go to one logarithm."""
+    monkeypatch.setattr(engine, "SHAPES", dict.fromkeys(engine.SHAPES, engine.Shape(16, 256, 16, 4, 2)))
+    batch = rounded(oracles.random_batch(2, 256, 1, odds=(1.0, 0.0, 0.0)), torch.float32)
+    batch.queries *= 0
+    rows, *_ = reduced("triton", batch, "sigmoid", False, bias=None)
+    torch.testing.assert_close(rows, torch.full((2,), 256 * math.log(2)))
 
 
 @needs_triton
@@ -215,18 +227,41 @@ def test_totals_over_more_than_is_here():
 
 @needs_triton
 @names
-def test_weighted_loss(name):
-    batch = oracles.random_batch(20, 35, 5)
+@dtypes
+def test_weighted_loss(name, dtype):
+    """Value and every gradient; the sigmoid's come out of one pass."""
+    batch = rounded(oracles.random_batch(20, 35, 5), dtype)
     found = []
-    for kernel, dtype in (("dense", torch.float64), ("triton", torch.float32)):
-        leaves = [x.to(DEVICE, dtype).requires_grad_() for x in (batch.queries, batch.candidates)]
-        weights = torch.linspace(0, 1, 20, device=DEVICE, dtype=dtype)
-        scale = torch.tensor(0.7, device=DEVICE, dtype=dtype)
+    for kernel, precise in (("dense", torch.float64), ("triton", torch.float32)):
+        leaves = [x.to(DEVICE) for x in (batch.queries, batch.candidates, torch.tensor(0.7), torch.tensor(-1.0))]
+        leaves = [(x.double() if kernel == "dense" else x).requires_grad_() for x in leaves]
+        weights = torch.linspace(0, 1, 20, device=DEVICE, dtype=precise)
         graph = batch.positives.to(DEVICE), OBJECTIVES[name]
-        value = weighted_loss(*leaves, *graph, weights, logit_scale=scale, kernel=kernel)
+        value = weighted_loss(*leaves[:2], *graph, weights, logit_scale=leaves[2], logit_bias=leaves[3], kernel=kernel)
         found.append([value.detach(), *torch.autograd.grad(value, leaves)])
-    for dense, ours in zip(*found, strict=True):
-        torch.testing.assert_close(ours, dense.float(), rtol=1e-5, atol=1e-5)
+    for place, (dense, ours) in enumerate(zip(*found, strict=True)):
+        near = 2e-6 if place == 0 else 2e-6 + torch.finfo(dtype).eps
+        size = found[0][0] if dense.ndim == 0 else dense.norm()
+        assert (ours.double() - dense).norm() <= near * size, (place, (ours.double() - dense).norm() / size)
+
+
+@needs_triton
+def test_sigmoid_makes_its_logits_once(monkeypatch):
+    kernels_run = []
+    launch = engine._Logits.launch
+
+    def spy(self, kernel, *given, **fixed):
+        kernels_run.append(kernel)
+        launch(self, kernel, *given, **fixed)
+
+    monkeypatch.setattr(engine._Logits, "launch", spy)
+    monkeypatch.setattr(engine, "BLOCK_BYTES", 2**20)
+    batch = rounded(oracles.random_batch(20, 18, 5), torch.float32)
+    queries, candidates = (x.to(DEVICE).requires_grad_() for x in (batch.queries, batch.candidates))
+    graph = batch.positives.to(DEVICE), OBJECTIVES["sigmoid"], torch.ones(20, device=DEVICE)
+    one = torch.ones((), device=DEVICE)
+    weighted_loss(queries, candidates, *graph, logit_scale=one, kernel="triton").backward()
+    assert kernels_run == [engine._gradient_tiles]
 
 
 @needs_triton
@@ -319,11 +354,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from sigmax.kernels import triton as engine
 
-for kernel, softmax in ((engine._reduce_tiles, False), (engine._gradient_tiles, True)):
+for kernel, softmax in ((engine._reduce_tiles, True), (engine._gradient_tiles, False)):
     for capability, key, pointer in ((80, "half", "*bf16"), (90, "half", "*fp16")):
         shape = engine.SHAPES[key]
-        fixed = dict(BOTH=True, SUMS=True, SOFTMAX=softmax, SHIFTED=True, EXCLUDES=True, PRECISION="ieee", GROUP=8,
-                     HEIGHT=shape.height, WIDTH=shape.width, DEPTH=shape.depth)
+        fixed = dict(BOTH=softmax, SUMS=True, VALUES=True, SOFTMAX=softmax, SHIFTED=True, EXCLUDES=True,
+                     PRECISION="ieee", GROUP=8, HEIGHT=shape.height, WIDTH=shape.width, DEPTH=shape.depth)
         fixed = {name: value for name, value in fixed.items() if name in kernel.arg_names}
         types = {name: "constexpr" if name in fixed else "i32" if name in (*engine.SIZES, "d", "stride") else "*i32"
                  if name.startswith("skip") else pointer if name in ("queries", "candidates", "made") else "*fp32"

@@ -52,11 +52,16 @@ def _triton_gradients(*given: Any) -> tuple[Tensor | None, ...]:
     return made
 
 
+def _triton_weighted_loss(*given: Any) -> tuple[Tensor, tuple[Tensor | None, ...]] | None:
+    made: tuple[Tensor, tuple[Tensor | None, ...]] | None = _triton().weighted_loss(*given)
+    return made
+
+
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
         Engine("tiled", tiled.reduce, tiled.gradients, tiled.weighted_loss),
-        Engine("triton", _triton_reduce, _triton_gradients),
+        Engine("triton", _triton_reduce, _triton_gradients, _triton_weighted_loss),
     )
 }
 #: What `kernel` may be: a matrix that is there, or an engine.

@@ -7,6 +7,8 @@ the tiles. `gradients` makes the tiles once more, turns them into G in place and
 block of the matrix that is used again and again; the two products with G are the vendor's. Four products of 2·n·m·d
 operations, three where one side needs no gradient.
 
+`weighted_loss` needs three for the sigmoid: its act does not depend on A, so one pass makes A and G together.
+
 Vectors are float32, float16 or bfloat16 (`DTYPES`); sums and exponentials are float32. Excluded pairs come as a list
 sorted by tile, and a tile reads its own part of it. Right pairs, k of them, are worked on outside the tiles, in
 float32: their logits are k products of rows.
@@ -23,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sigmax.families import LOGSUMEXP
+from sigmax.families import LOGSUMEXP, directed_loss
 from sigmax.kernels.problem import Buckets, Problem, Reduction, Wants
 
 try:
@@ -32,7 +34,7 @@ try:
 except ImportError:  # it exists for Linux alone
     triton = None
 
-__all__ = ["DTYPES", "gradients", "missing", "reduce"]
+__all__ = ["DTYPES", "gradients", "missing", "reduce", "weighted_loss"]
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: Compute capability from which there is bfloat16 and enough shared memory: Ampere.
@@ -87,7 +89,7 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-# -- the two passes ------------------------------------------------------------------------------
+# -- the passes ----------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -137,8 +139,54 @@ def gradients(
         arriving: the gradients at rows, columns and pairs.
         wants: which of the four to compute; the others are None.
     """
-    n, m = problem.positives.shape
+    return _spread(_Logits(queries, candidates, scale, bias, problem), totals, arriving, wants)[1]
+
+
+@torch.no_grad()
+def weighted_loss(
+    queries: Tensor,
+    candidates: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    problem: Problem,
+    weights: Tensor,
+    wants: Wants,
+) -> tuple[Tensor, Gradients] | None:
+    """Σᵢ wᵢ Lᵢ and its gradients from one pass for the sigmoid family; None where there is nothing to gain.
+
+    Lᵢ = Aᵢ − ⟨yᵢ, sᵢ⟩ is linear in A: its gradient by A is known before A is, and Σ wᵢ Lᵢ = Σ wᵢ Lᵢ(A = 0) + Σ gᵢ Aᵢ.
+
+    Args:
+        queries: (n, d).
+        candidates: (m, d).
+        scale: ().
+        bias: () or None.
+        problem: one direction: `problem.columns` is false.
+        weights: (n,) constants.
+        wants: which gradients to compute; the others are None.
+    """
+    if problem.objective.family != "sigmoid" or not any(wants):
+        return None
     logits = _Logits(queries, candidates, scale, bias, problem)
+    positives = problem.positives
+    total, pairs = logits.full(positives.shape[0], 0.0).requires_grad_(), logits.pairs().requires_grad_()
+    with torch.enable_grad():
+        losses, _ = directed_loss(problem.objective, total, pairs, positives.rows, positives.counts)
+        weighed = (losses * weights).sum()
+    arriving = torch.autograd.grad(weighed, (total, pairs), materialize_grads=True)
+    total = total.detach()
+    rest, made = _spread(
+        logits, Reduction(total, None, total[:0]), Reduction(arriving[0], None, arriving[1]), wants, True
+    )
+    return weighed.detach() + rest, made
+
+
+def _spread(
+    logits: _Logits, totals: Reduction, arriving: Reduction, wants: Wants, values: bool = False
+) -> tuple[Tensor, Gradients]:
+    """Σᵢ gᵢ Aᵢ if `values` (of the sigmoid), and the gradients."""
+    problem = logits.problem
+    n, m = problem.positives.shape
     queries, candidates = logits.queries, logits.candidates
     if totals.columns is None or arriving.columns is None:
         totals, arriving = totals._replace(columns=None), arriving._replace(columns=None)
@@ -150,7 +198,7 @@ def gradients(
     asks_queries = wants.queries or (wants.scale and not wants.candidates)  # ∂scale is read off either side
     by_queries = torch.zeros_like(queries) if wants.queries else None
     by_candidates = logits.full(tuple(candidates.shape), 0.0) if wants.candidates else None
-    by_scale, by_bias = logits.full((), 0.0), arriving.pairs.sum()
+    by_scale, by_bias, value_sum = logits.full((), 0.0), arriving.pairs.sum(), logits.full((), 0.0)
     factor = logits.scale * unit
 
     if n and m and any(wants):
@@ -161,6 +209,7 @@ def gradients(
         dtype = torch.float32 if INTERPRETED else queries.dtype
         made = torch.empty(tall * height, wide * width, dtype=dtype, device=queries.device)
         sums = logits.full(tall * wide if wants.bias else 0, 0.0)
+        parts = logits.full(tall * wide if values else 0, 0.0)
         right = problem.right_by_tile(tall * height, wide * width)
         edges = right.starts.tolist()
         value = logits.pair_gradients(totals, arriving).to(queries.dtype)[right.order]
@@ -173,21 +222,26 @@ def gradients(
                 columns = slice(left * width, min(m, (left + wide) * width))
                 w = columns.stop - columns.start
                 place = (top, min(tall, down - top)), (left, min(wide, across - left))
+                tiles = place[0][1] * place[1][1]
                 logits.launch(
                     _gradient_tiles,
                     *place,
                     made,
                     made.stride(0),
                     sums,
+                    parts,
                     totals.rows,
                     arriving.rows,
                     totals.rows if totals.columns is None else totals.columns,
                     arriving.rows if arriving.columns is None else arriving.columns,
                     BOTH=arriving.columns is not None,
                     SUMS=wants.bias,
+                    VALUES=values,
                 )
                 if wants.bias:
-                    by_bias += sums[: place[0][1] * place[1][1]].sum()
+                    by_bias += sums[:tiles].sum()
+                if values:
+                    value_sum += parts[:tiles].sum()
                 block, here = made[:h, :w].to(queries.dtype), slice(*edges[number : number + 2])
                 block[right.rows[here], right.columns[here]] = value[here]
                 if by_query is not None:
@@ -203,7 +257,7 @@ def gradients(
     if wants.scale and not asks_queries and by_candidates is not None:
         for start in range(0, m, 4096):
             by_scale += (by_candidates[start : start + 4096] * candidates[start : start + 4096]).sum()
-    return (
+    return value_sum * unit, (
         by_queries,
         None if by_candidates is None else by_candidates.mul_(factor).to(candidates.dtype),
         by_scale * unit if wants.scale else None,
@@ -562,12 +616,14 @@ def _gradient_tiles(  # type: ignore[no-untyped-def]
     made,
     stride,
     sums,
+    parts,
     row_totals,
     row_gradients,
     column_totals,
     column_gradients,
     BOTH: tl.constexpr,
     SUMS: tl.constexpr,
+    VALUES: tl.constexpr,
     SOFTMAX: tl.constexpr,
     SHIFTED: tl.constexpr,
     EXCLUDES: tl.constexpr,
@@ -577,7 +633,7 @@ def _gradient_tiles(  # type: ignore[no-untyped-def]
     DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """G of a tile -> made (tall · HEIGHT, stride), 0 beyond the matrix; its sum -> sums (tall · wide)."""
+    """G of a tile -> made (tall · HEIGHT, stride), 0 beyond the matrix; Σ G -> sums (tall · wide); Σ gᵢ Aᵢ -> parts."""
     row, column = _place(tall, wide, GROUP)
     logits = _logits(
         queries,
@@ -613,6 +669,9 @@ def _gradient_tiles(  # type: ignore[no-untyped-def]
             gradient += tl.exp(logits - tl.where(total == float("-inf"), 0.0, total)[None, :]) * by_column
     else:
         e = tl.exp(-tl.abs(logits))
+        if VALUES:
+            total = _softplus_rows(tl.maximum(logits, 0.0), e, HEIGHT, WIDTH)
+            tl.store(parts + row * wide + column, tl.sum(total * tl.load(row_gradients + rows, rows < n, 0.0)))
         gradient = tl.where(logits >= 0, 1.0, e) / (1.0 + e) * (by_row + by_column)
     if SUMS:
         tl.store(sums + row * wide + column, tl.sum(gradient))
