@@ -12,8 +12,7 @@ from torch.utils._pytree import tree_leaves
 import oracles
 from sigmax import kernels
 from sigmax.families import OBJECTIVES
-from sigmax.kernels import KERNELS, reduce_logits, tiled
-from sigmax.kernels import working_dtype
+from sigmax.kernels import reduce_logits, tiled, working_dtype
 
 names = pytest.mark.parametrize("name", list(OBJECTIVES))
 columns = pytest.mark.parametrize("columns", [False, True], ids=["rows", "both"])
@@ -60,7 +59,7 @@ def assert_equal(ours, theirs, tolerance=1e-12):
 @tiles
 @pytest.mark.parametrize("shape", [(7, 11), (6, 6), (1, 9), (9, 1), (1, 1), (0, 4), (4, 0), (0, 0)], ids=str)
 def test_tiled_equals_dense(name, columns, tile, shape, monkeypatch):
-    monkeypatch.setattr(tiled, "_tile", lambda *_: tile)
+    monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(*tile))
     batch = oracles.random_batch(*shape)
     shift = torch.linspace(-2, 1, shape[1], dtype=torch.float64)
     expected = reduced("dense", batch, name, columns, shift=shift)
@@ -73,7 +72,7 @@ def test_tiled_equals_dense(name, columns, tile, shape, monkeypatch):
     "odds", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.0, 0.5, 0.5), (0.5, 0.0, 0.5)], ids=str
 )
 def test_tiled_equals_dense_for_graphs_of_one_kind(name, columns, odds, monkeypatch):
-    monkeypatch.setattr(tiled, "_tile", lambda *_: (3, 4))
+    monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(3, 4))
     batch = oracles.random_batch(7, 9, odds=odds)
     assert_equal(reduced("tiled", batch, name, columns), reduced("dense", batch, name, columns))
 
@@ -83,7 +82,7 @@ def test_tiled_equals_dense_for_graphs_of_one_kind(name, columns, odds, monkeypa
 @given(batch=oracles.batches(), tile=st.tuples(st.integers(1, 7), st.integers(1, 7)))
 def test_tiled_equals_dense_for_any_graph(name, columns, batch, tile):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiled, "_tile", lambda *_: tile)
+        patch.setattr(tiled, "_tile", oracles.tiles_of(*tile))
         assert_equal(reduced("tiled", batch, name, columns), reduced("dense", batch, name, columns))
 
 
@@ -91,7 +90,7 @@ def test_tiled_equals_dense_for_any_graph(name, columns, batch, tile):
 @columns
 def test_rows_of_every_kind_side_by_side(name, columns, monkeypatch):
     """Rows without right answers, of right answers only and of ignored pairs only, side by side."""
-    monkeypatch.setattr(tiled, "_tile", lambda *_: (2, 3))
+    monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(2, 3))
     batch = oracles.random_batch(5, 7)
     batch.cells[0], batch.cells[1], batch.cells[2] = 0, 1, 2
     batch.cells[:, 3], batch.cells[:, 4] = 1, 2
@@ -144,7 +143,7 @@ def largest(kernel, batch, name, columns):
 @names
 @columns
 def test_tiled_never_holds_the_matrix(name, columns, monkeypatch):
-    monkeypatch.setattr(tiled, "_tile", lambda *_: (64, 48))
+    monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(64, 48))
     batch = oracles.random_batch(300, 310)
     batch.cells[:] = 0
     batch.cells.fill_diagonal_(1)
@@ -172,7 +171,7 @@ def errors(kernel, batch, name, dtype, columns):
 @columns
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_tiled_is_as_near_the_truth_as_dense(name, columns, dtype, monkeypatch):
-    monkeypatch.setattr(tiled, "_tile", lambda *_: (8, 8))
+    monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(8, 8))
     batch = oracles.random_batch(100, 110, 16, odds=(0.9, 0.06, 0.04))
     batch.queries, batch.candidates = F.normalize(batch.queries), F.normalize(batch.candidates)
     ours = errors("tiled", batch, name, dtype, columns)
@@ -239,7 +238,7 @@ def test_unknown_kernel():
 
 
 def test_ignored_and_right_logits_reach_every_tile(monkeypatch):
-    monkeypatch.setattr(tiled, "_tile", lambda *_: (2, 2))
+    monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(2, 2))
     batch = oracles.random_batch(4, 4)
     batch.cells = torch.tensor([[1, 0, 0, 2], [0, 2, 1, 0], [2, 1, 0, 0], [0, 0, 2, 1]])
     rows, pairs, *_ = reduced("tiled", batch, "softmax-average", False)

@@ -117,6 +117,7 @@ def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> Dua
         logit_scale=settings.logit_scale or 1.0,
         logit_bias=math.log(rate / (1 - rate)),
         similarity=towers.similarity,
+        gather_across_devices=batches.processes > 1,
     )
     return DualEncoder(
         towers.query, towers.candidate, loss, candidates=data.candidates, candidate_ids=data.candidate_ids
