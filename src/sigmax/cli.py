@@ -53,6 +53,10 @@ EncoderName = Annotated[
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training queries. Default: suits the encoder.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Queries a batch.")]
+MiniBatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Texts encoded at a time: a large batch in the memory of a small one, encoded twice."),
+]
 Metric = Annotated[str, typer.Option(help="Dev figure that chooses, such as map, mrr, ndcg@10, none_auroc_logit.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Precision = Annotated[str, typer.Option(help="Of the products in training: float32, bfloat16 or float16.")]
@@ -75,6 +79,7 @@ def compare(
     epochs: Epochs = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Batches a training, instead of epochs.")] = None,
     batch_size: BatchSize = 128,
+    mini_batch_size: MiniBatchSize = None,
     metric: Metric = "map",
     seed: Seed = 0,
     output: Annotated[
@@ -97,7 +102,15 @@ def compare(
     from sigmax.report.words import verdict
     from sigmax.training import Settings
 
-    settings = Settings(encoder=encoder, epochs=epochs, steps=steps, batch_size=batch_size, metric=metric, seed=seed)
+    settings = Settings(
+        encoder=encoder,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        mini_batch_size=mini_batch_size,
+        metric=metric,
+        seed=seed,
+    )
     budget = Budget(_numbers(rates, "--rates"), _numbers(scales, "--scales"), seeds)
     names = None if contenders is None else [name.strip() for name in contenders.split(",")]
     if output and output.exists() and not output.is_dir():
@@ -128,6 +141,7 @@ def train(
     two_towers: Annotated[bool, typer.Option(help="Give candidates that are texts an encoder of their own.")] = False,
     epochs: Epochs = None,
     batch_size: BatchSize = 128,
+    mini_batch_size: MiniBatchSize = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest rate. Default: suits the encoder.")] = None,
     logit_scale: Annotated[float | None, typer.Option(help="Where the scale starts. Default: suits it.")] = None,
     answers: Annotated[int, typer.Option(min=1, help="Right answers drawn a query and batch, at most.")] = 4,
@@ -164,6 +178,7 @@ def train(
         two_towers=two_towers,
         epochs=epochs,
         batch_size=batch_size,
+        mini_batch_size=mini_batch_size,
         learning_rate=learning_rate,
         logit_scale=logit_scale,
         answers=answers,

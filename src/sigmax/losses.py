@@ -7,7 +7,7 @@ surrounds the objective: similarity, scale, bias, sampling shift, kernel, reduct
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -16,7 +16,17 @@ from torch.autograd.function import once_differentiable
 
 from sigmax.errors import lookup
 from sigmax.families import OBJECTIVES, Objective, directed_loss
-from sigmax.kernels import KERNELS, Problem, Reduction, reduce_given_logits, reduce_logits, weighted_loss, working_dtype
+from sigmax.kernels import (
+    KERNELS,
+    Problem,
+    Reduction,
+    reduce_given_logits,
+    reduce_logits,
+    reduce_over_ranks,
+    weighted_loss,
+    working_dtype,
+)
+from sigmax.kernels.sharded import agree, all_true, world_size
 from sigmax.positives import Positives
 
 __all__ = ["SIMILARITIES", "MatchLoss", "SigmoidLoss", "SoftmaxLoss", "make_loss"]
@@ -27,9 +37,12 @@ class _Unit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=working_dtype(x))
-        length.masked_fill_(length == 0, math.inf)
-        unit: Tensor = (x / length).to(x.dtype)
+        unit = torch.empty_like(x)
+        length = x.new_empty((len(x), 1), dtype=working_dtype(x))
+        for rows in _blocks(x):
+            torch.linalg.vector_norm(x[rows], dim=-1, keepdim=True, dtype=length.dtype, out=length[rows])
+            length[rows].masked_fill_(length[rows] == 0, math.inf)
+            unit[rows] = x[rows] / length[rows]
         ctx.save_for_backward(unit, length)
         return unit
 
@@ -38,12 +51,18 @@ class _Unit(torch.autograd.Function):
     def backward(ctx: Any, arriving: Tensor) -> Tensor:  # type: ignore[override]
         unit, length = ctx.saved_tensors
         gradient = torch.empty_like(arriving)
-        for start in range(0, len(unit), 4096):  # what lies along the vector changes its length alone
-            rows = slice(start, start + 4096)
+        for rows in _blocks(unit):  # what lies along the vector changes its length alone
             wide = arriving[rows].to(length.dtype)
             along = (wide * unit[rows]).sum(-1, keepdim=True)
-            gradient[rows] = (wide - along * unit[rows]) / length[rows]
+            gradient[rows] = torch.addcmul(wide, unit[rows].to(length.dtype), along, value=-1).div_(length[rows])
         return gradient
+
+
+def _blocks(x: Tensor) -> Iterator[slice]:
+    """Rows that stay in the cache over several operations. On a GPU, all."""
+    step = max(1, 2**18 // max(1, x.shape[1])) if x.device.type == "cpu" else max(1, len(x))
+    for start in range(0, len(x), step):
+        yield slice(start, start + step)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -78,6 +97,7 @@ class MatchLoss(nn.Module):
         directions: str,
         reduction: str,
         kernel: str,
+        gather_across_devices: bool = False,
     ) -> None:
         super().__init__()
         if not (math.isfinite(logit_scale) and logit_scale > 0):
@@ -93,6 +113,7 @@ class MatchLoss(nn.Module):
         self.directions = directions
         self.reduction = reduction
         self.kernel = kernel
+        self.gather_across_devices = gather_across_devices
         self.log_scale = nn.Parameter(torch.tensor(math.log(logit_scale)), requires_grad=learnable)
         if logit_bias is None:
             self.register_parameter("logit_bias", None)
@@ -135,30 +156,50 @@ class MatchLoss(nn.Module):
             () for reductions "mean" and "sum"; for "none" the terms that "sum" adds up: (n,), or (n + m,) for
             both directions, 0 where a query is left out.
 
+        With `gather_across_devices`, every rank passes its own queries and candidates, and `positives` of shape
+        (queries of the rank, candidates of all ranks in the order of ranks). All ranks get the loss over everything;
+        each one's gradients are W times its part of them, which DistributedDataParallel averages to the whole.
+
         Raises:
             TypeError: `positives` is not a `Positives`.
-            ValueError: shapes, dtypes or devices that do not fit, or a loss that is not finite.
+            ValueError: shapes, dtypes or devices that do not fit, or a loss that is not finite; with
+                `gather_across_devices` on all ranks if on one.
         """
-        _check_vectors(queries, candidates)
-        _check_positives(positives, len(queries), len(candidates))
+        everywhere = self.gather_across_devices and world_size() > 1
+        error: Exception | None = None
+        try:
+            _check_vectors(queries, candidates)
+            _check_positives(positives, *((None, None) if everywhere else (len(queries), len(candidates))))
+            shift = _shift(candidate_log_q, candidates)
+        except (TypeError, ValueError) as caught:
+            if not everywhere:
+                raise
+            error = caught
+        if everywhere:
+            share = agree(queries, candidates, positives, error)
         positives = positives.to(queries.device)
         prepare = SIMILARITIES[self.similarity]
         vectors = prepare(queries), prepare(candidates)
         how: dict[str, Any] = {
             "logit_scale": self.logit_scale,
             "logit_bias": self.logit_bias,
-            "candidate_shift": _shift(candidate_log_q, candidates),
+            "candidate_shift": shift,
             "kernel": self.kernel,
         }
-        if self.directions == "queries" and self.reduction != "none":
+        both = self.directions == "both"
+        if everywhere:
+            loss = self._reduced(*reduce_over_ranks(*vectors, positives, self.objective, share, columns=both, **how))
+        elif both or self.reduction == "none":
+            loss = self._reduced(reduce_logits(*vectors, positives, self.objective, columns=both, **how), positives)
+        else:
             counted = self.objective.counted(positives.counts).to(working_dtype(*vectors))
             weights = counted / counted.sum().clamp(min=1) if self.reduction == "mean" else counted
             loss = weighted_loss(*vectors, positives, self.objective, weights, **how)
-        else:
-            both = self.directions == "both"
-            loss = self._reduced(reduce_logits(*vectors, positives, self.objective, columns=both, **how), positives)
         # A vector which takes part in nothing leaves the loss finite and still turns gradients into NaN.
-        if not _finite(loss, queries, candidates):
+        fine = _finite(queries, candidates)
+        if everywhere and not all_true(fine, queries.device) and fine:
+            raise ValueError("Expected finite vectors on all ranks, got NaN or infinity on another one.")
+        if not (fine and _finite(loss)):
             raise ValueError(_why_not_finite(queries, candidates, self.logit_scale))
         return loss
 
@@ -188,7 +229,8 @@ class MatchLoss(nn.Module):
         # Where a row is left out these would give a finite loss and NaN gradients.
         odd = bool((logits.detach().isnan() | (logits.detach() == math.inf)).any())
         loss = self._reduced(
-            reduce_given_logits(logits, Problem(positives, self.objective, columns=self.directions == "both")), positives
+            reduce_given_logits(logits, Problem(positives, self.objective, columns=self.directions == "both")),
+            positives,
         )
         if odd or not bool(torch.isfinite(loss.detach()).all()):
             raise ValueError(
@@ -237,7 +279,9 @@ class SoftmaxLoss(MatchLoss):
         reduction: "mean" over the queries that count, "sum", or "none".
         similarity: "cosine" or "dot".
         learnable: whether the scale is trained (as its logarithm).
-        kernel: "auto", "dense", "tiled" or, on a GPU, "triton"; they agree, see `sigmax.kernels`.
+        kernel: "auto", "dense" or the name of an engine; they agree, see `sigmax.kernels`.
+        gather_across_devices: under torch.distributed, compute the loss over the queries and candidates of all
+            processes, see `forward`.
 
     Example:
         >>> import torch, sigmax
@@ -257,6 +301,7 @@ class SoftmaxLoss(MatchLoss):
         similarity: Literal["cosine", "dot"] = "cosine",
         learnable: bool = True,
         kernel: str = "auto",
+        gather_across_devices: bool = False,
     ) -> None:
         kinds = {
             name.removeprefix("softmax-"): entry for name, entry in OBJECTIVES.items() if entry.family == "softmax"
@@ -270,6 +315,7 @@ class SoftmaxLoss(MatchLoss):
             directions=directions,
             reduction=reduction,
             kernel=kernel,
+            gather_across_devices=gather_across_devices,
         )
 
 
@@ -289,7 +335,9 @@ class SigmoidLoss(MatchLoss):
         reduction: "mean" over queries, "sum", or "none".
         similarity: "cosine" or "dot".
         learnable: whether scale (as its logarithm) and bias are trained.
-        kernel: "auto", "dense", "tiled" or, on a GPU, "triton"; they agree, see `sigmax.kernels`.
+        kernel: "auto", "dense" or the name of an engine; they agree, see `sigmax.kernels`.
+        gather_across_devices: under torch.distributed, compute the loss over the queries and candidates of all
+            processes, see `forward`.
 
     Example:
         >>> import torch, sigmax
@@ -308,6 +356,7 @@ class SigmoidLoss(MatchLoss):
         similarity: Literal["cosine", "dot"] = "cosine",
         learnable: bool = True,
         kernel: str = "auto",
+        gather_across_devices: bool = False,
     ) -> None:
         super().__init__(
             OBJECTIVES["sigmoid"],
@@ -318,10 +367,18 @@ class SigmoidLoss(MatchLoss):
             directions="queries",
             reduction=reduction,
             kernel=kernel,
+            gather_across_devices=gather_across_devices,
         )
 
 
-def make_loss(objective: str, *, logit_scale: float, logit_bias: float, similarity: str = "cosine") -> MatchLoss:
+def make_loss(
+    objective: str,
+    *,
+    logit_scale: float,
+    logit_bias: float,
+    similarity: str = "cosine",
+    gather_across_devices: bool = False,
+) -> MatchLoss:
     """Build the module of an objective by its name in `OBJECTIVES`.
 
     Raises:
@@ -334,6 +391,7 @@ def make_loss(objective: str, *, logit_scale: float, logit_bias: float, similari
     else:
         loss = SoftmaxLoss(logit_scale, similarity=similarity)  # type: ignore[arg-type]
     loss.objective = entry
+    loss.gather_across_devices = gather_across_devices
     return loss
 
 
@@ -362,13 +420,13 @@ def _check_vectors(queries: Tensor, candidates: Tensor) -> None:
         )
 
 
-def _check_positives(positives: Positives, n: int, m: int) -> None:
+def _check_positives(positives: Positives, n: int | None, m: int | None) -> None:
     if not isinstance(positives, Positives):
         raise TypeError(
             f"Expected `positives` to be a sigmax.Positives, got {type(positives).__name__}. "
             "Make one with Positives(rows, columns, shape), Positives.from_dense(matrix) or Positives.from_ids(…)."
         )
-    if positives.shape != (n, m):
+    if n is not None and positives.shape != (n, m):
         raise ValueError(f"Expected `positives` of shape (queries, candidates) = {(n, m)}, got {positives.shape}.")
 
 

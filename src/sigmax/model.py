@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from scipy import special
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sigmax.calibration import Platt
 from sigmax.encoders import load_encoder, save_encoder
@@ -22,7 +23,10 @@ from sigmax.files import recover_folder, replace_folder
 from sigmax.losses import MatchLoss, make_loss
 from sigmax.positives import Positives
 
-__all__ = ["DualEncoder", "Match", "Matches", "check_place", "load"]
+__all__ = ["DualEncoder", "Features", "Match", "Matches", "check_place", "load"]
+
+#: What an encoder reads: tensors by name.
+Features = dict[str, Any]
 
 #: Raised whenever a saved folder can no longer be read by older versions.
 FORMAT = 1
@@ -122,17 +126,27 @@ class DualEncoder(nn.Module):
 
     # -- training --------------------------------------------------------------------------------
 
-    def preprocess(self, texts: Sequence[str], side: str) -> dict[str, Any]:
+    def preprocess(self, texts: Sequence[str], side: str) -> Features:
         """Texts -> the features of the encoder of that side, "query" or "candidate"."""
-        features: dict[str, Any] = self._encoder(side).preprocess(list(texts))  # type: ignore[operator]
+        features: Features = self._encoder(side).preprocess(list(texts))  # type: ignore[operator]
         return features
 
-    def embed(self, features: dict[str, Any], side: str) -> Tensor:
-        """Features -> (b, d) vectors, with gradient."""
+    def embed(self, features: Features | list[Features], side: str) -> Tensor:
+        """Features -> (b, d) vectors, with gradient.
+
+        A list of features is encoded part by part, and each part's activations are forgotten: backward encodes it
+        again, with the same dropout, when the gradient at its vectors has come (GradCache: Gao et al. 2021). The
+        gradients are those of encoding all at once; the memory is that of one part.
+        """
+        if isinstance(features, list):
+            parts = [checkpoint(self.embed, part, side, use_reentrant=False) for part in features]
+            return torch.cat(parts)
         vectors: Tensor = self._encoder(side)(dict(features))["sentence_embedding"]
         return vectors
 
-    def forward(self, queries: dict[str, Any], candidates: dict[str, Any], positives: Positives) -> dict[str, Tensor]:
+    def forward(
+        self, queries: Features | list[Features], candidates: Features | list[Features], positives: Positives
+    ) -> dict[str, Tensor]:
         """Features of both sides and the right pairs -> {"loss": ()}."""
         return {"loss": self.loss(self.embed(queries, "query"), self.embed(candidates, "candidate"), positives)}
 

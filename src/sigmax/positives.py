@@ -200,6 +200,19 @@ class Positives:
         ignored_rows, ignored_columns = _sorted_pairs(self.ignored_columns, self.ignored_rows, self.shape[0])
         return self._made(rows, columns, ignored_rows, ignored_columns, shape=(self.shape[1], self.shape[0]))
 
+    def select_columns(self, start: int, stop: int) -> tuple[Positives, Tensor]:
+        """Return the graph of the candidates in [start, stop) alone, and the places of its right pairs in this one."""
+        inside = (self.columns >= start) & (self.columns < stop)
+        beside = (self.ignored_columns >= start) & (self.ignored_columns < stop)
+        made = self._made(
+            self.rows[inside],
+            self.columns[inside] - start,
+            self.ignored_rows[beside],
+            self.ignored_columns[beside] - start,
+            shape=(self.shape[0], stop - start),
+        )
+        return made, inside.nonzero()[:, 0]
+
     def excluded(self, *, positives: bool) -> tuple[Tensor, Tensor]:
         """Rows and columns of the pairs that a sum runs past: the ignored ones, and with `positives` the right ones."""
         if not positives:

@@ -29,7 +29,7 @@ from sigmax.families import OBJECTIVES
 from sigmax.files import write_text
 from sigmax.losses import make_loss
 from sigmax.metrics import NONE_SCORES, RANKING
-from sigmax.model import DualEncoder
+from sigmax.model import DualEncoder, Features
 
 __all__ = ["PRECISIONS", "Progress", "Settings", "build_model", "train"]
 
@@ -53,6 +53,8 @@ class Settings:
         epochs: passes over the training queries, at most.
         steps: batches a process, instead of epochs.
         batch_size: queries a batch and process.
+        mini_batch_size: texts encoded at a time, so that a large batch needs the memory of a small one and encodes
+            twice; None for all at once.
         learning_rate: highest rate; it rises over the first tenth of the steps and falls linearly to 0.
         logit_scale: where the scale starts.
         answers: right answers drawn a query and batch, at most.
@@ -70,6 +72,7 @@ class Settings:
     epochs: float | None = None
     steps: int | None = None
     batch_size: int = 128
+    mini_batch_size: int | None = None
     learning_rate: float | None = None
     logit_scale: float | None = None
     answers: int = 4
@@ -86,7 +89,15 @@ class Settings:
         lookup(DRAWS, self.draw, "draw")
         lookup(dict.fromkeys(PRECISIONS), self.precision, "precision")
         lookup(dict.fromkeys(WATCHED), self.metric, "metric")
-        at_least = {"steps": 1, "batch_size": 1, "answers": 1, "negatives": 0, "patience": 1, "seed": 0}
+        at_least = {
+            "steps": 1,
+            "batch_size": 1,
+            "mini_batch_size": 1,
+            "answers": 1,
+            "negatives": 0,
+            "patience": 1,
+            "seed": 0,
+        }
         for name, least in at_least.items():
             value = getattr(self, name)
             if value is not None and value < least:
@@ -117,6 +128,7 @@ def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> Dua
         logit_scale=settings.logit_scale or 1.0,
         logit_bias=math.log(rate / (1 - rate)),
         similarity=towers.similarity,
+        gather_across_devices=batches.processes > 1,
     )
     return DualEncoder(
         towers.query, towers.candidate, loss, candidates=data.candidates, candidate_ids=data.candidate_ids
@@ -183,7 +195,7 @@ def train(
         trainer = _Trainer(
             model=model,
             args=_arguments(folder or Path(scratch), settings, batches, stop_early, folder is not None, report_to),
-            train_dataset=_Steps(model, batches),
+            train_dataset=_Steps(model, batches, settings.mini_batch_size),
             eval_dataset=[{}],
             data_collator=_only,
             callbacks=[EarlyStoppingCallback(settings.patience)] if stop_early and folder else [],
@@ -220,9 +232,10 @@ def train(
 class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
     """Batch t as the model's arguments. One item is one whole batch."""
 
-    def __init__(self, model: DualEncoder, batches: Batches) -> None:
+    def __init__(self, model: DualEncoder, batches: Batches, mini_batch_size: int | None) -> None:
         self.model = model
         self.batches = batches
+        self.mini_batch_size = mini_batch_size
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -231,10 +244,16 @@ class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
         batch = self.batches[number]
         data = self.batches.data
         return {
-            "queries": self.model.preprocess([data.queries[i] for i in batch.queries], "query"),
-            "candidates": self.model.preprocess([data.candidates[j] for j in batch.candidates], "candidate"),
+            "queries": self._features([data.queries[i] for i in batch.queries], "query"),
+            "candidates": self._features([data.candidates[j] for j in batch.candidates], "candidate"),
             "positives": batch.positives,
         }
+
+    def _features(self, texts: list[str], side: str) -> Features | list[Features]:
+        size = self.mini_batch_size
+        if size is None or size >= len(texts):
+            return self.model.preprocess(texts, side)
+        return [self.model.preprocess(texts[start : start + size], side) for start in range(0, len(texts), size)]
 
 
 def _only(items: list[Any]) -> Any:

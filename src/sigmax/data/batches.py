@@ -1,7 +1,9 @@
 """What one training step sees: some queries, candidates for them, and every known right pair between the two.
 
-A batch is a pure function of (data, settings, seed, its number), so any process can make any batch: process r of W
-takes the numbers r, r + W, …, and a run that resumes at step t goes on with batch t.
+A batch is a pure function of (data, settings, seed, its number), so any process can make any batch, and a run that
+resumes at step t goes on with batch t. W processes share each batch: W times as many queries are drawn, and every
+process takes its part of the queries and of the candidates. What W processes see together is what one process sees
+with W times the batch size.
 """
 
 from __future__ import annotations
@@ -31,7 +33,27 @@ class Batch:
 
     queries: Indices  #: (n,) places in the data set
     candidates: Indices  #: (m,) places in the data set
-    positives: Positives  #: (n, m)
+    positives: Positives  #: (n, m); for a process's part (n, candidates of all processes)
+
+    def part(self, rank: int, processes: int) -> Batch:
+        """Return what process `rank` holds: its share of queries and candidates.
+
+        Raises:
+            ValueError: there is not one of each for every process.
+        """
+        if processes == 1:
+            return self
+        if min(len(self.queries), len(self.candidates)) < processes:
+            raise ValueError(
+                f"Expected at least one query and one candidate a process and batch, got {len(self.queries)} queries "
+                f"and {len(self.candidates)} candidates for {processes} processes. Use fewer."
+            )
+        shares = np.array_split(np.arange(len(self.queries)), processes)
+        mine = shares[rank]
+        of_mine = torch.isin(self.positives.rows, torch.from_numpy(mine))
+        shape = (len(mine), len(self.candidates))
+        right = Positives(self.positives.rows[of_mine] - int(mine[0]), self.positives.columns[of_mine], shape)
+        return Batch(self.queries[mine], np.array_split(self.candidates, processes)[rank], right)
 
 
 @dataclass(frozen=True)
@@ -50,8 +72,8 @@ class Batches(torch.utils.data.Dataset[Batch]):
 
     Args:
         data: the data set.
-        batch_size: queries a batch, at most.
-        steps: number of batches a process; None for `epochs` epochs.
+        batch_size: queries a batch and process, at most.
+        steps: number of batches; None for `epochs` epochs.
         epochs: passes over the split, where `steps` is None.
         answers: right answers drawn a query, at most.
         negatives: further candidates drawn at random, or None: all of them while there are at most `OFFER_ALL`,
@@ -59,7 +81,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
         seed: two runs with one seed see the same batches.
         split: which queries to train on.
         draw: how a batch is made, a name in `DRAWS`.
-        processes: how many processes share the batches: the number of steps is made a multiple of it.
+        processes: how many processes share each batch. Item t · processes + r is process r's part of batch t.
 
     Raises:
         ValueError: a size below 1 (negatives: below 0).
@@ -95,32 +117,32 @@ class Batches(torch.utils.data.Dataset[Batch]):
         self.seed = seed
         self.draw = lookup(DRAWS, draw, "draw")
         self.units = self.draw.units(data, data.split(split))
-        self.batches_per_epoch = math.ceil(len(self.units) / batch_size)
-        self.steps_per_epoch = math.ceil(self.batches_per_epoch / processes)  #: of each process
-        wanted = steps if steps is not None else max(1, math.ceil(self.batches_per_epoch * epochs / processes))
-        self.steps = wanted  #: of each process
-        self.count = wanted * processes
+        self.processes = processes
+        self.steps_per_epoch = math.ceil(len(self.units) / (batch_size * processes))
+        self.steps = steps if steps is not None else max(1, math.ceil(self.steps_per_epoch * epochs))
         self._order: tuple[int, list[Indices]] | None = None
 
     def __len__(self) -> int:
-        """Return the number of batches of the whole run."""
-        return self.count
+        """Return the number of items: batches of the whole run, times processes."""
+        return self.steps * self.processes
 
-    def __getitem__(self, number: int) -> Batch:
-        """Make batch `number`, in [0, len(self))."""
-        if not 0 <= number < self.count:
-            raise IndexError(f"Expected a batch number in [0, {self.count}), got {number}.")
-        epoch, place = divmod(number, self.batches_per_epoch)
+    def __getitem__(self, item: int) -> Batch:
+        """Make item t · processes + r, in [0, len(self)): process r's part of batch t."""
+        if not 0 <= item < len(self):
+            raise IndexError(f"Expected the number of an item in [0, {len(self)}), got {item}.")
+        number, rank = divmod(item, self.processes)
+        epoch, place = divmod(number, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             shuffled = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.units))
-            self._order = (epoch, np.array_split(shuffled, self.batches_per_epoch))
-        return self.draw.make(self, self.units[self._order[1][place]], np.random.default_rng([self.seed, 1, number]))
+            self._order = (epoch, np.array_split(shuffled, self.steps_per_epoch))
+        units = self.units[self._order[1][place]]
+        batch = self.draw.make(self, units, np.random.default_rng([self.seed, 1, number]))
+        return batch.part(rank, self.processes)
 
     def positive_rate(self, sample: int = 16) -> float:
         """Return the share of right pairs among all pairs, over the first few batches."""
-        batches = [self[number] for number in range(min(sample, self.count))]
-        right = sum(len(batch.positives) for batch in batches)
-        return right / sum(len(batch.queries) * len(batch.candidates) for batch in batches)
+        graphs = [self[item].positives for item in range(min(sample * self.processes, len(self)))]
+        return sum(map(len, graphs)) / sum(math.prod(graph.shape) for graph in graphs)
 
 
 def known_positives(batches: Batches, units: Indices, random: np.random.Generator) -> Batch:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sigmax.errors import lookup
 from sigmax.families import Objective, directed_loss
-from sigmax.kernels import autograd, dense, tiled
+from sigmax.kernels import autograd, dense, sharded, tiled
 from sigmax.kernels.autograd import Engine
 from sigmax.kernels.dense import reduce_given_logits
 from sigmax.kernels.problem import Problem, Reduction, working_dtype
@@ -30,6 +30,7 @@ __all__ = [
     "Reduction",
     "reduce_given_logits",
     "reduce_logits",
+    "reduce_over_ranks",
     "weighted_loss",
     "working_dtype",
 ]
@@ -156,6 +157,43 @@ def weighted_loss(
     )
     losses, _ = directed_loss(objective, rows, pairs, positives.rows, positives.counts)
     return (losses * weights).sum()
+
+
+def reduce_over_ranks(
+    queries: Tensor,
+    candidates: Tensor,
+    positives: Positives,
+    objective: Objective,
+    share: sharded.Share,
+    *,
+    logit_scale: Tensor,
+    logit_bias: Tensor | None = None,
+    candidate_shift: Tensor | None = None,
+    columns: bool = False,
+    kernel: str = "auto",
+) -> tuple[Reduction, Positives]:
+    """`reduce_logits` over the queries and candidates of all processes, see `sharded`.
+
+    Args:
+        queries: (n_r, d) vectors of this rank.
+        candidates: (m_r, d) vectors of this rank.
+        positives: (n_r, M): this rank's queries against the candidates of all ranks, in the order of ranks.
+        objective: says what A is and over which pairs it runs.
+        share: what `sharded.agree` returned.
+        logit_scale: () tensor, the same on all ranks.
+        logit_bias: () tensor, or None for 0.
+        candidate_shift: (m_r,) added to the logits of this rank's candidates, without gradient.
+        columns: also reduce each column over the queries.
+        kernel: the engine for one shard; "dense" is none.
+
+    Returns:
+        The reduction over all N queries, M candidates and K right pairs, the same on every rank, and the graph of
+        those pairs. A rank's gradients are W times its part, which DistributedDataParallel averages.
+    """
+    kernel = _chosen(kernel, queries, candidates)
+    engine = ENGINES["tiled" if kernel == "dense" else kernel]
+    problem = Problem(positives, objective, candidate_shift, columns)
+    return sharded.reduce(engine, queries, candidates, logit_scale, logit_bias, problem, share)
 
 
 def _chosen(kernel: str, queries: Tensor, candidates: Tensor) -> str:

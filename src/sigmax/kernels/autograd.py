@@ -114,9 +114,7 @@ class _Given(torch.autograd.Function):
     """A value whose gradients are there already."""
 
     @staticmethod
-    def forward(
-        ctx: Any, value: Tensor, gradients: tuple[Tensor | None, ...], *inputs: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, value: Tensor, gradients: tuple[Tensor | None, ...], *inputs: Tensor | None) -> Tensor:
         ctx.dtypes = [None if x is None else x.dtype for x in inputs]
         ctx.save_for_backward(*gradients)
         return value

@@ -20,7 +20,6 @@ Products run on whole tiles; what happens between them runs on slices that stay 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -56,13 +55,12 @@ def reduce(queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor | No
     pairs = logits.full(len(problem.positives), 0.0)
     for tile in problem.tiles(*logits.tile):
         made, pairs[tile.pairs] = logits.make(tile)
-        for part, here in logits.slices(made, tile):
-            if columns is None:
-                total = logits.act(part).total
-            else:
-                total, by_column = logits.totals(part)
-                columns[tile.columns] = combine(columns[tile.columns], by_column)
-            rows[here] = combine(rows[here], total)
+        if columns is None:
+            total = logits.act(made).total
+        else:
+            total, by_column = logits.totals(made)
+            columns[tile.columns] = combine(columns[tile.columns], by_column)
+        rows[tile.rows] = combine(rows[tile.rows], total)
     return Reduction(rows, columns, pairs)
 
 
@@ -92,8 +90,7 @@ def gradients(
     sums = _Sums(logits, wants)
     for tile in problem.tiles(*logits.tile):
         made, _ = logits.make(tile)
-        for part, here in logits.slices(made, tile):
-            logits.spread(part, totals, arriving, here, tile.columns)
+        logits.spread(made, totals, arriving, tile)
         made[tile.pair_rows, tile.pair_columns] += arriving.pairs[tile.pairs]
         sums.add(tile, made)
     return sums.result()
@@ -128,7 +125,7 @@ def weighted_loss(
     value = logits.full((), 0.0)
     for tile in problem.tiles(*logits.tile):
         made, pairs = logits.make(tile)
-        total, unit, act_sum = (torch.cat(x) for x in zip(*(logits.act(part) for part, _ in logits.slices(made, tile))))
+        total, unit, act_sum = logits.act(made)
         with torch.enable_grad():
             losses, _ = directed_loss(
                 problem.objective, total.requires_grad_(), pairs.requires_grad_(), tile.pair_rows, counts[tile.rows]
@@ -154,6 +151,8 @@ def weighted_loss(
 
 
 class _Act(NamedTuple):
+    """What becomes of a tile's rows."""
+
     total: Tensor  #: (r,) A
     unit: Tensor  #: (r,) what the buffer has to be multiplied with to be act
     act_sum: Tensor  #: (r,) Σⱼ act(sᵢⱼ)
@@ -208,55 +207,55 @@ class _Logits:
         made[tile.excluded_rows, tile.excluded_columns] = -math.inf
         return made, pairs
 
-    def slices(self, made: Tensor, tile: Tile) -> Iterator[tuple[Tensor, slice]]:
-        """Rows that fit the cache together, and which rows of all they are. On a GPU, all of the tile."""
-        rows, width = made.shape
-        step = CACHE_BYTES // max(1, width * self.dtype.itemsize) if made.device.type == "cpu" else rows
-        step = max(1, min(step, rows))
-        if len(self.scratch) < step * width:
-            self.scratch = self.scratch.new_empty(step * width)
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
-            yield made[start:stop], slice(tile.rows.start + start, tile.rows.start + stop)
-
-    def act(self, part: Tensor) -> _Act:
+    def act(self, made: Tensor) -> _Act:
         """(r, c) logits without bias -> A and unit of each row; the logits become act / unit, in place."""
-        return self._softmax(part) if self.softmax else self._sigmoid(part)
+        one = self._softmax if self.softmax else self._sigmoid
+        return _Act(*(torch.cat(parts) for parts in zip(*map(one, self._slices(made)), strict=True)))
 
-    def totals(self, part: Tensor) -> tuple[Tensor, Tensor]:
+    def totals(self, made: Tensor) -> tuple[Tensor, Tensor]:
         """(r, c) logits without bias -> (r,) A of the rows and (c,) A of the columns; the logits are used up."""
-        if self.softmax and self.safe:
-            part.exp_()
-            return part.sum(1).log_().add_(self.bias), part.sum(0).log_().add_(self.bias)
-        part += self.bias
-        return self.partition.reduce(part, 1), self.partition.reduce(part, 0)
+        by_row = []
+        by_column = self.full(made.shape[1], 0.0 if self.plain else self.partition.empty)
+        for part in self._slices(made):
+            if self.plain:
+                part.exp_()
+                by_row.append(part.sum(1).log_().add_(self.bias))
+                by_column += part.sum(0)
+            else:
+                part += self.bias
+                by_row.append(self.partition.reduce(part, 1))
+                by_column = self.partition.combine(by_column, self.partition.reduce(part, 0))
+        return torch.cat(by_row), by_column.log_().add_(self.bias) if self.plain else by_column
 
-    def spread(self, part: Tensor, totals: Reduction, arriving: Reduction, rows: slice, columns: slice) -> None:
+    def spread(self, made: Tensor, totals: Reduction, arriving: Reduction, tile: Tile) -> None:
         """(r, c) logits without bias become Σ over directions of arriving · act(s, total), in place."""
-        act = self.partition.act
-        by_row, by_column = arriving.rows[rows], None
-        if totals.columns is not None and arriving.columns is not None:
-            by_column = arriving.columns[columns]
-        if self.softmax and not self.safe:
-            part += self.bias
-            made = act(part, totals.rows[rows, None]).mul_(by_row[:, None])
-            if by_column is not None and totals.columns is not None:
-                made += act(part, totals.columns[columns]).mul_(by_column)
-            part.copy_(made)
-            return
-        if self.softmax:  # act(s, A) = exp s · exp −A: one exponential for both directions
-            part.exp_()
-            by_row = by_row * (self.bias - totals.rows[rows]).exp_().nan_to_num_(posinf=0.0)
-            if by_column is not None and totals.columns is not None:
-                by_column = by_column * (self.bias - totals.columns[columns]).exp_().nan_to_num_(posinf=0.0)
-        else:
-            part.add_(self.bias).sigmoid_()
-        if by_column is None:
-            part *= by_row[:, None]
-        else:
-            part *= torch.add(by_row[:, None], by_column, out=self._scratch(part.shape))
+        row_totals, by_row = totals.rows[tile.rows], arriving.rows[tile.rows]
+        column_totals = None if totals.columns is None else totals.columns[tile.columns]
+        by_column = None if arriving.columns is None else arriving.columns[tile.columns]
+        if self.plain:  # act(s, A) = exp s · exp −A: one exponential for both directions
+            by_row = by_row * _inverse(row_totals, self.bias)
+            if by_column is not None and column_totals is not None:
+                by_column = by_column * _inverse(column_totals, self.bias)
+        start = 0
+        for part in self._slices(made):
+            here = slice(start, start := start + len(part))
+            if self.softmax and not self.safe:
+                part += self.bias
+                shares = self.partition.act(part, row_totals[here, None]).mul_(by_row[here, None])
+                if by_column is not None and column_totals is not None:
+                    shares += self.partition.act(part, column_totals).mul_(by_column)
+                part.copy_(shares)
+                continue
+            if self.softmax:
+                part.exp_()
+            else:
+                part.add_(self.bias).sigmoid_()
+            if by_column is None:
+                part *= by_row[here, None]
+            else:
+                part *= torch.add(by_row[here, None], by_column, out=self._scratch(part))
 
-    def _softmax(self, part: Tensor) -> _Act:
+    def _softmax(self, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         peak = None
         if not self.safe and part.shape[1]:
             peak = part.amax(1)
@@ -264,39 +263,43 @@ class _Logits:
             part.sub_(peak[:, None])
         total = part.exp_().sum(1)
         some = total != 0  # a row without candidates has no share to give
-        unit = total.reciprocal().mul_(some).nan_to_num_(0.0)
+        unit = total.reciprocal().masked_fill_(~some, 0.0)
         total = total.log_().add_(self.bias)
-        return _Act(total if peak is None else total.add_(peak), unit, some.to(self.dtype))
+        return total if peak is None else total.add_(peak), unit, some.to(self.dtype)
 
-    def _sigmoid(self, part: Tensor) -> _Act:
+    def _sigmoid(self, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not self.safe and part.numel() and max(float(part.amax()), 0.0) + abs(self.bias) > SAFE_LOGIT:
             part += self.bias
             total = part.clamp(min=0).add_(part.abs().neg_().exp_().log1p_()).sum(1)
-            act_sum = part.sigmoid_().sum(1)
-            return _Act(total, torch.ones_like(total), act_sum)
+            return total, torch.ones_like(total), part.sigmoid_().sum(1)
         e = math.exp(self.bias)
         part.exp_()
-        # Σ log(1 + xᵢ) with many x to a logarithm, the dear part: (1 + x)(1 + y) = 1 + (x + y + x·y), all above 0.
-        left, total, pieces = part, self.full(len(part), 0.0), self._scratch(part.shape).view(-1)
-        for _ in range(self._folds()):
-            half = left.shape[1] // 2
-            if left.shape[1] % 2:
-                total += (left[:, -1] * e).log1p_()
-            size = len(part) * half
-            folded, pieces = pieces[:size].view(len(part), half), pieces[size:]
-            left = torch.add(left[:, :half], left[:, half : 2 * half], out=folded).addcmul_(
-                left[:, :half], left[:, half : 2 * half], value=e
-            )
-        total += (left.mul_(e) if left is not part else left * e).log1p_().sum(1)
-        part.div_(torch.add(1.0, part, alpha=e, out=self._scratch(part.shape)))
-        return _Act(total, self.full(len(part), e), part.sum(1).mul_(e))
+        # Σ log(1 + x) two x to a logarithm, the dear part: (1 + x)(1 + y) = 1 + (x + y + x·y), all of them above 0.
+        half = part.shape[1] // 2
+        x, y = part[:, :half], part[:, half : 2 * half]
+        total = torch.add(x, y, out=self._scratch(x)).addcmul_(x, y, value=e).mul_(e).log1p_().sum(1)
+        if part.shape[1] % 2:
+            total += (part[:, -1] * e).log1p_()
+        part.div_(torch.add(1.0, part, alpha=e, out=self._scratch(part)))
+        act_sum = part.sum(1).mul_(e)
+        return total, torch.full_like(total, e), act_sum
 
-    def _folds(self) -> int:
-        """How often sums of logits may double before their exponential leaves float32."""
-        return 1 if not self.safe else min(3, int(math.log2(2 * SAFE_LOGIT / max(1.0, self.largest))))
+    @property
+    def plain(self) -> bool:
+        """Whether exp s needs no maximum subtracted, and so serves rows and columns alike."""
+        return self.softmax and self.safe
 
-    def _scratch(self, shape: torch.Size) -> Tensor:
-        return self.scratch[: shape.numel()].view(shape)
+    def _slices(self, made: Tensor) -> tuple[Tensor, ...]:
+        """Rows that fit the cache together. On a GPU, all of them."""
+        rows, width = made.shape
+        fitting = CACHE_BYTES // max(1, width * self.dtype.itemsize) if made.device.type == "cpu" else rows
+        height = max(1, min(fitting, rows))
+        if len(self.scratch) < height * width:
+            self.scratch = self.scratch.new_empty(height * width)
+        return torch.split(made, height)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _scratch(self, like: Tensor) -> Tensor:
+        return self.scratch[: like.numel()].view(like.shape)
 
     def _largest_logit(self) -> float:
         """A bound on every |s|, from the lengths of the vectors."""
@@ -305,6 +308,11 @@ class _Logits:
         lengths = [torch.linalg.vector_norm(x, dim=1, dtype=self.dtype).max() for x in (self.queries, self.candidates)]
         bound = float(lengths[0] * lengths[1] * self.scale.abs()) + abs(self.bias)
         return bound if self.shift is None else bound + float(self.shift.abs().max())
+
+
+def _inverse(totals: Tensor, bias: float) -> Tensor:
+    """e^(bias − A), and 0 for the A = −∞ of a row without candidates."""
+    return (bias - totals).exp_().masked_fill_(totals == -math.inf, 0.0)
 
 
 def _tile(n: int, m: int, itemsize: int, whole_rows: bool) -> tuple[int, int]:
@@ -336,8 +344,8 @@ class _Sums:
             self.queries.zero_()
 
     def add(self, tile: Tile, gradient: Tensor, factor: Tensor | None = None) -> None:
-        """Add what G = factor · gradient contributes; factor (rows,), or None for 1. The bias of factors is not ours."""
-        dtype, low = self.logits.dtype, self.logits.low
+        """Add what G = factor · gradient contributes; factor (rows,), or None for 1 (∂bias is then added as well)."""
+        dtype, low, scale = self.logits.dtype, self.logits.low, self.logits.scale
         asked, offered = self.logits.queries[tile.rows], self.logits.candidates[tile.columns]
         if factor is None:
             if self.wants.bias:
@@ -345,6 +353,7 @@ class _Sums:
         elif low:
             gradient, factor = gradient.mul_(factor[:, None]), None
         gradient = gradient.to(asked.dtype)
+        factor = scale if factor is None else (factor * scale)[:, None]
         if self.asks_queries:
             first = tile.columns.start == 0
             place = self.queries[tile.rows] if self.queries is not None else None
@@ -352,18 +361,17 @@ class _Sums:
                 by_query = torch.mm(gradient, offered, out=place)
             else:
                 by_query = (gradient @ offered).to(dtype)
-            if factor is not None:
-                by_query *= factor[:, None]
+            by_query *= factor
             if self.wants.scale:
-                self.scale += (by_query * asked).sum()
+                self.scale += torch.dot(by_query.view(-1), asked.to(dtype).reshape(-1))
             if place is not None and by_query is not place:
                 place.copy_(by_query) if first else place.add_(by_query)
         if self.candidates is not None:
             sums = self.candidates[tile.columns]
             if low:
-                sums += gradient.T @ asked
+                sums += (gradient.T @ asked) * scale
             else:
-                sums.addmm_(gradient.T, asked if factor is None else asked * factor[:, None])
+                sums.addmm_(gradient.T, asked * factor)
 
     def result(self) -> Gradients:
         logits, wants = self.logits, self.wants
@@ -372,8 +380,8 @@ class _Sums:
                 rows = slice(start, start + 4096)
                 self.scale += (self.candidates[rows] * logits.candidates[rows]).sum()
         return (
-            None if self.queries is None else self.queries.mul_(logits.scale).to(logits.queries.dtype),
-            None if self.candidates is None else self.candidates.mul_(logits.scale).to(logits.candidates.dtype),
-            self.scale if wants.scale else None,
+            None if self.queries is None else self.queries.to(logits.queries.dtype),
+            None if self.candidates is None else self.candidates.to(logits.candidates.dtype),
+            self.scale / logits.scale if wants.scale else None,
             self.bias if wants.bias else None,
         )
