@@ -435,3 +435,24 @@ def test_unknown_encoders(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty' did not load: "):
         build_towers(str(tmp_path / "empty"), data())
+
+
+# -- digits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_digits_alike(alike, tmp_path):
+    encoder = NgramEmbedding.fit(["room 7 at 19:30", "a table"], dimension=8, digits_alike=alike)
+    encoder.save(str(tmp_path))
+    for one in (encoder, NgramEmbedding.load(str(tmp_path))):
+        a, b = one(one.preprocess(["room 7 at 19:30", "room 4 at 12:05"]))["sentence_embedding"]
+        assert torch.equal(a, b) == alike
+
+
+def test_an_encoder_saved_before_digits_were_alike_reads_them_as_they_are(tmp_path):
+    encoder = NgramEmbedding.fit(["room 7"], dimension=8)
+    encoder.save(str(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["digits_alike"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert NgramEmbedding.load(str(tmp_path)).digits_alike is False

@@ -65,7 +65,8 @@ def _ngrams(data: MatchDataset, seed: int, two_towers: bool) -> Towers:
         shared = NgramEmbedding.fit(texts, seed=seed, dimension=128)
         other = NgramEmbedding.fit(texts, seed=seed, dimension=128) if two_towers else None
         return Towers(shared, other, "cosine")
-    query = NgramEmbedding.fit(texts, seed=seed, least=2, dimension=max(256, len(data.candidates)))
+    dimension = max(256, len(data.candidates))
+    query = NgramEmbedding.fit(texts, seed=seed, least=2, dimension=dimension, digits_alike=True)
     # As far from each other as they can be: no two labels begin alike.
     vectors = torch.empty(len(data.candidates), query.dimension)
     nn.init.orthogonal_(vectors, generator=torch.Generator().manual_seed(seed))
@@ -75,7 +76,9 @@ def _ngrams(data: MatchDataset, seed: int, two_towers: bool) -> Towers:
 def _ngrams_linear(data: MatchDataset, seed: int, two_towers: bool) -> Towers:
     if not data.labels:
         raise DataError("The encoder ngrams-linear has one weight a label: it needs data with columns text and labels.")
-    query = NgramEmbedding.fit(_training_texts(data), seed=seed, least=2, dimension=len(data.candidates))
+    query = NgramEmbedding.fit(
+        _training_texts(data), seed=seed, least=2, dimension=len(data.candidates), digits_alike=True
+    )
     nn.init.zeros_(query.table.weight)  # logistic regression: an n-gram says only what training taught it
     return Towers(query, LabelTable(data.candidates, torch.eye(len(data.candidates)), frozen=True), "dot")
 

@@ -6,6 +6,7 @@ Trained from scratch in seconds on a CPU; nothing to download. The features are 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -39,6 +40,7 @@ class NgramEmbedding(nn.Module):
         dimension: width of the vector.
         words: shortest and longest run of words.
         characters: shortest and longest run of characters inside words, spaces at their edges included.
+        digits_alike: read every digit as 0: "7pm" and "9pm" say the same.
     """
 
     modalities = ("text",)
@@ -54,11 +56,13 @@ class NgramEmbedding(nn.Module):
         dimension: int = 256,
         words: tuple[int, int] = (1, 2),
         characters: tuple[int, int] = (2, 5),
+        digits_alike: bool = False,
     ) -> None:
         super().__init__()
         self.dimension = dimension
         self.words = tuple(words)
         self.characters = tuple(characters)
+        self.digits_alike = digits_alike
         self.register_buffer("buckets", torch.as_tensor(buckets, dtype=torch.int64))
         self.register_buffer("idf", torch.as_tensor(idf, dtype=torch.float32))
         # One more row for the constant: a text without any known n-gram still has a vector.
@@ -75,7 +79,7 @@ class NgramEmbedding(nn.Module):
             texts: the training queries and the candidates.
             seed: of the starting vectors.
             least: texts that an n-gram must occur in.
-            settings: dimension, words, characters.
+            settings: dimension, words, characters, digits_alike.
         """
         empty = cls(np.empty(0, np.int64), np.empty(0, np.float32), **settings)
         distinct = list(dict.fromkeys(texts))
@@ -130,6 +134,8 @@ class NgramEmbedding(nn.Module):
 
     def _counts(self, texts: Sequence[str]) -> sparse.csr_array:
         """(b, 2 · BUCKETS): how often each hashed n-gram occurs; words first, then characters."""
+        if self.digits_alike:
+            texts = [re.sub(r"\d", "0", text) for text in texts]
         blocks = [vectorizer.transform(texts) for vectorizer in self._vectorizers]
         counts = sparse.csr_array(sparse.hstack(blocks, format="csr"))
         counts.sort_indices()
@@ -163,7 +169,7 @@ class NgramEmbedding(nn.Module):
         """Write config.json and model.safetensors."""
         from safetensors.torch import save_file
 
-        names = ("dimension", "words", "characters")
+        names = ("dimension", "words", "characters", "digits_alike")
         config = {name: getattr(self, name) for name in names}
         Path(output_path, "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         save_file(self.state_dict(), str(Path(output_path, "model.safetensors")))
