@@ -45,7 +45,8 @@ def labelled(data, told):
 def test_all_contenders_in_order(labelled):
     assert [result.contender.name for result in labelled.results] == list(CONTENDERS)
     assert contenders_for(things()) == TRAINED
-    assert contenders_for(things(labels=True)) == list(CONTENDERS)
+    assert contenders_for(things(labels=True)) == [*TRAINED, "tfidf-lr"]
+    assert contenders_for(things(labels=True, unanswered=True)) == list(CONTENDERS)
 
 
 def test_same_budget_for_all(labelled):

@@ -1,12 +1,13 @@
 """P(at least one candidate is right), from a query's logits over all candidates.
 
-Two ways, each a definition of `METHODS`; the one with the lower cross-validated log loss on dev is kept, both are
-reported.
+The way with the lowest cross-validated log loss on dev is kept, all are reported.
 
 - noisy-or: 1 − Πⱼ (1 − presenceⱼ), as if pairs were independent (Pearl 1988). Right presences do not make it right:
   candidates that are alike are counted as if each were news.
 - head: a logistic regression on what the sorted logits say, z = scale · s + bias of the shared calibration:
   the largest z, its lead over the next, log Σ exp z, and log Σ softplus z (the logarithm of noisy-or's own exponent).
+- none-candidate: where *none of these* was trained as a candidate with the logit s₀, a logistic regression on
+  log Σ exp s − s₀, the log odds that its share leaves to the others.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-__all__ = ["FEATURES", "METHODS", "AnyFit", "Head", "any_features", "fit_any", "noisy_or"]
+__all__ = ["FEATURES", "METHODS", "AnyFit", "Head", "Seen", "any_features", "fit_any", "noisy_or", "none_odds"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 FEATURES = ("largest", "lead", "logsumexp", "log sum of softplus")
-METHODS = ("noisy-or", "head")
+METHODS = ("noisy-or", "head", "none-candidate")
 #: Probabilities are kept this far from 0 and 1 in a log loss.
 _EDGE = 1e-9
 #: Weight of the squares of the head's coefficients, in queries: little more than what keeps separable data finite.
@@ -42,6 +43,8 @@ def noisy_or(presence: Floats) -> Floats:
 
 def any_features(z: NDArray[Any]) -> Floats:
     """(n, m) calibrated logits -> (n, 4), as named in `FEATURES`; m at least 1."""
+    if not z.shape[1]:
+        raise ValueError("Expected logits of at least one candidate, got none.")
     z = np.clip(z.astype(np.float64), -700, 700)
     best = -np.partition(-z, min(1, z.shape[1] - 1), axis=1)[:, :2]
     total = special.logsumexp(z, axis=1)
@@ -59,10 +62,32 @@ class Head:
     spread: tuple[float, ...]
 
     def probability(self, features: Floats) -> Floats:
-        """(n, 4) features -> (n,) probabilities."""
+        """(n, f) features -> (n,) probabilities."""
         x = (features - np.array(self.centre)) / np.array(self.spread)
         probability: Floats = special.expit(x @ np.array(self.weights) + self.bias)
         return probability
+
+
+def none_odds(logits: NDArray[Any], none: NDArray[Any]) -> Floats:
+    """(n, m) logits and (n,) those of *none of these* -> (n, 1) log Σ exp s − s₀."""
+    odds: Floats = (special.logsumexp(logits.astype(np.float64), axis=1) - none)[:, None]
+    return odds
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What P(any) is made from: of n queries over m candidates."""
+
+    logits: NDArray[Any]  #: (n, m)
+    z: Floats  #: (n, m) log odds of the shared calibration
+    presence: Floats  #: (n, m)
+    none: NDArray[Any] | None = None  #: (n,) logits of *none of these*, where it was trained
+
+    def features(self, method: str) -> Floats | None:
+        """(n, f) what a fitted method looks at; None where it does not apply."""
+        if method == "head":
+            return any_features(self.z)
+        return None if self.none is None else none_odds(self.logits, self.none)
 
 
 @dataclass(frozen=True)
@@ -70,15 +95,16 @@ class AnyFit:
     """How P(any) is made, and why."""
 
     method: str  #: a name in `METHODS`
-    head: Head | None  #: None where dev could not carry one
-    log_loss: dict[str, float]  #: cross-validated, nats a query, of each method
-    reason: str | None = None  #: why a method is missing
+    head: Head | None  #: of the method; None for noisy-or
+    log_loss: dict[str, float]  #: cross-validated, nats a query, of each method that applies
+    reason: str | None = None  #: why others were not looked at
 
-    def probability(self, z: NDArray[Any], presence: Floats) -> Floats:
-        """(n, m) calibrated logits and (n, m) presences -> (n,) probabilities."""
-        if self.method == "head" and self.head is not None:
-            return self.head.probability(any_features(z))
-        return noisy_or(presence)
+    def probability(self, seen: Seen) -> Floats:
+        """(n,) probabilities."""
+        features = None if self.head is None else seen.features(self.method)
+        if self.head is None or features is None:  # a model that lost its none-candidate falls back
+            return noisy_or(seen.presence)
+        return self.head.probability(features)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
@@ -87,15 +113,18 @@ class AnyFit:
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> AnyFit:
         """Read what `as_dict` gave."""
-        head = saved["head"] and Head(**{k: tuple(v) if isinstance(v, list) else v for k, v in saved["head"].items()})
-        return cls(saved["method"], head or None, saved["log_loss"], saved.get("reason"))
+        head = None
+        if saved["head"]:
+            weights, centre, spread = (tuple(saved["head"][name]) for name in ("weights", "centre", "spread"))
+            head = Head(weights, saved["head"]["bias"], centre, spread)
+        return cls(saved["method"], head, saved["log_loss"], saved["reason"])
 
 
-def fit_any(z: NDArray[Any], held_out_presence: Floats, answered: Bools, *, folds: int = 5, seed: int = 0) -> AnyFit:
+def fit_any(seen: Seen, held_out_presence: Floats, answered: Bools, *, folds: int = 5, seed: int = 0) -> AnyFit:
     """Choose how P(any) is made by cross-validated log loss, and fit it.
 
     Args:
-        z: (n, m) calibrated logits of the dev queries.
+        seen: the dev queries.
         held_out_presence: (n, m) presences of each query from a calibration that did not see it.
         answered: (n,) whether a query has a right answer.
         folds: of the cross-validation, over queries.
@@ -104,17 +133,21 @@ def fit_any(z: NDArray[Any], held_out_presence: Floats, answered: Bools, *, fold
     losses = {"noisy-or": _log_loss(noisy_or(held_out_presence), answered)}
     have, lack = int(answered.sum()), int((~answered).sum())
     if min(have, lack) < _LEAST:
-        reason = f"a head needs {_LEAST} queries with and {_LEAST} without a right answer; dev has {have} and {lack}"
+        reason = f"a fit needs {_LEAST} queries with and {_LEAST} without a right answer; dev has {have} and {lack}"
         return AnyFit("noisy-or", None, losses, reason)
-    features = any_features(z)
     fold = np.random.default_rng(seed).permutation(len(answered)) % folds
-    held_out = np.empty(len(answered))
-    for number in range(folds):
-        out = fold == number
-        held_out[out] = _fit(features[~out], answered[~out]).probability(features[out])
-    losses["head"] = _log_loss(held_out, answered)
-    method = min(METHODS, key=lambda name: losses[name])
-    return AnyFit(method, _fit(features, answered), losses)
+    heads: dict[str, Head] = {}
+    for method in METHODS[1:]:
+        features = seen.features(method)
+        if features is None:
+            continue
+        held_out = np.empty(len(answered))
+        for number in range(folds):
+            out = fold == number
+            held_out[out] = _fit(features[~out], answered[~out]).probability(features[out])
+        losses[method], heads[method] = _log_loss(held_out, answered), _fit(features, answered)
+    method = min(losses, key=lambda name: losses[name])
+    return AnyFit(method, heads.get(method), losses)
 
 
 def _fit(features: Floats, answered: Bools) -> Head:

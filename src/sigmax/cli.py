@@ -69,8 +69,9 @@ def compare(
     contenders: Annotated[
         str | None,
         typer.Option(
-            help="Which of softmax-average, softmax-decoupled, sigmoid, one-positive (as in-batch losses are used "
-            "today) and tfidf-lr (scikit-learn, fixed labels), separated by commas. Default: all that fit the data."
+            help="Which of softmax-average, softmax-decoupled, softmax-none (with a candidate *none of these*), "
+            "sigmoid, one-positive (as in-batch losses are used today) and tfidf-lr (scikit-learn, fixed labels), separated by "
+            "commas. Default: all that fit the data."
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each contender's best setting.")] = 3,
@@ -148,6 +149,10 @@ def train(
     negatives: Annotated[
         int | None, typer.Option(min=0, help="Candidates drawn at random beside them. Default: all, if few.")
     ] = None,
+    none_candidate: Annotated[
+        bool,
+        typer.Option("--none-candidate", help="Train *none of these* as a candidate, right where nothing else is."),
+    ] = False,
     metric: Metric = "map",
     patience: Annotated[int, typer.Option(min=1, help="Epochs without a better dev figure before it stops.")] = 3,
     precision: Precision = "float32",
@@ -183,6 +188,7 @@ def train(
         logit_scale=logit_scale,
         answers=answers,
         negatives=negatives,
+        none_candidate=none_candidate,
         metric=metric,
         patience=patience,
         precision=precision,

@@ -35,6 +35,7 @@ class Contender:
     describes: str
     loss: str | None = None  #: objective; None for the scikit-learn baseline
     draw: str = "known-positives"
+    none_candidate: bool = False  #: train *none of these* as a candidate
 
 
 CONTENDERS: dict[str, Contender] = {
@@ -43,6 +44,13 @@ CONTENDERS: dict[str, Contender] = {
         Contender("softmax-average", "softmax", "softmax + CE, target 1/k for each right answer", "softmax-average"),
         Contender(
             "softmax-decoupled", "softmax", "softmax + CE, each right answer against wrong ones", "softmax-decoupled"
+        ),
+        Contender(
+            "softmax-none",
+            "softmax",
+            "softmax-decoupled with *none of these* as one more candidate, right where nothing else is",
+            "softmax-decoupled",
+            none_candidate=True,
         ),
         Contender("sigmoid", "sigmoid", "sigmoid + BCE, every pair on its own", "sigmoid"),
         Contender(
@@ -173,7 +181,12 @@ Advance = Callable[[float, str], None]
 
 def contenders_for(data: MatchDataset) -> list[str]:
     """Names of the contenders that make sense on a data set."""
-    return [name for name, entry in CONTENDERS.items() if entry.loss is not None or data.labels]
+    unanswered = data.unanswered("train") > 0
+    return [
+        name
+        for name, entry in CONTENDERS.items()
+        if (entry.loss is not None or data.labels) and (unanswered or not entry.none_candidate)
+    ]
 
 
 def compare(
@@ -205,6 +218,8 @@ def compare(
     names = list(dict.fromkeys(contenders or contenders_for(data)))
     entries = [lookup(CONTENDERS, name, "contender") for name in names]
     for entry in entries:
+        if entry.none_candidate and not data.unanswered("train"):
+            raise DataError(f"{entry.name} needs training queries with no right answer; {data.name} has none.")
         if entry.name not in contenders_for(data):
             raise DataError(f"{entry.name} needs fixed labels: data with columns text and labels.")
     steps = Batches(data, batch_size=shared.batch_size, epochs=shared.epochs or 1).steps
@@ -341,6 +356,7 @@ def _settings(entry: Contender, shared: Settings, rate: float, scale: float, see
         shared,
         loss=entry.loss or shared.loss,
         draw=entry.draw,
+        none_candidate=entry.none_candidate,
         seed=seed,
         learning_rate=(shared.learning_rate or 1.0) * rate,
         logit_scale=(shared.logit_scale or 1.0) * scale,

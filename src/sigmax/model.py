@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from scipy import special
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -31,7 +32,7 @@ Features = dict[str, Any]
 #: Raised whenever a saved folder can no longer be read by older versions.
 FORMAT = 1
 #: What a model folder holds.
-PARTS = frozenset({"sigmax.json", "candidates.jsonl", "query_encoder", "candidate_encoder"})
+PARTS = frozenset({"sigmax.json", "candidates.jsonl", "none.safetensors", "query_encoder", "candidate_encoder"})
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class DualEncoder(nn.Module):
         loss: the objective with its scale, bias and similarity.
         candidates: what `match` offers.
         candidate_ids: their ids; the candidates themselves if not given.
+        none_vector: (d,) of one more candidate, *none of these*, which training takes as right for the queries that
+            have no right answer and as wrong for all others; None to train without. `match` never offers it.
         calibration: logit to presence, fitted on the dev split.
         threshold: presence from which `match` accepts.
         facts: what the model was trained on and how, for people.
@@ -105,6 +108,7 @@ class DualEncoder(nn.Module):
         *,
         candidates: Sequence[str] = (),
         candidate_ids: Sequence[str] = (),
+        none_vector: Tensor | None = None,
         calibration: Platt | None = None,
         threshold: float | None = None,
         facts: dict[str, Any] | None = None,
@@ -115,6 +119,7 @@ class DualEncoder(nn.Module):
         self.loss = loss
         self.candidates = list(candidates)
         self.candidate_ids = list(candidate_ids or candidates)
+        self.none_vector = None if none_vector is None else nn.Parameter(none_vector.detach().clone())
         self.calibration = calibration
         self.threshold = threshold
         self.facts = dict(facts or {})
@@ -148,7 +153,11 @@ class DualEncoder(nn.Module):
         self, queries: Features | list[Features], candidates: Features | list[Features], positives: Positives
     ) -> dict[str, Tensor]:
         """Features of both sides and the right pairs -> {"loss": ()}."""
-        return {"loss": self.loss(self.embed(queries, "query"), self.embed(candidates, "candidate"), positives)}
+        offered = self.embed(candidates, "candidate")
+        if self.none_vector is not None:
+            offered = torch.cat([offered, self.none_vector[None].to(offered.dtype)])
+            positives = positives.with_none()
+        return {"loss": self.loss(self.embed(queries, "query"), offered, positives)}
 
     # -- use -------------------------------------------------------------------------------------
 
@@ -182,6 +191,15 @@ class DualEncoder(nn.Module):
             logits[part] = self.loss.logits(asked[part].to(self.device), offered).float().cpu().numpy()
         if not np.isfinite(logits).all():
             raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
+        return logits
+
+    @torch.no_grad()
+    def none_logits(self, queries: Sequence[str]) -> NDArray[np.float32] | None:
+        """(n,) logits of *none of these* for every query; None for a model trained without it."""
+        if self.none_vector is None:
+            return None
+        asked = self.encode(queries, "query").to(self.device)
+        logits: NDArray[np.float32] = self.loss.logits(asked, self.none_vector[None])[:, 0].float().cpu().numpy()
         return logits
 
     def match(self, text: str | Sequence[str], *, top_k: int = 5) -> Any:
@@ -262,6 +280,8 @@ class DualEncoder(nn.Module):
             with (fresh / "candidates.jsonl").open("w", encoding="utf-8") as file:
                 for key, text in zip(self.candidate_ids, self.candidates, strict=True):
                     file.write(json.dumps({"_id": key, "text": text}, ensure_ascii=False) + "\n")
+            if self.none_vector is not None:
+                save_file({"vector": self.none_vector.detach().cpu()}, str(fresh / "none.safetensors"))
             (fresh / "sigmax.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def _encoder(self, side: str) -> nn.Module:
@@ -305,6 +325,9 @@ def load(folder: str | Path) -> DualEncoder:
             loss,
             candidates=[row["text"] for row in candidates],
             candidate_ids=[row["_id"] for row in candidates],
+            none_vector=load_file(str(none_file))["vector"]
+            if (none_file := folder / "none.safetensors").exists()
+            else None,
             calibration=Platt(**about["calibration"]) if about["calibration"] else None,
             threshold=about["threshold"],
             facts=about["facts"],

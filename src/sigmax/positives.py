@@ -213,6 +213,15 @@ class Positives:
         )
         return made, inside.nonzero()[:, 0]
 
+    def with_none(self) -> Positives:
+        """Return the graph with one more candidate, *none of these*: right for the queries without a right answer."""
+        n, m = self.shape
+        lonely = (self.counts == 0).nonzero()[:, 0]
+        rows = torch.cat([self.rows, lonely])
+        columns = torch.cat([self.columns, torch.full_like(lonely, m)])
+        rows, columns = _sorted_pairs(rows, columns, m + 1)
+        return self._made(rows, columns, self.ignored_rows, self.ignored_columns, shape=(n, m + 1))
+
     def excluded(self, *, positives: bool) -> tuple[Tensor, Tensor]:
         """Rows and columns of the pairs that a sum runs past: the ignored ones, and with `positives` the right ones."""
         if not positives:

@@ -60,6 +60,8 @@ class Settings:
         answers: right answers drawn a query and batch, at most.
         negatives: candidates drawn at random beside those, see `Batches`.
         draw: how a batch is made, a name in `DRAWS`.
+        none_candidate: train one more candidate, *none of these*, right for the queries that have no right answer:
+            what a softmax needs to learn from them.
         metric: the dev figure that decides which epoch is kept.
         patience: epochs without a better figure before training stops.
         precision: of the products: float32, bfloat16 or float16 (automatic mixed precision).
@@ -78,6 +80,7 @@ class Settings:
     answers: int = 4
     negatives: int | None = None
     draw: str = "known-positives"
+    none_candidate: bool = False
     metric: str = "map"
     patience: int = 3
     precision: str = "float32"
@@ -130,9 +133,16 @@ def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> Dua
         similarity=towers.similarity,
         gather_across_devices=batches.processes > 1,
     )
-    return DualEncoder(
+    model = DualEncoder(
         towers.query, towers.candidate, loss, candidates=data.candidates, candidate_ids=data.candidate_ids
     )
+    if settings.none_candidate:
+        if batches.processes > 1:
+            raise ValueError("Expected one process for `none_candidate`: each would bring a candidate of its own.")
+        typical = model.encode(data.candidates[:1], "candidate")[0]
+        drawn = torch.randn(len(typical), generator=torch.Generator().manual_seed(settings.seed))
+        model.none_vector = nn.Parameter(drawn * typical.norm() / drawn.norm())
+    return model
 
 
 def train(
@@ -304,6 +314,8 @@ def make_optimizer(model: DualEncoder, settings: Settings, data: MatchDataset) -
     ):
         if module is not None:
             groups.setdefault(rate * factor, []).extend(p for p in module.parameters() if p.requires_grad)
+    if model.none_vector is not None:
+        groups.setdefault(rate * defaults.label_rate, []).append(model.none_vector)
     groups.setdefault(rate * defaults.scale_rate, []).extend(model.loss.parameters())
     return torch.optim.AdamW(
         [{"params": parameters, "lr": lr} for lr, parameters in groups.items() if parameters],
@@ -484,7 +496,7 @@ def _tell(data: MatchDataset, settings: Settings, batches: Batches) -> None:
     log.info(
         "%d training queries, %d candidates, %d steps.", len(data.split("train")), len(data.candidates), len(batches)
     )
-    if unanswered and OBJECTIVES[settings.loss].needs_positive:
+    if unanswered and OBJECTIVES[settings.loss].needs_positive and not settings.none_candidate:
         log.info(
             "%d of the training queries have no right answer: %s leaves them out (a sigmoid would learn from them).",
             unanswered,
