@@ -165,7 +165,7 @@ def test_presence_is_a_rising_probability(scale, bias, logits):
 
 
 def test_as_dict():
-    assert Platt(**Platt(2.0, -1.0).as_dict()) == Platt(2.0, -1.0)
+    assert Platt(2.0, -1.0).as_dict() == {"kind": "platt", "scale": 2.0, "bias": -1.0}
 
 
 # -- what cannot be fitted -----------------------------------------------------------------------
