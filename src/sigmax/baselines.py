@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.calibration import Platt
+from sigmax.calibration import Calibration
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError
 
@@ -34,7 +34,7 @@ class TfidfBaseline:
 
         if not data.labels:
             raise DataError("tf-idf + logistic regression needs fixed labels: data with columns text and labels.")
-        self.calibration: Platt | None = None
+        self.calibration: Calibration | None = None
         self.threshold: float | None = None
         train = data.split("train")
         truth = data.graph[train].toarray().astype(np.int64)

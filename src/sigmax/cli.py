@@ -70,8 +70,8 @@ def compare(
         str | None,
         typer.Option(
             help="Which of softmax-average, softmax-decoupled, softmax-none (with a candidate *none of these*), "
-            "sigmoid, one-positive (as in-batch losses are used today) and tfidf-lr (scikit-learn, fixed labels), separated by "
-            "commas. Default: all that fit the data."
+            "sigmoid, one-positive (as in-batch losses are used today) and tfidf-lr (scikit-learn, fixed labels), "
+            "separated by commas. Default: all that fit the data."
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each contender's best setting.")] = 3,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from sigmax.calibration import Platt, fit_platt
+from sigmax.calibration import Calibration, Pairs, fit_calibration
 from sigmax.data.dataset import MatchDataset
 from sigmax.metrics.abstention import NONE_SCORES, auroc_figure
 from sigmax.metrics.intervals import DRAWS, Estimate, Figure, Floats, bootstrap_weights, estimate, evaluate_figures
@@ -52,7 +52,7 @@ CALIBRATION_PAIRS = 4_000_000
 class Scorer(Protocol):
     """Whatever gives a logit to every pair."""
 
-    calibration: Platt | None
+    calibration: Calibration | None
     threshold: float | None
 
     def logits(self, queries: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float32]:
@@ -91,9 +91,10 @@ def calibrate(model: Scorer, data: MatchDataset, *, split: str = "dev", seed: in
         DataError: a split without a right or without a wrong pair.
     """
     logits, right = _scored(model, data, split)
-    logits, right, weights = _sampled(logits.ravel(), right.ravel(), np.random.default_rng(seed))
-    model.calibration = fit_platt(logits, right, weights)
-    model.threshold = best_f1_threshold(model.calibration.presence(logits), right, weights)
+    pairs = Pairs.of(logits, right, most=CALIBRATION_PAIRS, seed=seed)
+    model.calibration = fit_calibration(pairs, "platt").calibration
+    presence = model.calibration.presence(pairs.logits, pairs.candidates)
+    model.threshold = best_f1_threshold(presence, pairs.right, pairs.weights)
 
 
 def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: int = DRAWS) -> Evaluation:
@@ -147,7 +148,7 @@ def _figures(model: Scorer, logits: NDArray[np.float32], right: NDArray[np.bool_
 
 
 def _ranking_and_none(
-    logits: NDArray[np.float32], right: NDArray[np.bool_], calibration: Platt | None
+    logits: NDArray[np.float32], right: NDArray[np.bool_], calibration: Calibration | None
 ) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
     answered: NDArray[np.bool_] = np.asarray(right.any(1))
@@ -160,18 +161,3 @@ def _ranking_and_none(
             scores["presence"] = calibration.presence(best)
         figures.update({NONE_SCORES[name]: auroc_figure(score, answered) for name, score in scores.items()})
     return figures
-
-
-def _sampled(
-    logits: NDArray[np.float32], right: NDArray[np.bool_], random: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], Floats]:
-    """All pairs, or all right ones and a weighted sample of the wrong ones where there are too many."""
-    wrong = np.flatnonzero(~right)
-    if len(right) <= CALIBRATION_PAIRS:
-        return logits, right, np.ones(len(right))
-    kept = np.flatnonzero(right)
-    size = min(len(wrong), max(CALIBRATION_PAIRS - len(kept), CALIBRATION_PAIRS // 10))
-    drawn = random.choice(wrong, size, replace=False)
-    weights = np.concatenate([np.ones(len(kept)), np.full(len(drawn), len(wrong) / len(drawn))])
-    places = np.concatenate([kept, drawn])
-    return logits[places], right[places], weights

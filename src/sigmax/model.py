@@ -17,7 +17,7 @@ from scipy import special
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sigmax.calibration import Platt
+from sigmax.calibration import Calibration, calibration_from_dict
 from sigmax.encoders import load_encoder, save_encoder
 from sigmax.errors import DataError
 from sigmax.files import recover_folder, replace_folder
@@ -109,7 +109,7 @@ class DualEncoder(nn.Module):
         candidates: Sequence[str] = (),
         candidate_ids: Sequence[str] = (),
         none_vector: Tensor | None = None,
-        calibration: Platt | None = None,
+        calibration: Calibration | None = None,
         threshold: float | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
@@ -328,7 +328,7 @@ def load(folder: str | Path) -> DualEncoder:
             none_vector=load_file(str(none_file))["vector"]
             if (none_file := folder / "none.safetensors").exists()
             else None,
-            calibration=Platt(**about["calibration"]) if about["calibration"] else None,
+            calibration=calibration_from_dict(about["calibration"]) if about["calibration"] else None,
             threshold=about["threshold"],
             facts=about["facts"],
         ).eval()
