@@ -47,7 +47,7 @@ NOTHING = 2.0
 FLOOR = 1e-3
 CONFIDENCE = 0.9
 #: Precision is tested from so many queries on, and from `RATIO` times as many, and so on.
-RATIO = 2
+RATIO = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,7 +327,7 @@ RULES: dict[str, Rule] = {
             "Loss: share of wrong ones among the accepted of a query, over queries that get any. Averaged over queries "
             "and not over pairs, because no sample excludes the rare query that accepts hundreds of wrong candidates; "
             "where a query accepts at most one, both are the same. Hoeffding–Bentkus; thresholds from high to low, "
-            "starting anew at numbers of queries that double, each start with its part of δ, which a run of successes "
+            "starting anew at four times as many queries, each start with its part of δ, which a run of successes "
             "carries on to the next (fallback procedure: Wiens 2003). Presumes that precision, once it fell below the "
             "level at so high a threshold that no test was possible there, stays below.",
             "queries that get a candidate",
@@ -385,15 +385,15 @@ def parse_rule(text: str) -> Choice:
     name, sign, level = (part.strip() for part in text.partition("="))
     if not sign:
         return Choice(name)
-    lookup(RULES, name, "accept")
+    if not lookup(RULES, name, "accept").takes_level:
+        raise ValueError(f"Expected no level for {name}, got {level!r}. Try {name}.")
     try:
-        return Choice(name, float(level))
+        number = float(level)
     except ValueError as error:
-        if str(error).startswith("Expected"):
-            raise
         raise ValueError(
-            f"Expected {name}=LEVEL with a number as the level, got {level!r}. Try {name}={_EXAMPLES.get(name, '0.9')}."
+            f"Expected {name}=LEVEL with a number as the level, got {level!r}. Try {name}={_EXAMPLES[name]}."
         ) from error
+    return Choice(name, number)
 
 
 def decide(choice: Choice | str, record: Record, *, confidence: float = CONFIDENCE) -> Decision:
@@ -491,7 +491,7 @@ def _starts(rule: Rule, level: float, delta: float, n: int) -> list[int]:
     while True:
         first = rule.needed(level, delta / (len(starts) + 1))
         more = [first * RATIO**step for step in range(len(starts) + 1)]
-        if more[-1] > n:
+        if more[-1] >= n:  # there must be a query that comes next, see `_chains`
             return starts
         starts = more
 
@@ -537,7 +537,7 @@ def _instead(choice: Choice, curve: Curve, delta: float) -> tuple[int, str, int 
         "queries without an answer": curve.unanswered,
         "queries that get a candidate": int(curve.claims.max(initial=0)),
     }[rule.over]
-    least = rule.needed(level, delta)
+    least = rule.needed(level, delta) + (not rule.steady)  # and the query that comes next, see `_chains`
     if not available:
         place = -1 if rule.over == "answered queries" else _best_f1(curve)
         what = "nothing is accepted" if place < 0 else "the threshold is that of best F1 instead"
@@ -569,7 +569,7 @@ def _enough(total: Floats, n: Floats, allowed: float, delta: float, available: i
     hopeful = mean < allowed
     if not hopeful.any():
         return None
-    enough = -np.log(delta) / _kl(mean[hopeful], allowed)
+    enough = -np.log(delta / np.e) / _kl(mean[hopeful], allowed)
     return max(math.ceil(float((enough / n[hopeful]).min() * available)), available + 1)
 
 
