@@ -124,7 +124,7 @@ LAYERS = (
     ("families",),
     ("kernels",),
     ("losses",),
-    ("calibration", "metrics"),
+    ("calibration", "decisions", "metrics"),
     ("data",),
     ("encoders", "evaluation"),
     ("model", "baselines"),
