@@ -81,11 +81,12 @@ def test_figures_are_those_of_the_chosen_models(data, labelled):
     models = [train(data, Settings(**{**result.settings.__dict__, "seed": seed}), stop_early=False) for seed in (5, 6)]
     test = [evaluate(model, data) for model in models]
     for found, expected in zip(result.evaluations, test, strict=True):
-        assert {name: found[name].value for name in FIGURES} == {name: expected[name].value for name in FIGURES}
+        for name in FIGURES:
+            np.testing.assert_equal(found[name].value, expected[name].value)
+    dev = [evaluate(model, data, split="dev", draws=0) for model in models]
     for name in FIGURES:
-        assert result[name].value == pytest.approx(np.mean([one[name].value for one in test]))
-        dev = [evaluate(model, data, split="dev", draws=0)[name].value for model in models]
-        assert result.dev[name] == pytest.approx(np.mean(dev))
+        assert result[name].value == pytest.approx(np.mean([one[name].value for one in test]), nan_ok=True)
+        assert result.dev[name] == pytest.approx(np.mean([one[name].value for one in dev]), nan_ok=True)
     assert quick_figures(models[0], data) in [trial.dev for trial in result.trials]
 
 
@@ -128,6 +129,10 @@ def test_unanswered_queries_are_told_once(data, caplog):
     assert len(caplog.records) == 1
 
 
+#: Not a number where a model tells right from wrong wholly, or so small that resampling adds noise to it.
+UNCERTAIN = {"calibration_slope", "calibration_error", "smooth_calibration_error"}
+
+
 # -- intervals and differences -------------------------------------------------------------------
 
 
@@ -135,7 +140,8 @@ def test_intervals(labelled):
     for result in labelled.results:
         for name in labelled.figures:
             value = result[name]
-            assert value.low <= value.value <= value.high
+            if name not in UNCERTAIN:
+                assert value.low <= value.value <= value.high, name
     assert labelled.figures == list(FIGURES)
 
 
@@ -144,9 +150,12 @@ def test_differences(labelled):
     for a, b in zip(names, names[1:] + names[:1], strict=True):
         for figure in labelled.figures:
             one, other = labelled.difference(a, b, figure), labelled.difference(b, a, figure)
-            assert one.value == pytest.approx(labelled[a][figure].value - labelled[b][figure].value)
-            assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low))
-            assert one.low <= one.value <= one.high
+            expected = labelled[a][figure].value - labelled[b][figure].value
+            assert one.value == pytest.approx(expected, nan_ok=True)
+            turned = (-other.value, -other.high, -other.low)
+            assert (one.value, one.low, one.high) == pytest.approx(turned, nan_ok=True)
+            if figure not in UNCERTAIN:
+                assert one.low <= one.value <= one.high, figure
             assert one.significant == other.significant == (one.low > 0 or one.high < 0)
 
 
@@ -209,8 +218,8 @@ def test_tfidf_is_scikit_learns(data, labelled):
     expected = evaluate(direct, data)
     result = labelled["tfidf-lr"]
     for name in FIGURES:
-        assert result[name].value == pytest.approx(expected[name].value, abs=1e-6), name
-        assert result[name].low == pytest.approx(expected[name].low, abs=1e-6), name
+        assert result[name].value == pytest.approx(expected[name].value, abs=1e-6, nan_ok=True), name
+        assert result[name].low == pytest.approx(expected[name].low, abs=1e-6, nan_ok=True), name
     assert len(result.evaluations) == 1
 
 
@@ -328,7 +337,8 @@ def test_emoji(tmp_path, capsys, monkeypatch):
         assert result["settings"]["steps"] == 10
         assert len(result["test_by_seed"]) == 2
         for figure, value in result["test"].items():
-            assert value["low"] <= value["value"] <= value["high"]
+            if figure not in UNCERTAIN:
+                assert value["low"] <= value["value"] <= value["high"], figure
             assert value["value"] == pytest.approx(np.mean([seed[figure] for seed in result["test_by_seed"]]))
             values[result["name"], figure] = value["value"]
         assert values[result["name"], "map"] > 0.2
@@ -338,7 +348,8 @@ def test_emoji(tmp_path, capsys, monkeypatch):
     for gap in found["differences"]:
         expected = values[gap["a"], gap["figure"]] - values[gap["b"], gap["figure"]]
         assert gap["value"] == pytest.approx(expected, abs=1e-9)
-        assert gap["low"] <= gap["value"] <= gap["high"]
+        if gap["figure"] not in UNCERTAIN:
+            assert gap["low"] <= gap["value"] <= gap["high"], gap
         assert gap["significant"] == (gap["low"] > 0 or gap["high"] < 0)
     for question in ("For ranking ", "For presence ", "For saying “none of these” "):
         assert question in found["verdict"]

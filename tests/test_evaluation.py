@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -10,10 +11,37 @@ from sigmax import evaluation
 from sigmax.calibration import Platt
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError, UnknownNameError
-from sigmax.evaluation import FIGURES, LOWER_IS_BETTER, calibrate, evaluate, quick_figures
+from sigmax.evaluation import (
+    CLOSER_TO_ONE,
+    FIGURES,
+    LOWER_IS_BETTER,
+    WATCHED,
+    calibrate,
+    evaluate,
+    goodness,
+    quick_figures,
+)
 
-NONE = ["none_auroc_share", "none_auroc_logit", "none_auroc_presence"]
-PRESENCE = ["log_loss", "brier", "calibration_error", "micro_f1", "macro_f1"]
+AUROC = ["none_auroc_share", "none_auroc_logit", "none_auroc_presence"]
+NONE = [*AUROC, "fpr95_share", "fpr95_logit", "fpr95_presence"]
+PRESENCE = [
+    "log_loss",
+    "brier",
+    "calibration_error",
+    "smooth_calibration_error",
+    "calibration_slope",
+    "expected_ratio",
+    "micro_f1",
+    "macro_f1",
+]
+CALIBRATED = {*PRESENCE, "none_auroc_presence", "fpr95_presence", "aurc", "excess_aurc"}  # need a calibration
+#: Resampling adds noise, which adds to what is already nearly 0: an interval may lie above the value.
+NOISY = {"calibration_error", "smooth_calibration_error"}
+
+
+def fpr95(answered, scores):
+    false, true, _ = theirs.roc_curve(answered, scores, drop_intermediate=False)
+    return false[np.argmax(true >= 0.95)]
 
 
 class Scripted:
@@ -68,6 +96,7 @@ def test_equals_direct_computation(split):
     order = np.argsort(-s[answered], axis=1)
     ranked = np.take_along_axis(y[answered], order, 1)
     p = expit(1.3 * s - 1.1)
+    wrong = ~y[np.arange(len(y)), s.argmax(1)]
     expected = {
         "map": theirs.label_ranking_average_precision_score(y[answered], s[answered]),
         "mrr": (1 / (ranked.argmax(1) + 1)).mean(),
@@ -82,7 +111,14 @@ def test_equals_direct_computation(split):
         "none_auroc_share": theirs.roc_auc_score(answered, softmax(s, axis=1).max(1)),
         "none_auroc_logit": theirs.roc_auc_score(answered, s.max(1)),
         "none_auroc_presence": theirs.roc_auc_score(answered, p.max(1)),
+        "fpr95_share": fpr95(answered, softmax(s, axis=1).max(1)),
+        "fpr95_logit": fpr95(answered, s.max(1)),
+        "fpr95_presence": fpr95(answered, p.max(1)),
+        "expected_ratio": p.sum() / y.sum(),
+        "aurc": np.mean(np.cumsum(wrong[np.argsort(-p.max(1))]) / np.arange(1, len(p) + 1)),
     }
+    slope = LogisticRegression(C=np.inf, tol=1e-10).fit((1.3 * s - 1.1).reshape(-1, 1), y.ravel()).coef_[0, 0]
+    assert found["calibration_slope"].value == pytest.approx(slope, rel=1e-3)
     for name, value in expected.items():
         assert found[name].value == pytest.approx(value, rel=1e-6), name
     assert (found.data, found.split, found.queries, found.unanswered) == ("numbered", split, 30, (~answered).sum())
@@ -104,8 +140,8 @@ def test_quick_figures_are_the_same():
     data, logits, _ = random_case()
     quick = quick_figures(Scripted(logits), data)
     found = evaluate(Scripted(logits), data, split="dev", draws=0)
-    assert quick == {name: found[name].value for name in found.draws}
-    assert set(FIGURES) - set(quick) == {*PRESENCE, "none_auroc_presence"}
+    assert quick == {name: found[name].value for name in WATCHED}
+    assert set(FIGURES) - set(found.draws) == CALIBRATED
     assert quick_figures(Scripted(logits), data, split="test") != quick
 
 
@@ -125,8 +161,11 @@ def test_perfect_and_hopeless(sign):
     found = evaluate(model, data)
     plain = {name: found[name].value for name in FIGURES}
     if sign > 0:
-        ones = ["map", "mrr", "ndcg@10", "precision@1", "recall@10", "micro_f1", "macro_f1", *NONE]
+        ones = ["map", "mrr", "ndcg@10", "precision@1", "recall@10", "micro_f1", "macro_f1", *AUROC]
         assert {name: plain[name] for name in ones} == dict.fromkeys(ones, 1.0)
+        assert [plain[name] for name in set(NONE) - set(AUROC)] == [0, 0, 0]
+        assert plain["excess_aurc"] == pytest.approx(0, abs=1e-12)
+        assert np.isnan(plain["calibration_slope"]), "right and wrong pairs are wholly apart"
         assert (found["map"].low, found["map"].high) == (1.0, 1.0)
         assert plain["log_loss"] < 0.3
         assert plain["calibration_error"] < 0.02
@@ -146,7 +185,7 @@ def test_intervals():
     found = evaluate(model, data)
     for name in FIGURES:
         value = found[name]
-        assert value.low <= value.value <= value.high, name
+        assert name in NOISY or value.low <= value.value <= value.high, name
         assert value.low < value.high or name == "recall@100", name  # of 12 candidates
         assert found.draws[name].shape == (1001,)
     again = evaluate(model, data)
@@ -178,6 +217,28 @@ def test_as_dict():
     }
     assert about["figures"]["mrr"] == found["mrr"].as_dict()
     assert list(about["figures"]) == list(found.draws)
+    assert about["reliability"] == about["risk_coverage"] == []
+
+
+def test_curves():
+    data, logits, right = random_case()
+    found = evaluate(Scripted(logits, Platt(1.0, -1.0), 0.5), data, draws=50)
+    about = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert [b["pairs"] for b in about["reliability"]] == [b.pairs for b in found.reliability]
+    rows = data.split("test")
+    assert sum(b.pairs for b in found.reliability) == right[rows].size
+    assert sum(b.pairs * b.right.value for b in found.reliability) == pytest.approx(right[rows].sum())
+    assert len(found.risk_coverage) == len(rows)
+    top = right[rows][np.arange(30), logits[rows].argmax(1)].mean()
+    assert about["risk_coverage"][-1]["coverage"] == 1
+    assert found.risk_coverage[-1].risk.value == pytest.approx(1 - top)
+    assert np.mean([point.risk.value for point in found.risk_coverage]) == pytest.approx(found["aurc"].value)
+
+
+def test_goodness():
+    assert goodness("map", 0.7) > goodness("map", 0.6)
+    assert goodness("brier", 0.7) < goodness("brier", 0.6)
+    assert goodness("calibration_slope", 1.1) > goodness("calibration_slope", 0.7) > goodness("calibration_slope", 1.4)
 
 
 # -- figures that cannot be given ----------------------------------------------------------------
@@ -194,7 +255,8 @@ def test_no_none_figures_where_every_query_has_answers():
 def test_no_presence_without_calibration():
     data, logits, _ = random_case()
     found = evaluate(Scripted(logits), data)
-    assert set(FIGURES) - set(found.draws) == {*PRESENCE, "none_auroc_presence"}
+    assert set(FIGURES) - set(found.draws) == CALIBRATED
+    assert found.reliability == found.risk_coverage == ()
 
 
 def test_no_ranking_where_no_query_has_answers():
@@ -209,7 +271,8 @@ def test_no_ranking_where_no_query_has_answers():
 def test_order_is_that_of_tables():
     data, logits, _ = random_case()
     assert list(evaluate(Scripted(logits, Platt(1.0, 0.0), 0.5), data, draws=1).draws) == list(FIGURES)
-    assert set(FIGURES) > LOWER_IS_BETTER
+    assert set(FIGURES) > LOWER_IS_BETTER | CLOSER_TO_ONE
+    assert not LOWER_IS_BETTER & CLOSER_TO_ONE
 
 
 @pytest.mark.parametrize("look", [evaluate, quick_figures, calibrate])
@@ -275,6 +338,8 @@ def test_bins_of_a_sample_do(monkeypatch):
     for name in FIGURES:
         if name == "calibration_error":
             assert part[name].value == pytest.approx(whole[name].value, abs=0.005)
+        elif name == "smooth_calibration_error":  # of another grid
+            assert part[name].value == pytest.approx(whole[name].value, rel=0.01)
         else:
             assert part[name].value == whole[name].value
 

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
+from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 
-from sigmax.metrics import NONE_SCORES, PRESENCE, RANKING, Difference, Estimate, ranking
-from sigmax.metrics.abstention import auroc_figure
+from sigmax.metrics import NONE_FPR95, NONE_SCORES, PRESENCE, RANKING, SELECTION, Difference, Estimate, ranking
+from sigmax.metrics.abstention import ANY, RiskCoverage, any_figures, auroc_figure, fpr95_figure
 from sigmax.metrics.intervals import (
     bootstrap_weights,
     combine_seeds,
@@ -17,7 +19,16 @@ from sigmax.metrics.intervals import (
     evaluate_figures,
     mean_figure,
 )
-from sigmax.metrics.presence import BINS, PresenceTally, best_f1_threshold, mass_edges
+from sigmax.metrics.presence import (
+    BINS,
+    COARSEST,
+    FINEST,
+    PresenceTally,
+    best_f1_threshold,
+    expected_edges,
+    mass_edges,
+    smooth_grid,
+)
 from sigmax.metrics.ranking import ranking_figures, ranking_values
 
 
@@ -137,12 +148,16 @@ def random_presence(n: int, m: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return presence, right
 
 
-def tally(presence: np.ndarray, right: np.ndarray, threshold: float = 0.5, edges: np.ndarray | None = None):
-    made = PresenceTally(threshold, mass_edges(presence) if edges is None else edges)
+def added(presence: np.ndarray, right: np.ndarray, made: PresenceTally) -> PresenceTally:
     for block in (slice(0, 1), slice(1, 4), slice(4, None)):
         if len(presence[block]):
             made.add(presence[block], right[block])
-    return made.figures()
+    return made
+
+
+def tally(presence: np.ndarray, right: np.ndarray, threshold: float = 0.5, edges: np.ndarray | None = None, **given):
+    made = PresenceTally(threshold, mass_edges(presence) if edges is None else edges, **given)
+    return added(presence, right, made).figures()
 
 
 def calibration_error(presence: np.ndarray, right: np.ndarray, edges: np.ndarray) -> float:
@@ -157,6 +172,9 @@ def calibration_error(presence: np.ndarray, right: np.ndarray, edges: np.ndarray
     return error
 
 
+NEW = ("smooth_calibration_error", "calibration_slope", "expected_ratio")  # each has tests of its own
+
+
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])
 @pytest.mark.parametrize(("n", "m"), [(1, 5), (7, 4), (40, 25)])
 def test_presence(n, m, threshold):
@@ -164,6 +182,7 @@ def test_presence(n, m, threshold):
     right[0, 1] = True
     figures = tally(presence, right, threshold)
     assert list(figures) == list(PRESENCE)
+    figures = {name: figure for name, figure in figures.items() if name not in NEW}
     y, p, said = right.ravel(), presence.ravel(), presence >= threshold
     expected = {
         "log_loss": theirs.log_loss(y, p, normalize=False) / n,
@@ -218,6 +237,126 @@ def test_f1_of_nothing_is_not_a_number():
     figures = tally(np.array([[0.1, 0.2]] * 3), np.zeros((3, 2), bool))
     assert np.isnan(figures["micro_f1"](one(3)))
     assert np.isnan(figures["macro_f1"](one(3)))
+
+
+def smooth_error_at(sigma: float, presence: np.ndarray, right: np.ndarray) -> float:
+    """∫₀¹ |Σ (p − y) K_σ(t, p) / N| dt; K_σ: the normal densities around p and all its images beyond 0 and 1."""
+    steps = int(max(300, 6 / sigma))
+    area = 0.0
+    for t in (np.arange(steps) + 0.5) / steps:
+        kernel = np.zeros(presence.size)
+        for fold in (-4, -2, 0, 2, 4):
+            for image in (presence.ravel() + fold, -presence.ravel() + fold):
+                kernel += np.exp(-(((t - image) / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
+        area += abs(((presence - right).ravel() * kernel).mean()) / steps
+    return area
+
+
+def smooth_error(presence: np.ndarray, right: np.ndarray) -> float:
+    """The σ that equals the smooth error at σ, by bisection: the one rises, the other falls."""
+    low, high = 0.0, 1.0
+    for _ in range(17):
+        sigma = (low + high) / 2
+        low, high = (sigma, high) if smooth_error_at(sigma, presence, right) > sigma else (low, sigma)
+    return (low + high) / 2
+
+
+@pytest.mark.parametrize(("power", "shift"), [(1, 0.1), (1, 0.5), (6, 0.004), (3, -0.2)])
+def test_smooth_calibration_error_is_the_papers(power, shift):
+    random = np.random.default_rng(power)
+    presence = random.random((30, 16)) ** power
+    right = random.random((30, 16)) < np.clip(presence + shift, 0, 1)
+    grid = smooth_grid(presence.ravel(), right.ravel())
+    found = plain(tally(presence, right, grid=grid)["smooth_calibration_error"](one(30)))
+    assert found == pytest.approx(smooth_error(presence, right), rel=5e-3)
+    assert COARSEST <= grid <= FINEST
+    assert grid * found >= 3.9 or grid == FINEST
+    finer = tally(presence, right, grid=FINEST)["smooth_calibration_error"](one(30))
+    assert found == pytest.approx(plain(finer), rel=5e-3)
+
+
+def test_smooth_calibration_error_of_one_presence():
+    """Whatever the width, a reflected kernel keeps the mass: |p − share right|, if it is not wider than that."""
+    right = np.arange(20).reshape(4, 5) < 6
+    for p in (0.0, 0.25, 1.0):
+        found = plain(tally(np.full((4, 5), p), right)["smooth_calibration_error"](one(4)))
+        assert found == pytest.approx(abs(p - 0.3), abs=1e-6)
+    assert plain(tally(right.astype(float), right)["smooth_calibration_error"](one(4))) == 0
+    wrong = plain(tally(right.astype(float), ~right)["smooth_calibration_error"](one(4)))
+    assert wrong == pytest.approx(smooth_error(right.astype(float), ~right), rel=1e-3)
+
+
+def drawn_pairs(n: int, m: int, seed: int, slope: float, intercept: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Presences, and truths whose logits are intercept + slope · the presences' logits."""
+    random = np.random.default_rng(seed)
+    z = random.normal(-2, 2, size=(n, m))
+    truth = 1 / (1 + np.exp(-(intercept + slope * z)))
+    return 1 / (1 + np.exp(-z)), random.random((n, m)) < truth
+
+
+@pytest.mark.parametrize("slope", [0.3, 1.0, 2.5, -0.7])
+def test_calibration_slope_is_a_logistic_regression(slope):
+    presence, right = drawn_pairs(60, 50, 0, slope, intercept=-0.5)
+    figure = tally(presence, right)["calibration_slope"]
+    weights = bootstrap_weights(60, draws=3)
+    z = np.log(presence / (1 - presence))
+    for draw, found in zip(weights, figure(weights), strict=True):
+        fit = LogisticRegression(C=np.inf, tol=1e-10, solver="newton-cholesky")
+        fit.fit(z.reshape(-1, 1), right.ravel(), sample_weight=np.repeat(draw, 50))
+        assert found == pytest.approx(fit.coef_[0, 0], rel=1e-3)
+
+
+def test_no_calibration_slope_where_there_is_none():
+    apart = np.array([[0.1, 0.2, 0.8, 0.9]] * 3)
+    for presence, right in (
+        (apart, apart > 0.5),
+        (apart, np.zeros((3, 4), bool)),
+        (apart, np.ones((3, 4), bool)),
+        (np.full((3, 4), 0.3), apart > 0.5),
+        (apart, apart < 0.5),
+    ):
+        assert np.isnan(tally(presence, right)["calibration_slope"](one(3)))
+    ends = tally(np.array([[0.0, 1.0, 0.5, 0.5], [0.0, 1.0, 0.4, 0.6]]), np.array([[0, 1, 1, 0], [0, 1, 1, 0]], bool))
+    assert np.isfinite(ends["calibration_slope"](one(2)))
+
+
+def test_expected_ratio():
+    presence, right = np.array([[0.5, 0.25], [0.75, 0.5]]), np.array([[True, False], [False, False]])
+    figure = tally(presence, right)["expected_ratio"]
+    assert figure(np.array([[1.0, 1], [2, 0], [0, 2]])) == pytest.approx([2, 0.75, np.nan], nan_ok=True)
+
+
+def test_reliability_is_scikit_learns():
+    presence, right = drawn_pairs(200, 30, 1, 1.0)
+    edges = np.quantile(presence, np.arange(1, BINS) / BINS)
+    made = added(presence, right, PresenceTally(0.5, edges))
+    shares, means = calibration_curve(right.ravel(), presence.ravel(), n_bins=BINS, strategy="quantile")
+    bins = made.reliability(bootstrap_weights(200, draws=400))
+    assert [b.presence for b in bins] == pytest.approx(means)
+    assert [b.right.value for b in bins] == pytest.approx(shares)
+    assert sum(b.pairs for b in bins) == presence.size
+    for b in bins:
+        assert b.right.low <= b.right.value <= b.right.high
+        deviation = math.sqrt(b.right.value * (1 - b.right.value) / b.pairs)
+        assert b.right.high - b.right.low == pytest.approx(2 * 1.96 * deviation, rel=0.35)
+        assert b.as_dict() == {"pairs": b.pairs, "presence": b.presence, "right": b.right.as_dict()}
+
+
+def test_bins_of_the_diagram_expect_equally_many():
+    presence, right = drawn_pairs(400, 30, 2, 1.0)
+    made = added(presence, right, PresenceTally.like(presence.ravel(), right.ravel(), 0.5))
+    assert made.threshold == 0.5
+    assert made.edges == pytest.approx(mass_edges(presence))
+    assert made.grid == smooth_grid(presence.ravel(), right.ravel())
+    bins = made.reliability(one(400))
+    assert len(bins) == BINS
+    for b in bins:
+        assert b.pairs * b.presence == pytest.approx(presence.sum() / BINS, abs=1.5)
+    assert [b.presence for b in bins] == sorted(b.presence for b in bins)
+    assert (
+        len(added(presence * 0 + 0.5, right, PresenceTally(0.5, expected_edges(np.full(9, 0.5)))).reliability(one(400)))
+        == 1
+    )
 
 
 # -- the threshold -------------------------------------------------------------------------------
@@ -297,6 +436,107 @@ def test_auroc_without_one_kind_is_not_a_number():
     assert set(NONE_SCORES) == {"share", "logit", "presence"}
 
 
+@given(st.integers(2, 40), st.integers(0, 1000), st.sampled_from([1, 3, 1000]))
+def test_fpr95_is_scikit_learns(n, seed, values):
+    random = np.random.default_rng(seed)
+    scores, answered = random.integers(values, size=n) / 7, random.random(n) < 0.5
+    answered[0], answered[1] = True, False
+    weights = random.integers(0, 4, size=(120, n)).astype(float)
+    weights[0], weights[:, :2] = 1, np.maximum(weights[:, :2], 1)
+    found = fpr95_figure(scores, answered)(weights)
+    assert ((found >= 0) & (found <= 1)).all()
+    for draw in (0, 1, 49, 50, 119):  # in every block
+        false, true, _ = theirs.roc_curve(answered, scores, sample_weight=weights[draw], drop_intermediate=False)
+        assert found[draw] == pytest.approx(false[np.argmax(true >= 0.95 - 1e-12)])
+
+
+def test_fpr95_by_hand():
+    scores = np.append(np.arange(100.0), [2.0, 4.5, 5.0, 50.0])
+    answered = np.arange(104) < 100
+    assert plain(fpr95_figure(scores, answered)(one(104))) == 2 / 4  # 5, …, 99 are accepted, and so are 5 and 50
+    assert np.isnan(fpr95_figure(scores, answered)(answered[None].astype(float)))
+    assert np.isnan(fpr95_figure(scores, answered)((~answered)[None].astype(float)))
+    assert set(NONE_FPR95) == set(NONE_SCORES)
+
+
+@given(st.integers(1, 40), st.integers(0, 1000))
+def test_any(n, seed):
+    random = np.random.default_rng(seed)
+    q, answered = random.random(n).round(2), random.random(n) < 0.6
+    figures = any_figures(q, answered)
+    both = answered.any() and not answered.all()
+    assert list(figures) == [name for name in ANY if both or name not in ("none_auroc_any", "fpr95_any")]
+    found = {name: plain(figure(one(n))) for name, figure in figures.items()}
+    assert found["any_log_loss"] == pytest.approx(theirs.log_loss(answered, q.clip(1e-12, 1 - 1e-12), labels=[0, 1]))
+    assert found["any_brier"] == pytest.approx(theirs.brier_score_loss(answered, q, labels=[False, True]))
+    assert found["any_calibration_error"] == pytest.approx(calibration_error(q, answered, mass_edges(q)))
+    if both:
+        assert found["none_auroc_any"] == pytest.approx(theirs.roc_auc_score(answered, q))
+        assert found["fpr95_any"] == plain(fpr95_figure(q, answered)(one(n)))
+
+
+@pytest.mark.parametrize("bad", [[0.5, 1.1], [-0.1, 0.5], [np.nan, 0.5]])
+def test_any_must_be_probabilities(bad):
+    with pytest.raises(ValueError, match=r"Expected `any_probability` in \[0, 1\]"):
+        any_figures(np.array(bad), np.array([True, False]))
+    with pytest.raises(ValueError, match=r"Expected one probability a query, got `any_probability` \(2,\)"):
+        any_figures(np.array([0.5, 0.5]), np.array([True]))
+
+
+# -- the surest first ----------------------------------------------------------------------------
+
+
+def area_under_risk(confidence: list[float], wrong: list[bool]) -> float:
+    """Mean over the queries of the share of wrong ones among those at least as sure."""
+    risks = []
+    for own in confidence:
+        kept = [mistake for other, mistake in zip(confidence, wrong, strict=True) if other >= own]
+        risks.append(sum(kept) / len(kept))
+    return sum(risks) / len(risks)
+
+
+@given(st.integers(1, 30), st.integers(0, 1000), st.sampled_from([2, 1000]))
+def test_aurc(n, seed, values):
+    random = np.random.default_rng(seed)
+    confidence, wrong = random.integers(values, size=n) / 7, random.random(n) < 0.4
+    figures = RiskCoverage(confidence, wrong).figures()
+    assert list(figures) == list(SELECTION)
+    weights = bootstrap_weights(n, draws=60, seed=seed)
+    area, excess = (figures[name](weights) for name in SELECTION)
+    for draw in (0, 1, 49, 50, 60):
+        places = np.repeat(np.arange(n), weights[draw].astype(int))
+        expected = area_under_risk(confidence[places].tolist(), wrong[places].tolist())
+        errors = int(wrong[places].sum())
+        least = area_under_risk(list(range(n, 0, -1)), [False] * (n - errors) + [True] * errors)
+        assert area[draw] == pytest.approx(expected)
+        assert excess[draw] == pytest.approx(expected - least, abs=1e-9)
+    assert ((area >= 0) & (area <= 1) & (excess >= -1e-9)).all()
+
+
+def test_aurc_of_the_best_and_of_no_order():
+    wrong = np.arange(1000) >= 700
+    best = RiskCoverage(-np.arange(1000.0), wrong).figures()
+    assert plain(best["excess_aurc"](one(1000))) == pytest.approx(0, abs=1e-12)
+    assert plain(RiskCoverage(np.zeros(1000), wrong).figures()["aurc"](one(1000))) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("n", [7, 100, 250])
+def test_risk_coverage_points(n):
+    random = np.random.default_rng(n)
+    confidence, wrong = random.random(n).round(2), random.random(n) < 0.3
+    points = RiskCoverage(confidence, wrong).points(bootstrap_weights(n, draws=200))
+    assert len(points) == min(100, n)
+    assert points[-1].coverage == 1
+    assert points[-1].risk.value == pytest.approx(wrong.mean())
+    for k, point in enumerate(points, start=1):
+        needed = math.ceil(k / len(points) * n - 1e-9)
+        level = np.sort(confidence)[::-1][needed - 1]
+        assert point.coverage == pytest.approx(k / len(points))
+        assert point.risk.value == pytest.approx(wrong[confidence >= level].mean())
+        assert 0 <= point.risk.low <= point.risk.high <= 1
+        assert point.as_dict() == {"coverage": point.coverage, "risk": point.risk.as_dict()}
+
+
 # -- a weight is a repetition --------------------------------------------------------------------
 
 
@@ -308,6 +548,10 @@ def all_figures(logits: np.ndarray, right: np.ndarray):
         **ranking_figures(ranking_values(logits, right)),
         **tally(presence, right, threshold=0.7, edges=edges),
         "auroc": auroc_figure(logits.max(1).astype(float), right.any(1)),
+        "fpr95": fpr95_figure(logits.max(1).astype(float), right.any(1)),
+        **RiskCoverage(logits.max(1).astype(float), ~right[np.arange(len(right)), logits.argmax(1)]).figures(),
+        "any_log_loss": any_figures(presence.max(1), right.any(1))["any_log_loss"],
+        "any_brier": any_figures(presence.max(1), right.any(1))["any_brier"],
     }
 
 
@@ -321,7 +565,9 @@ def test_a_draw_is_the_figure_of_the_repeated_queries(seed):
         places = np.repeat(np.arange(12), weights[draw].astype(int))
         repeated = all_figures(logits[places], right[places])
         expected = {name: plain(figure(one(12))) for name, figure in repeated.items()}
-        assert {name: values[draw] for name, values in drawn.items()} == pytest.approx(expected, nan_ok=True)
+        assert {name: values[draw] for name, values in drawn.items()} == pytest.approx(
+            expected, rel=2e-5, abs=1e-9, nan_ok=True
+        )
 
 
 def test_a_weight_of_0_is_an_absence():
@@ -331,7 +577,7 @@ def test_a_weight_of_0_is_an_absence():
     drawn = evaluate_figures(all_figures(logits, right), kept[None].astype(float))
     alone = evaluate_figures(all_figures(logits[kept], right[kept]), one(kept.sum()))
     for name, values in drawn.items():
-        assert values == pytest.approx(alone[name]), name
+        assert values == pytest.approx(alone[name], rel=2e-5), name
 
 
 # -- intervals -----------------------------------------------------------------------------------

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from sigmax.calibration import Platt
 from sigmax.comparison import CONTENDERS, Budget, Comparison, Result
-from sigmax.evaluation import FIGURES, Evaluation
+from sigmax.evaluation import FIGURES, Evaluation, evaluate
+from sigmax.metrics.abstention import NONE_FPR95, NONE_SCORES
+from sigmax.metrics.intervals import Estimate
 from sigmax.metrics.presence import PRESENCE
-from sigmax.report.figure import comparison_figure
+from sigmax.report.figure import comparison_figure, reliability_figure
 from sigmax.report.tables import comparison_table, evaluation_table
 from sigmax.report.words import QUESTIONS, number, verdict
 
-NONE = [name for name in FIGURES if name.startswith("none")]
+NONE = [*NONE_SCORES.values(), *NONE_FPR95.values()]
 
 
 def scripted(values, *, spread=0.001, without=(), data="tiny", dev=None, **facts):
@@ -209,6 +212,24 @@ def test_the_best_is_bold():
     assert "\x1b[1m12.5" not in text.getvalue()
 
 
+def test_the_best_is_closest_to_one():
+    values = {"softmax-average": {"calibration_slope": 1.4}, "sigmoid": {"calibration_slope": 0.9}}
+    values["tfidf-lr"] = {"calibration_slope": np.nan, "map": np.nan}
+    for order in (list(values), list(values)[::-1]):
+        text = io.StringIO()
+        table = comparison_table(scripted({name: values[name] for name in order}))
+        Console(file=text, width=150, force_terminal=True, color_system="standard").print(table)
+        assert "\x1b[1m0.900" in text.getvalue()
+        assert "\x1b[1m1.400" not in text.getvalue()
+        assert "\x1b[1m–" not in text.getvalue()
+
+
+def test_verdict_passes_over_what_is_not_a_number():
+    values = {"softmax-average": {"map": 0.6}, "softmax-decoupled": {"map": 0.7}, "sigmoid": {}}
+    text = verdict(scripted(values, dev={"softmax-average": {"map": np.nan}, "softmax-decoupled": {"map": 0.1}}))
+    assert "MAP 0.700 for softmax-decoupled" in text
+
+
 def evaluated(name="tiny", without=()):
     draws = {figure: np.array([0.5, 0.4, 0.6]) for figure in FIGURES if figure not in without}
     return Evaluation(name, "test", 10, 2, draws)
@@ -293,3 +314,63 @@ def test_figure_without_matplotlib(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"matplotlib is not installed. Try: pip install 'sigmax\[report\]'"):
         comparison_figure(scripted({"sigmoid": {}}), tmp_path / "comparison.png")
     assert list(tmp_path.iterdir()) == []
+
+
+# -- reliability ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """One evaluation of true presences, one of presences that claim too much."""
+    from test_evaluation import Scripted, numbered
+
+    random = np.random.default_rng(0)
+    logits = random.normal(-3, 2, size=(300, 20))
+    data = numbered(random.random((300, 20)) < 1 / (1 + np.exp(-logits)))
+    return {
+        name: evaluate(Scripted(logits, Platt(1.0, bias), 0.5), data, draws=100)
+        for name, bias in (("true $", 0.0), ("too much", 1.5))
+    }
+
+
+def texts(figure, path):
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(path)
+    return html.unescape(" ".join(re.findall("<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_reliability_figure(measured, tmp_path, count):
+    evaluations = {f"{name} {k}": measured[name] for k in range(3) for name in measured}
+    evaluations = dict(list(evaluations.items())[:count])
+    figure = reliability_figure(evaluations)
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert len(shown) == count
+    for ax, (name, evaluation) in zip(shown, evaluations.items(), strict=True):
+        assert ax.get_title(loc="left") == name
+        dots = [line for line in ax.lines if line.get_marker() == "o"]
+        assert [dot.get_xdata()[0] for dot in dots] == [one.presence for one in evaluation.reliability]
+        shares = [one.right.value for one in evaluation.reliability]
+        low, high = ax.get_ylim()
+        assert [dot.get_ydata()[0] for dot in dots] == [min(max(share, low), high) for share in shares]
+    text = texts(figure, tmp_path / "reliability.svg")
+    assert "How to read: each dot gathers pairs" in text
+    assert "true $ 0" in text
+    assert f"slope {number(measured['true $']['calibration_slope'].value)}" in text
+
+
+def test_reliability_needs_a_calibration(measured):
+    with pytest.raises(ValueError, match=r"Expected evaluations of calibrated models, got \['bare'\]"):
+        reliability_figure({**measured, "bare": evaluated()})
+    with pytest.raises(ValueError, match="Expected evaluations of calibrated models, got none"):
+        reliability_figure({})
+
+
+def test_reliability_without_draws(measured):
+    from dataclasses import replace
+
+    one = measured["true $"]
+    bins = tuple(replace(b, right=Estimate(b.right.value, np.nan, np.nan)) for b in one.reliability)
+    assert reliability_figure({"plain": replace(one, reliability=bins)}).axes

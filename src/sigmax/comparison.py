@@ -157,10 +157,10 @@ class Comparison:
                     **asdict(result.contender),
                     "settings": None if result.settings is None else asdict(result.settings),
                     "train_seconds": result.train_seconds,
-                    "dev": result.dev,
+                    "dev": {name: _known(value) for name, value in result.dev.items()},
                     "test": {name: result[name].as_dict() for name in result.draws},
                     "test_by_seed": [
-                        {name: float(values[0]) for name, values in evaluation.draws.items()}
+                        {name: _known(values[0]) for name, values in evaluation.draws.items()}
                         for evaluation in result.evaluations
                     ],
                     "trials": [asdict(trial) for trial in result.trials],
@@ -275,6 +275,11 @@ def facts(data: MatchDataset) -> dict[str, Any]:
         "splits": {name: len(data.split(name)) for name in SPLITS},
         "unanswered": {name: data.unanswered(name) for name in SPLITS},
     }
+
+
+def _known(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return None if np.isnan(value) else float(value)
 
 
 def _part(advance: Advance | None, name: str, done: int, total: int) -> Advance:

@@ -12,12 +12,31 @@ from scipy import special
 
 from sigmax.calibration import Calibration, Pairs, fit_calibration
 from sigmax.data.dataset import MatchDataset
-from sigmax.metrics.abstention import NONE_SCORES, auroc_figure
+from sigmax.metrics.abstention import (
+    NONE_FPR95,
+    NONE_SCORES,
+    SELECTION,
+    RiskCoverage,
+    RiskPoint,
+    auroc_figure,
+    fpr95_figure,
+)
 from sigmax.metrics.intervals import DRAWS, Estimate, Figure, Floats, bootstrap_weights, estimate, evaluate_figures
-from sigmax.metrics.presence import PRESENCE, PresenceTally, best_f1_threshold, mass_edges
+from sigmax.metrics.presence import PRESENCE, PresenceTally, ReliabilityBin, best_f1_threshold
 from sigmax.metrics.ranking import RANKING, ranking_figures, ranking_values
 
-__all__ = ["FIGURES", "LOWER_IS_BETTER", "WATCHED", "Evaluation", "Scorer", "calibrate", "evaluate", "quick_figures"]
+__all__ = [
+    "CLOSER_TO_ONE",
+    "FIGURES",
+    "LOWER_IS_BETTER",
+    "WATCHED",
+    "Evaluation",
+    "Scorer",
+    "calibrate",
+    "evaluate",
+    "goodness",
+    "quick_figures",
+]
 
 #: Every figure's name and what it is, in the order of tables.
 FIGURES: dict[str, str] = {
@@ -33,14 +52,28 @@ FIGURES: dict[str, str] = {
     "log_loss": "log loss of presences, nats a query, summed over candidates",
     "brier": "squared error of presences, a query, summed over candidates",
     "calibration_error": "mean gap between presence and truth, equal-mass bins over all pairs",
+    "smooth_calibration_error": "mean gap between presence and truth, smoothed instead of binned",
+    "calibration_slope": "slope of truth on the presences' logits: 1 is perfect, below 1 too sure, above too cautious",
+    "expected_ratio": "right pairs expected, the sum of presences, over right pairs there are: 1 is perfect",
     "micro_f1": "F1 over all pairs, at the threshold chosen on dev",
     "macro_f1": "mean of the candidates' F1, at the threshold chosen on dev",
     "none_auroc_share": "none-of-these by the largest share: AUROC",
     "none_auroc_logit": "none-of-these by the largest logit: AUROC",
     "none_auroc_presence": "none-of-these by the largest presence: AUROC",
+    "fpr95_share": "unanswerable queries let through by the largest share with 95% of the others",
+    "fpr95_logit": "unanswerable queries let through by the largest logit with 95% of the others",
+    "fpr95_presence": "unanswerable queries let through by the largest presence with 95% of the others",
+    "aurc": "mean share of wrong best candidates when only the surest queries are answered",
+    "excess_aurc": "the same, less what the best order of the queries would leave",
 }
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error"})
-assert list(FIGURES) == [*RANKING, *PRESENCE, *NONE_SCORES.values()]
+LOWER_IS_BETTER = frozenset(
+    {"log_loss", "brier", "calibration_error", "smooth_calibration_error", *NONE_FPR95.values(), *SELECTION}
+)
+#: Figures that are perfect at 1 and worse on either side.
+CLOSER_TO_ONE = frozenset({"calibration_slope", "expected_ratio"})
+assert list(FIGURES) == [*RANKING, *PRESENCE, *NONE_SCORES.values(), *NONE_FPR95.values(), *SELECTION]
+assert not LOWER_IS_BETTER & CLOSER_TO_ONE
+assert set(FIGURES) > LOWER_IS_BETTER | CLOSER_TO_ONE
 
 #: What `quick_figures` can give: the figures that training and search may watch.
 WATCHED = (*RANKING, NONE_SCORES["share"], NONE_SCORES["logit"])
@@ -68,6 +101,8 @@ class Evaluation:
     queries: int
     unanswered: int  #: queries with no right answer
     draws: dict[str, Floats]  #: figure -> (1 + draws,), the first being the plain value
+    reliability: tuple[ReliabilityBin, ...] = ()  #: bins in which equally many right pairs are expected
+    risk_coverage: tuple[RiskPoint, ...] = ()  #: risk when only the surest queries are answered
 
     def __getitem__(self, figure: str) -> Estimate:
         """Return a figure with its 95% interval."""
@@ -81,7 +116,16 @@ class Evaluation:
             "queries": self.queries,
             "unanswered": self.unanswered,
             "figures": {name: self[name].as_dict() for name in self.draws},
+            "reliability": [one.as_dict() for one in self.reliability],
+            "risk_coverage": [point.as_dict() for point in self.risk_coverage],
         }
+
+
+def goodness(figure: str, value: float) -> float:
+    """Return a number that is higher the better the figure's value is."""
+    if figure in CLOSER_TO_ONE:
+        return -abs(value - 1)
+    return -value if figure in LOWER_IS_BETTER else value
 
 
 def calibrate(model: Scorer, data: MatchDataset, *, split: str = "dev", seed: int = 0) -> None:
@@ -110,13 +154,22 @@ def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: i
         draws: bootstrap draws; 0 for plain values.
     """
     logits, right = _scored(model, data, split)
-    figures = _figures(model, logits, right)
+    figures = _ranking_and_none(logits, right, model.calibration)
+    tally = _tally(model, logits, right)
+    selection = _selection(model, logits, right)
+    if tally is not None:
+        figures.update(tally.figures())
+    if selection is not None:
+        figures.update(selection.figures())
+    weights = bootstrap_weights(len(right), draws=draws)
     return Evaluation(
         data.name,
         split,
         len(right),
         data.unanswered(split),
-        evaluate_figures(figures, bootstrap_weights(len(right), draws=draws)),
+        evaluate_figures({name: figures[name] for name in FIGURES if name in figures}, weights),
+        reliability=() if tally is None else tally.reliability(weights),
+        risk_coverage=() if selection is None else selection.points(weights),
     )
 
 
@@ -125,7 +178,7 @@ def quick_figures(model: Scorer, data: MatchDataset, *, split: str = "dev") -> d
     logits, right = _scored(model, data, split)
     figures = _ranking_and_none(logits, right, None)
     one = np.ones((1, len(right)))
-    return {name: float(figure(one)[0]) for name, figure in figures.items()}
+    return {name: float(figure(one)[0]) for name, figure in figures.items() if name in WATCHED}
 
 
 def _scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -135,16 +188,26 @@ def _scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.f
     return logits, data.graph[queries].toarray().astype(bool)
 
 
-def _figures(model: Scorer, logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, Figure]:
-    figures = _ranking_and_none(logits, right, model.calibration)
-    if model.calibration is not None and model.threshold is not None:
-        sample = logits.ravel()[:: max(1, logits.size // CALIBRATION_PAIRS)]
-        tally = PresenceTally(model.threshold, mass_edges(model.calibration.presence(sample)))
-        for start in range(0, len(logits), 256):
-            part = slice(start, start + 256)
-            tally.add(model.calibration.presence(logits[part]), right[part])
-        figures.update(tally.figures())
-    return {name: figures[name] for name in FIGURES if name in figures}
+def _tally(model: Scorer, logits: NDArray[np.float32], right: NDArray[np.bool_]) -> PresenceTally | None:
+    """What presences add up to; None for a model that was not calibrated."""
+    if model.calibration is None or model.threshold is None:
+        return None
+    sample = slice(None, None, max(1, logits.size // CALIBRATION_PAIRS))
+    presence = model.calibration.presence(logits.ravel()[sample])
+    tally = PresenceTally.like(presence, right.ravel()[sample], model.threshold)
+    for start in range(0, len(logits), 256):
+        part = slice(start, start + 256)
+        tally.add(model.calibration.presence(logits[part]), right[part])
+    return tally
+
+
+def _selection(model: Scorer, logits: NDArray[np.float32], right: NDArray[np.bool_]) -> RiskCoverage | None:
+    """Answering by the largest presence; None for a model that was not calibrated, or with nothing to answer."""
+    if model.calibration is None or not right.any():
+        return None
+    best = logits.argmax(1)
+    rows = np.arange(len(right))
+    return RiskCoverage(model.calibration.presence(logits[rows, best]), ~right[rows, best])
 
 
 def _ranking_and_none(
@@ -159,5 +222,7 @@ def _ranking_and_none(
         scores = {"logit": best, "share": special.softmax(logits.astype(np.float64), axis=1).max(1)}
         if calibration is not None:
             scores["presence"] = calibration.presence(best)
-        figures.update({NONE_SCORES[name]: auroc_figure(score, answered) for name, score in scores.items()})
+        for name, score in scores.items():
+            figures[NONE_SCORES[name]] = auroc_figure(score, answered)
+            figures[NONE_FPR95[name]] = fpr95_figure(score, answered)
     return figures

@@ -51,7 +51,7 @@ def ranking_values(logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dic
     ranks = [float(depth - place) for place in range(depth)]  # exact in trec_eval's float32, so no false ties
     answered = np.flatnonzero(right.any(1))
     truth = {str(i): {names[j]: 1 for j in np.flatnonzero(right[i])} for i in answered}
-    run = {str(i): dict(zip((names[j] for j in order[i]), ranks, strict=True)) for i in answered}
+    run = {str(i): dict(zip([names[j] for j in order[i].tolist()], ranks, strict=True)) for i in answered}
     measured = pytrec_eval.RelevanceEvaluator(truth, set(RANKING.values())).evaluate(run) if truth else {}
     values = {name: np.full(n, np.nan) for name in RANKING}
     for i in answered:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.table import Table
 from rich.text import Text
 
 from sigmax.comparison import Comparison
-from sigmax.evaluation import LOWER_IS_BETTER, Evaluation
-from sigmax.metrics.abstention import NONE_SCORES
+from sigmax.evaluation import Evaluation, goodness
+from sigmax.metrics.abstention import NONE_FPR95, NONE_SCORES, SELECTION
 from sigmax.metrics.intervals import Estimate
 from sigmax.metrics.presence import PRESENCE
 from sigmax.metrics.ranking import RANKING
@@ -23,15 +25,37 @@ TITLES = {
     "log_loss": "log loss a query ↓",
     "brier": "Brier a query ↓",
     "calibration_error": "calibration error ↓",
+    "smooth_calibration_error": "smooth calibration error ↓",
+    "calibration_slope": "calibration slope →1",
+    "expected_ratio": "right expected / there →1",
     "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
     "none_auroc_share": "AUROC, largest share",
     "none_auroc_logit": "AUROC, largest logit",
     "none_auroc_presence": "AUROC, largest presence",
+    "fpr95_share": "FPR95, largest share ↓",
+    "fpr95_logit": "FPR95, largest logit ↓",
+    "fpr95_presence": "FPR95, largest presence ↓",
+    "none_auroc_any": "AUROC, any",
+    "fpr95_any": "FPR95, any ↓",
+    "any_log_loss": "log loss, any ↓",
+    "any_brier": "Brier, any ↓",
+    "any_calibration_error": "calibration error, any ↓",
+    "aurc": "area under risk–coverage ↓",
+    "excess_aurc": "above the best order's ↓",
 }
-_GROUPS = {"ranking": tuple(RANKING), "presence": PRESENCE, "none of these": tuple(NONE_SCORES.values())}
+_GROUPS = {
+    "ranking": tuple(RANKING),
+    "presence": PRESENCE,
+    "none of these": (*NONE_SCORES.values(), *NONE_FPR95.values()),
+    "the surest first": SELECTION,
+}
 #: What the comparison's table leaves to --json.
-_LEFT_OUT = {"mrr", "precision@5", "recall@1", "recall@5", "recall@100", "brier", "none_auroc_presence"}
+_LEFT_OUT = {
+    *("mrr", "precision@5", "recall@1", "recall@5", "recall@100"),
+    *("brier", "smooth_calibration_error", "expected_ratio"),
+    *("none_auroc_presence", "fpr95_share", "fpr95_presence", "excess_aurc"),
+}
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -73,13 +97,11 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 
 
 def _cells(values: list[Estimate], name: str) -> list[Text]:
-    sign = -1 if name in LOWER_IS_BETTER else 1
-    best = max(sign * value.value for value in values)
+    ranks = [goodness(name, value.value) for value in values]
+    best = max((rank for rank in ranks if not math.isnan(rank)), default=None)
     return [
-        Text.assemble(
-            (number(value.value), "bold" if sign * value.value == best else ""), "\n", (_interval(value), "dim")
-        )
-        for value in values
+        Text.assemble((number(value.value), "bold" if rank == best else ""), "\n", (_interval(value), "dim"))
+        for value, rank in zip(values, ranks, strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sigmax.comparison import Comparison
-from sigmax.evaluation import LOWER_IS_BETTER
+from sigmax.evaluation import goodness
 from sigmax.metrics.intervals import Difference, difference
 
 __all__ = ["QUESTIONS", "number", "verdict"]
@@ -68,7 +68,7 @@ def _sentence(comparison: Comparison, question: str, figure: str, title: str, so
     detail = f"{title} {number(one.value)} for {softmax}, {number(other.value)} for {sigmoid}; {_gap(gap)}"
     if not gap.significant:
         return f"For {question} the difference is not significant ({detail})."
-    softmax_wins = (gap.value > 0) != (figure in LOWER_IS_BETTER)
+    softmax_wins = goodness(figure, one.value) > goodness(figure, other.value)
     return f"For {question} it prefers the {'softmax' if softmax_wins else 'sigmoid'} ({detail})."
 
 
@@ -115,9 +115,8 @@ def _best(comparison: Comparison, family: str, figure: str) -> str | None:
     of_family = [result for result in comparison.results if result.contender.family == family]
     if not of_family:
         return None
-    sign = -1 if figure in LOWER_IS_BETTER else 1
-    known = [result for result in of_family if figure in result.dev] or of_family
-    return max(known, key=lambda result: sign * result.dev.get(figure, 0.0)).contender.name
+    known = [result for result in of_family if figure in result.dev and not math.isnan(result.dev[figure])] or of_family
+    return max(known, key=lambda result: goodness(figure, result.dev.get(figure, 0.0))).contender.name
 
 
 def _says(gap: Difference, above: str, below: str, neither: str) -> str:
