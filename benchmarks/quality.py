@@ -29,6 +29,8 @@ def main() -> None:
     parser.add_argument("encoder", choices=["ngrams", "ngrams-linear", "potion"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=None, help="default: what suits the encoder")
+    parser.add_argument("--contenders", default=None, help="some of them, separated by commas")
+    parser.add_argument("--no-search", action="store_true", help="the encoder's own rate and scale")
     given = parser.parse_args()
     root = os.environ.get("SIGMAX_DATA")
     if not root:
@@ -38,7 +40,8 @@ def main() -> None:
     comparison = sigmax.compare(
         sigmax.load_data(Path(root, "data", given.data)),
         sigmax.Settings(encoder=path, epochs=given.epochs),
-        budget=sigmax.Budget(seeds=given.seeds),
+        contenders=given.contenders and given.contenders.split(","),
+        budget=sigmax.Budget(*(((1.0,), (1.0,)) if given.no_search else ()), seeds=given.seeds),
         advance=lambda done, what: print(f"\r{done:4.0%} {what:60}", end="", file=sys.stderr, flush=True),
     )
     date = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()

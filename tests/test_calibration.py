@@ -260,6 +260,14 @@ def test_every_presence_is_a_rising_probability(curve, logits, share):
             assert np.allclose(presence, one.presence(x, np.full(len(x), place)), rtol=0, atol=0)
 
 
+def test_isotonic_never_falls_by_a_rounding():
+    """Where the place before is so far off that a logit beside a knot is as far from it as the knot."""
+    random = np.random.default_rng(0)
+    for low, high in np.sort(random.normal(size=(100, 2)) * [[7, 1]]):
+        curve = Isotonic((-1e16, 1.0, 2.0), (low, high, high))
+        assert (np.diff(curve.log_odds([-1e17, 0.0, np.nextafter(1.0, 0.0), 1.0, 1.5, 3.0])) >= 0).all()
+
+
 @given(curves())
 def test_round_trip_through_json(curve):
     again = calibration_from_dict(json.loads(json.dumps(curve.as_dict())))
@@ -270,14 +278,15 @@ def test_round_trip_through_json(curve):
 
 @given(curves(), st.floats(0.001, 0.999), st.floats(0.001, 0.999))
 def test_moved_adds_the_change_of_log_odds(curve, there, here):
-    x = np.linspace(-3, 3, 12).reshape(4, 3)
+    x = np.linspace(-3, 3, 12).reshape(3, 4)
+    places = [0, 1, 2, -1]
     found = moved(curve, there, here)
     change = math.log(here / (1 - here)) - math.log(there / (1 - there))
-    assert found.log_odds(x) == pytest.approx(curve.log_odds(x) + change, abs=1e-8, rel=1e-12)
+    assert found.log_odds(x, places) == pytest.approx(curve.log_odds(x, places) + change, abs=1e-8, rel=1e-12)
     assert type(found) is type(curve)
     assert calibration_from_dict(found.as_dict()) == found
     back = moved(found, here, there)
-    assert back.log_odds(x) == pytest.approx(curve.log_odds(x), abs=1e-8, rel=1e-12)
+    assert back.log_odds(x, places) == pytest.approx(curve.log_odds(x, places), abs=1e-8, rel=1e-12)
 
 
 def test_moved_by_counting():
@@ -466,6 +475,16 @@ def test_candidates_against_a_plain_minimiser():
     assert (found.scale, found.bias) == (shared.scale, shared.bias)
 
 
+def test_a_candidate_whose_logits_mislead_gets_its_rate():
+    pairs, _ = world("platt", 3000, 3)
+    first = pairs.candidates == 0
+    pairs = replace(pairs, logits=np.where(first, -pairs.logits, pairs.logits))
+    found = CALIBRATIONS["platt-candidate"].fit(pairs, fit_platt(pairs.logits, pairs.right), 3.0, 3.0)
+    assert found.scales[0] == pytest.approx(0, abs=1e-12)
+    assert found.presence([0.0], [0]) == pytest.approx(pairs.right[first].mean(), abs=0.01)
+    assert min(found.scales[1:]) > 0.5
+
+
 def test_priors_shrink_towards_the_shared_fit():
     pairs, _ = world("platt-candidate", 300, 5)
     fit, shared = CALIBRATIONS["platt-candidate"].fit, fit_platt(pairs.logits, pairs.right)
@@ -525,6 +544,13 @@ def test_equal_logits_give_the_rate(kind, value):
     assert found.presence([-math.inf, 1.0]) == pytest.approx(found.presence([value, value]), abs=1e-6)
 
 
+def test_equal_logits_of_a_sample():
+    """5 right pairs, and 5 wrong ones that stand for 20."""
+    right = np.arange(10) < 5
+    found = fit_platt(np.ones(10), right, np.where(right, 1.0, 4.0))
+    assert found.presence([1.0]) == pytest.approx((5 * 6 / 7 + 20 / 22) / 25)
+
+
 @every_kind
 def test_logits_that_mislead_give_the_rate(kind):
     pairs, _ = world("platt", 400, 3)
@@ -564,6 +590,19 @@ def test_log_loss_by_a_loop():
         y = pairs.right[out]
         total -= (pairs.weights[out] * np.log(np.where(y, p, 1 - p))).sum()
     assert found.log_loss["platt"] == pytest.approx(total / 30)
+
+
+def test_the_best_setting_is_taken(monkeypatch):
+    pairs, _ = world("platt-candidate", 200, 10, seed=1)
+    method = CALIBRATIONS["platt-candidate"]
+    found = fit_calibration(pairs, "platt-candidate")
+    alone = {}
+    for setting in method.settings:  # beside one that is worse: all is given to the shared fit
+        monkeypatch.setitem(CALIBRATIONS, "platt-candidate", replace(method, settings=(setting, (1e-6, 1e-6))))
+        alone[setting] = fit_calibration(pairs, "platt-candidate").log_loss["platt-candidate"]
+    best = min(alone, key=alone.get)
+    assert found.log_loss == {"platt-candidate": pytest.approx(alone[best])}
+    assert found.calibration == method.fit(pairs, fit_platt(pairs.logits, pairs.right), *best)
 
 
 def test_the_simplest_within_one_standard_error(monkeypatch):

@@ -261,7 +261,8 @@ def test_train(sigmax, data, tmp_path):
 def test_every_option_of_train_arrives(sigmax, data, tmp_path):
     options = (
         "--loss softmax-any --two-towers --epochs 2 --batch-size 16 --learning-rate 0.01 --logit-scale 7 --answers 2 "
-        "--negatives 3 --metric mrr --patience 5 --precision bfloat16 --seed 3 --encoder ngrams"
+        "--negatives 3 --none-candidate --mini-batch-size 5 --metric mrr --patience 5 --precision bfloat16 "
+        "--seed 3 --encoder ngrams"
     )
     done = sigmax("train", data, "-o", tmp_path / "model", *options.split(), "--json")
     assert done.code == 0
@@ -272,6 +273,8 @@ def test_every_option_of_train_arrives(sigmax, data, tmp_path):
         "epochs": 2,
         "steps": None,
         "batch_size": 16,
+        "mini_batch_size": 5,
+        "none_candidate": True,
         "learning_rate": 0.01,
         "logit_scale": 7,
         "answers": 2,
@@ -321,6 +324,8 @@ def test_match(sigmax, model):
         {
             "query": one.query,
             "any": one.any,
+            "rule": json.loads(json.dumps(one.decision.as_dict())),
+            "accepted": [match.as_dict() for match in one.accepted],
             "matches": [{**match.as_dict(), "accepted": match in one.accepted} for match in one],
         }
         for one in expected
@@ -354,10 +359,13 @@ def changed(model, folder, **about):
 
 
 def test_none_of_these(sigmax, model, tmp_path):
-    strict = changed(model, tmp_path / "strict", threshold=1.5)
+    about = json.loads((model / "sigmax.json").read_text(encoding="utf-8"))
+    strict = changed(model, tmp_path / "strict", calibrator=about["calibrator"] | {"threshold": 1.5})
+    (strict / "dev.safetensors").unlink()
     done = sigmax("match", strict, "moon", "invoice")
     assert done.code == 0
-    assert done.out.count("none of these") == 2
+    for matches in load(strict).match(["moon", "invoice"]):
+        assert f"none of these: with probability {1 - matches.any:.3f} nothing here is right" in done.out
     assert "✓" not in done.out
     assert not any(
         match["accepted"] for match in json.loads(sigmax("match", strict, "sky", "--json").out)[0]["matches"]
@@ -365,7 +373,7 @@ def test_none_of_these(sigmax, model, tmp_path):
 
 
 def test_match_without_calibration(sigmax, model, tmp_path):
-    plain = changed(model, tmp_path / "plain", threshold=None, calibration=None)
+    plain = changed(model, tmp_path / "plain", calibrator=None)
     done = sigmax("match", plain, "sky", "--top-k", "2")
     assert done.code == 0
     assert "–" in done.out
@@ -375,6 +383,54 @@ def test_match_without_calibration(sigmax, model, tmp_path):
     for match in json.loads(done.out)[0]["matches"]:
         assert match["presence"] is None
         assert match["accepted"] is None
+
+
+def test_rules(sigmax, model):
+    promised = load(model).match("sky", rule="recall=0.3").decision
+    assert promised.promised
+    done = sigmax("match", model, "sky", "--rule", "recall=0.3")
+    assert done.code == 0
+    assert " ".join(promised.promise.split()) in " ".join(done.out.split())
+    broken = load(model).match("sky", rule="precision=0.99", confidence=0.999).decision
+    assert not broken.promised
+    done = sigmax("match", model, "sky", "--rule", "precision=0.99", "--confidence", "0.999", "--json")
+    assert done.code == 0
+    assert broken.reason in done.err
+    assert json.loads(done.out)[0]["rule"] == json.loads(json.dumps(broken.as_dict()))
+    done = sigmax("match", model, "sky", "--rule", "precison=0.9")
+    assert done.code == 2
+    assert "Did you mean 'precision'" in done.err
+    done = sigmax("match", model, "sky", "--rule", "precision=1.5")
+    assert done.code == 1
+    assert "between 0 and 1" in done.err
+
+
+def test_calibrate(sigmax, model, data, tmp_path):
+    """Anew, by another method, for other candidates; the encoders stay."""
+    folder = changed(model, tmp_path / "plain", calibrator=None)
+    (folder / "dev.safetensors").unlink()
+    done = sigmax("calibrate", folder, data, "--method", "isotonic")
+    assert done.code == 0, done.err
+    assert "isotonic" in done.out
+    assert "unanswerable answered" in done.out
+    again, before = load(folder), load(model)
+    assert again.calibrator.about["method"] == "isotonic"
+    assert again.candidates == before.candidates
+    assert (again.logits(["sky"], again.candidates) == before.logits(["sky"], before.candidates)).all()
+    done = sigmax("calibrate", folder, data, "--json")
+    found = json.loads(done.out, parse_constant=pytest.fail)
+    assert set(found["about"]["log_loss"]) >= {"platt", "beta", "isotonic"}
+    done = sigmax("calibrate", folder, data, "--method", "isotonik")
+    assert done.code == 2
+    assert "Did you mean 'isotonic'" in done.err
+
+
+def test_none_candidate(sigmax, data, tmp_path):
+    done = sigmax("train", data, "-o", tmp_path / "model", "--none-candidate", "--epochs", "2", "--json")
+    assert done.code == 0, done.err
+    assert load(tmp_path / "model").none_vector is not None
+    assert (tmp_path / "model" / "none.safetensors").exists()
+    assert sigmax("match", tmp_path / "model", "invoice").code == 0
 
 
 BRACKETS = ["[red]night", "[/]", "[/b] sky", "a [bold]moon[/bold]"]
@@ -675,7 +731,7 @@ def test_a_killed_run_goes_on(sigmax, data, tmp_path):
     assert json.loads(done.out) == whole | {"model": str(killed)}
     one, other = weights(tmp_path / "whole"), weights(killed)
     assert one.keys() == other.keys()
-    assert len(one) == 6  # of each tower: n-grams, their idf, their vectors
+    assert len(one) == 11  # of each tower: n-grams, their idf, their vectors; of dev: what rules decide from
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert not torch.equal(other["query_encoder/model.safetensors table.weight"], then)  # it learnt more after the kill
     assert (killed / "sigmax.json").read_bytes() == (tmp_path / "whole" / "sigmax.json").read_bytes()

@@ -199,6 +199,19 @@ def test_thresholds_from_their_definitions(name, level, values):
     assert promised >= 5
 
 
+def test_a_start_has_its_own_part_of_delta():
+    """δ = ½ in two parts, from 14 and from 56 queries on; p = 0.45 at 56 is not enough once the first run failed."""
+    for errors, promised in ((range(53, 56), True), (range(3), False)):
+        right = np.arange(100)[:, None] < 56
+        right[list(errors)] = False
+        record = Record.of(np.linspace(0.99, 0.5, 100)[:, None], right)
+        assert 0.25 < RULES["precision"].p_values(record.curve, 0.9)[55] < 0.5
+        found = decide("precision=0.9", record, confidence=0.5)
+        assert found.promised == promised
+        if promised:
+            assert found.achieved["accepted"] == pytest.approx(0.56)
+
+
 @given(st.integers(0, 1000), st.integers(1, 30), st.sampled_from([None, 2, 5]))
 def test_best_f1_is_that_of_the_metrics(seed, n, values):
     record = small(seed, n, values=values)
@@ -432,6 +445,12 @@ def test_how_many_queries_a_promise_needs(text, needed):
     assert found.achieved[FIGURE[text.split("=")[0]]] is not None
 
 
+def test_precision_starts_above_the_query_that_comes_next():
+    for queries, promised in ((45, False), (46, True)):
+        record = Record.of(np.linspace(0.9, 0.1, queries)[:, None], np.ones((queries, 1), bool))
+        assert decide("precision=0.95", record).promised == promised
+
+
 def test_promise_in_words():
     assert decide("precision=0.95", perfect(60)).promise == (
         "With confidence 0.9: of the candidates accepted for a query, at least 0.95 are right, averaged over queries "
@@ -460,6 +479,15 @@ def test_hard_splits():
     assert found.reason.endswith("nothing is accepted.")
     assert found.achieved["precision"] is None
     assert found.achieved["accepted"] == 0
+
+
+def test_needed_where_a_mean_is_the_level_but_for_rounding():
+    """Nine queries without an error count as ½ in 10, which is 1 − 0.95: they say nothing about how many will do."""
+    right = np.arange(60)[:, None] % 10 < 9
+    found = decide("precision=0.95", Record.of(np.linspace(0.99, 0.3, 60)[:, None], right))
+    assert not found.promised
+    assert found.needed is None
+    assert decide("precision=0.95", Record.of(*world(60, 5, np.random.default_rng(1)))).needed > 300
 
 
 def test_about_as_many_queries_as_said_are_enough():
@@ -523,7 +551,7 @@ def test_small_splits(text):
 
 
 def test_false_claims_may_need_that_nothing_is_accepted():
-    record = Record.of(np.full((60, 1), 0.99), np.arange(60)[:, None] < 20)
+    record = Record.of(np.full((42, 1), 0.99), np.arange(42)[:, None] < 20)
     found = decide("false-claims=0.1", record)
     assert found.promised
     assert found.threshold == NOTHING

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sigmax import evaluation
 from sigmax.calibration import Platt
+from sigmax.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.evaluation import (
@@ -21,6 +22,7 @@ from sigmax.evaluation import (
     goodness,
     quick_figures,
 )
+from sigmax.metrics.abstention import ANY
 
 AUROC = ["none_auroc_share", "none_auroc_logit", "none_auroc_presence"]
 NONE = [*AUROC, "fpr95_share", "fpr95_logit", "fpr95_presence"]
@@ -34,7 +36,7 @@ PRESENCE = [
     "micro_f1",
     "macro_f1",
 ]
-CALIBRATED = {*PRESENCE, "none_auroc_presence", "fpr95_presence", "aurc", "excess_aurc"}  # need a calibration
+CALIBRATED = {*PRESENCE, *ANY, "none_auroc_presence", "fpr95_presence", "aurc", "excess_aurc"}  # need a calibration
 #: Resampling adds noise, which adds to what is already nearly 0: an interval may lie above the value.
 NOISY = {"calibration_error", "smooth_calibration_error"}
 
@@ -49,9 +51,19 @@ class Scripted:
 
     def __init__(self, logits, calibration=None, threshold=None):
         self.table = np.asarray(logits, np.float32)
-        self.calibration = calibration
-        self.threshold = threshold
+        self.calibrator = None if calibration is None else Calibrator(calibration, (), threshold=threshold)
         self.asked = []
+
+    @property
+    def calibration(self):
+        return self.calibrator.calibration
+
+    @property
+    def threshold(self):
+        return self.calibrator.default_threshold
+
+    def none_logits(self, queries):
+        return None
 
     def logits(self, queries, candidates):
         self.asked.append((list(queries), list(candidates)))
@@ -157,7 +169,7 @@ def test_perfect_and_hopeless(sign):
     if sign > 0:
         calibrate(model, data)
     else:
-        model.calibration, model.threshold = Platt(1.0, 0.0), 0.5
+        model.calibrator = Calibrator(Platt(1.0, 0.0), (), threshold=0.5)
     found = evaluate(model, data)
     plain = {name: found[name].value for name in FIGURES}
     if sign > 0:
@@ -247,7 +259,7 @@ def test_goodness():
 def test_no_none_figures_where_every_query_has_answers():
     data, logits, _ = random_case(unanswered=0.0)
     found = evaluate(Scripted(logits, Platt(1.0, 0.0), 0.5), data)
-    assert set(FIGURES) - set(found.draws) == set(NONE)
+    assert set(FIGURES) - set(found.draws) == {*NONE, "none_auroc_any", "fpr95_any"}
     assert found.unanswered == 0
     assert not set(NONE) & set(quick_figures(Scripted(logits), data))
 
@@ -264,7 +276,7 @@ def test_no_ranking_where_no_query_has_answers():
     gone = right.copy()
     gone[data.split("test")] = False
     found = evaluate(Scripted(logits, Platt(1.0, 0.0), 0.5), numbered(gone))
-    assert list(found.draws) == PRESENCE
+    assert list(found.draws) == [*PRESENCE, "any_log_loss", "any_brier", "any_calibration_error"]
     assert found.unanswered == found.queries
 
 
@@ -288,7 +300,7 @@ def test_unknown_split(look):
 def test_calibrate_is_a_logistic_regression_on_dev():
     data, logits, right = random_case(1500, 12)
     model = Scripted(logits)
-    calibrate(model, data)
+    calibrate(model, data, method="platt")
     rows = data.split("dev")
     s, y = logits[rows].astype(np.float32).ravel(), right[rows].ravel()
     fit = LogisticRegression(C=np.inf, tol=1e-10).fit(s[:, None], y)
@@ -303,8 +315,8 @@ def test_calibrate_is_a_logistic_regression_on_dev():
 def test_calibrate_on_another_split():
     data, logits, _ = random_case(1500, 12)
     dev, train = Scripted(logits), Scripted(logits)
-    calibrate(dev, data)
-    calibrate(train, data, split="train")
+    calibrate(dev, data, method="platt")
+    calibrate(train, data, method="platt", split="train")
     assert train.calibration != dev.calibration
     assert train.calibration.scale == pytest.approx(dev.calibration.scale, rel=0.2)
 
@@ -312,12 +324,12 @@ def test_calibrate_on_another_split():
 def test_a_sample_of_the_wrong_pairs_does(monkeypatch):
     data, logits, right = random_case(3000, 20)
     whole, part, other, again = (Scripted(logits) for _ in range(4))
-    calibrate(whole, data)
+    calibrate(whole, data, method="platt")
     right_pairs = int(right[data.split("dev")].sum())
-    monkeypatch.setattr(evaluation, "CALIBRATION_PAIRS", right_pairs + 3000)
-    calibrate(part, data)
-    calibrate(other, data, seed=1)
-    calibrate(again, data)
+    monkeypatch.setattr("sigmax.calibrator.CALIBRATION_PAIRS", right_pairs + 3000)
+    calibrate(part, data, method="platt")
+    calibrate(other, data, method="platt", seed=1)
+    calibrate(again, data, method="platt")
     assert part.calibration != whole.calibration
     assert part.calibration == again.calibration
     assert other.calibration != part.calibration

@@ -5,16 +5,21 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from sigmax.calibration import PlattCandidate
+from sigmax.calibrator import fit_calibrator
+from sigmax.decisions import decide
 from sigmax.encoders import LabelTable, NgramEmbedding
-from sigmax.errors import DataError
+from sigmax.errors import DataError, UnknownNameError
 from sigmax.losses import make_loss
 from sigmax.model import FORMAT, DualEncoder, Match, Matches, load
+from sigmax.positives import Positives
 from sigmax.training import Settings, train
 from test_training import frozen, static_folder, things  # noqa: F401
 
@@ -47,6 +52,16 @@ def tiny(candidates=("moon", "sun", "fire"), **given):
     encoder = NgramEmbedding.fit(["moon light", "sun light", "fire", *candidates], dimension=8)
     loss = make_loss("sigmoid", logit_scale=5.0, logit_bias=-1.0)
     return DualEncoder(encoder, None, loss, candidates=candidates, **given).eval()
+
+
+def calibrated(**given):
+    """An untrained model which was calibrated on made-up logits."""
+    model = tiny(**given)
+    right = np.random.default_rng(0).random((60, 3)) < 0.3
+    logits = np.random.default_rng(1).normal(size=(60, 3)) + 2 * right
+    none = None if model.none_vector is None else np.random.default_rng(2).normal(size=60)
+    model.calibrator = fit_calibrator(logits, right, model.candidate_ids, none=none, about={"data": "made"})
+    return model
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -145,8 +160,9 @@ def halve(name):
             "similarity": edit(similarity="euclid"),
             "scale": edit(logit_scale=-1.0),
             "scale null": edit(logit_scale=None),
-            "calibration": edit(calibration={"slope": 1.0}),
-            "no threshold": edit(threshold="-"),
+            "calibrator": edit(calibrator={"slope": 1.0}),
+            "no calibrator": edit(calibrator="-"),
+            "dev half": halve("dev.safetensors"),
             "no two_encoders": edit(two_encoders="-"),
             "two_encoders": edit(two_encoders=True),
             "no facts": edit(facts="-"),
@@ -168,7 +184,7 @@ def halve(name):
     ],
 )
 def test_damage_is_reported(damage, tmp_path):
-    tiny().save(tmp_path / "model")
+    calibrated().save(tmp_path / "model")
     damage(tmp_path / "model")
     with pytest.raises(DataError) as caught:
         load(tmp_path / "model")
@@ -338,8 +354,7 @@ def test_match(trained):
         assert match.candidate == match.candidate_id == model.candidates[j]
         assert match.logit == pytest.approx(logits[j])
         assert match.share == pytest.approx(shares[j])
-        presence = 1 / (1 + np.exp(-model.calibration.scale * logits[j] - model.calibration.bias))
-        assert match.presence == pytest.approx(presence)
+        assert match.presence == pytest.approx(model.calibration.presence(logits)[j])
     assert matches[0].as_dict() == {
         name: getattr(matches[0], name) for name in ("candidate", "candidate_id", "logit", "share", "presence")
     }
@@ -452,13 +467,106 @@ def test_gradients_reach_both_towers(trained):
 
 
 @kinds
-def test_any_is_the_noisy_or_of_all_presences(kind, trained):
+def test_any_is_that_of_the_calibrator(kind, trained):
     model = trained(kind)
     matches = model.match("night", top_k=1)
     everything = model.match("night", top_k=1000)
-    absent = 1.0
-    for match in everything:
-        absent *= 1 - match.presence
-    assert matches.any == pytest.approx(1 - absent)
-    assert max(match.presence for match in everything) <= matches.any <= 1
+    logits = model.logits(["night"], model.candidates)
+    assert matches.any == model.calibrator.any(logits, model.candidate_ids)[0] == everything.any
+    assert 0 <= matches.any <= 1
     assert tiny().match("night").any is None
+
+
+# -- rules ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["best-f1", "precision=0.5", "recall=0.5", "false-claims=0.5", "contains=0.5"])
+def test_rules(rule, tmp_path):
+    model = calibrated()
+    model.save(tmp_path / "model")
+    expected = decide(rule, model.calibrator.record)
+    for one in (model, load(tmp_path / "model")):
+        matches = one.match("moon light", top_k=1, rule=rule)
+        assert matches.decision == expected
+        everything = one.match("moon light", top_k=3)
+        assert list(matches.accepted) == [m for m in everything if m.presence >= expected.threshold]
+        assert len(matches) == 1
+
+
+def test_accepts_more_than_was_asked_for():
+    model = calibrated()
+    model.calibrator = replace(model.calibrator, record=None, threshold=0.0)
+    matches = model.match("moon", top_k=1)
+    assert (len(matches), len(matches.accepted)) == (1, 3)
+
+
+def test_wrong_rules():
+    model = calibrated()
+    with pytest.raises(ValueError, match=r"Expected a level for precision"):
+        model.match("moon", rule="precision")
+    with pytest.raises(UnknownNameError, match="Did you mean 'precision'"):
+        model.match("moon", rule="precison=0.9")
+    with pytest.raises(ValueError, match=r"not calibrated, so it cannot accept by recall=0.9"):
+        tiny().match("moon", rule="recall=0.9")
+    model.calibrator = replace(model.calibrator, record=None)
+    assert model.match("moon").decision.threshold == model.threshold
+    with pytest.raises(DataError, match=r"without the record of its dev split.*sigmax calibrate"):
+        model.match("moon", rule="recall=0.9")
+
+
+def test_candidates_added_after_calibration():
+    model = calibrated()
+    shared = PlattCandidate(1.0, -1.0, (1.0, 1.0, 1.0), (0.0, 5.0, -5.0))
+    model.calibrator = replace(model.calibrator, calibration=shared)
+    before = {match.candidate: match.presence for match in model.match("moon", top_k=3)}
+    model.candidates = model.candidate_ids = ["fire", "ash", "moon"]
+    after = {match.candidate: match for match in model.match("moon", top_k=3)}
+    assert after["moon"].presence == pytest.approx(before["moon"])
+    assert after["fire"].presence == pytest.approx(before["fire"])
+    assert after["ash"].presence == pytest.approx(1 / (1 + np.exp(1.0 - after["ash"].logit)))
+
+
+def test_a_folder_of_format_1(tmp_path):
+    """As version 0.1.0 wrote it: a curve and a threshold."""
+    tiny().save(tmp_path / "model")
+    about = json.loads((tmp_path / "model" / "sigmax.json").read_text())
+    del about["calibrator"]
+    about |= {"format": 1, "calibration": {"scale": 2.0, "bias": -1.0}, "threshold": 0.25}
+    (tmp_path / "model" / "sigmax.json").write_text(json.dumps(about))
+    model = load(tmp_path / "model")
+    matches = model.match("moon", top_k=3)
+    for match in matches:
+        assert match.presence == pytest.approx(1 / (1 + np.exp(1.0 - 2 * match.logit)))
+    assert matches.any == pytest.approx(1 - np.prod([1 - match.presence for match in matches]))
+    assert {m.candidate for m in matches.accepted} == {m.candidate for m in matches if m.presence >= 0.25}
+    about |= {"calibration": None, "threshold": None}
+    (tmp_path / "model" / "sigmax.json").write_text(json.dumps(about))
+    assert load(tmp_path / "model").calibrator is None
+
+
+# -- none of these as a candidate ------------------------------------------------------------------
+
+
+def test_none_candidate(tmp_path):
+    model = tiny(none_vector=torch.arange(8.0))
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert torch.equal(again.none_vector, model.none_vector)
+    texts = ["moon light", "fire"]
+    asked = model.encode(texts)
+    expected = model.loss.logits(asked, torch.arange(8.0)[None])[:, 0].detach().numpy()
+    for one in (model, again):
+        assert one.none_logits(texts) == pytest.approx(expected)
+        assert len(one.match("moon", top_k=9)) == 3
+    assert tiny().none_logits(texts) is None
+
+
+def test_none_candidate_is_right_where_nothing_else_is():
+    model = tiny(none_vector=torch.arange(8.0)).train()
+    queries, candidates = model.preprocess(["moon", "xyz"], "query"), model.preprocess(["moon", "sun"], "candidate")
+    found = model(queries, candidates, Positives([0], [0], (2, 2)))["loss"]
+    offered = torch.cat([model.embed(candidates, "candidate"), model.none_vector[None]])
+    expected = model.loss(model.embed(queries, "query"), offered, Positives([0, 1], [0, 2], (2, 3)))
+    assert found == expected
+    found.backward()
+    assert model.none_vector.grad.abs().sum() > 0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.calibration import Calibration
+from sigmax.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError
 
@@ -34,8 +34,7 @@ class TfidfBaseline:
 
         if not data.labels:
             raise DataError("tf-idf + logistic regression needs fixed labels: data with columns text and labels.")
-        self.calibration: Calibration | None = None
-        self.threshold: float | None = None
+        self.calibrator: Calibrator | None = None
         train = data.split("train")
         truth = data.graph[train].toarray().astype(np.int64)
         # A label that is never right, or always, in the train split has nothing to separate.
@@ -59,3 +58,6 @@ class TfidfBaseline:
         decided = self.pipeline.decision_function(list(queries)).reshape(len(queries), -1)
         logits[:, self.known] = decided
         return logits[:, [self.place[name] for name in candidates]]
+
+    def none_logits(self, queries: Sequence[str]) -> None:
+        """It knows no such candidate."""

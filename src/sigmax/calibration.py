@@ -46,7 +46,7 @@ Bools = NDArray[np.bool_]
 #: Right pairs from which curves other than Platt's are looked at: with fewer, a fold holds one or two.
 FEWEST_RIGHT = 10
 #: Pairs that cross-validation looks at, at most: beyond, wrong pairs are sampled and weighted. The last fit sees all.
-COMPARED_PAIRS = 400_000
+COMPARED_PAIRS = 100_000
 #: Right pairs a candidate, on average, from which each may have its own scale and bias. A bias known from r right pairs
 #: has a standard error of about 1/√r: below 3 it is wider than most of the differences between candidates.
 RIGHT_A_CANDIDATE = 3

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sigmax.any import AnyFit, Seen, fit_any, noisy_or
 from sigmax.calibration import Calibration, Pairs, calibration_from_dict, fit_calibration, moved
-from sigmax.decisions import Choice, Decision, Record, decide
+from sigmax.decisions import CONFIDENCE, Choice, Decision, Record, decide
 from sigmax.errors import DataError
 
 __all__ = ["DEFAULT_RULE", "Calibrator", "fit_calibrator"]
@@ -59,7 +59,7 @@ class Calibrator:
         seen = self._seen(logits, candidate_ids, none)
         return noisy_or(seen.presence) if self.any_fit is None else self.any_fit.probability(seen)
 
-    def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = 0.9) -> Decision:
+    def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision:
         """Choose the threshold of a rule, such as "precision=0.95", on the dev split.
 
         Raises:

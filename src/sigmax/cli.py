@@ -253,31 +253,86 @@ def evaluate(
 
 
 @app.command()
+def calibrate(
+    folder: Folder,
+    data: Data,
+    split: Annotated[str, typer.Option(help="Which queries; none that the model was trained on.")] = "dev",
+    method: Annotated[
+        str,
+        typer.Option(help="platt, beta, isotonic, platt-candidate, or auto: the lowest cross-validated log loss."),
+    ] = "auto",
+    columns: Columns = "",
+    as_json: AsJson = False,
+) -> None:
+    """Fit a model's presences, P(any) and rules anew, on DATA and its candidates.
+
+    For a model whose candidates or questions have changed since training, or that was saved without calibration. The
+    model in DIR keeps its encoders and offers the candidates of DATA from now on.
+
+    Example: sigmax calibrate runs/faq/sigmoid faq-of-this-year.csv
+    """
+    _quiet()
+    from sigmax.evaluation import calibrate as fit
+    from sigmax.model import load
+    from sigmax.report.tables import calibration_table, threshold_rows
+
+    model, dataset = load(folder), _read(data, columns)
+    calibrator = fit(model, dataset, split=split, method=method)
+    model.candidates, model.candidate_ids = list(dataset.candidates), list(dataset.candidate_ids)
+    model.save(folder)
+    if as_json:
+        _print_json({key: value for key, value in calibrator.as_dict().items() if key != "candidate_ids"})
+        return
+    out.print(calibration_table(calibrator))
+    rows = threshold_rows(calibrator)
+    if rows is not None:
+        out.print(rows)
+    _say(f"Written: {folder}")
+
+
+@app.command()
 def match(
     folder: Folder,
     texts: Annotated[list[str], typer.Argument(metavar="TEXT…", help="What to match.")],
     top_k: Annotated[int, typer.Option(min=1, help="Candidates shown.")] = 5,
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="What is accepted: best-f1, precision=0.95, recall=0.9, false-claims=0.05 or contains=0.9; each level "
+            "is a promise, chosen on dev."
+        ),
+    ] = "best-f1",
+    confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="With which the promise holds, over dev splits.")
+    ] = 0.9,
     as_json: AsJson = False,
 ) -> None:
     """Find the best candidates for each TEXT.
 
     *share* is the softmax over all candidates: it adds up to 1 whether or not anything is right. *presence* is the
-    probability that this one is right; ✓ marks those accepted at the threshold chosen on dev. *any right* is the
-    probability that at least one of all candidates is.
+    probability that this one is right; ✓ marks those that the rule accepts. *any right* is the probability that at
+    least one of all candidates is. Where the rule accepts nothing, the answer is *none of these*.
+
+    Example: sigmax match runs/emoji/sigmoid "what's in the sky?" --rule precision=0.9
     """
     _quiet()
     from sigmax.model import load
 
     model = load(folder)
-    found = model.match(texts, top_k=top_k)
+    found = model.match(texts, top_k=top_k, rule=rule, confidence=confidence)
+    decision = found[0].decision
+    if decision is not None and decision.reason:
+        _say(f"{decision.choice}: {decision.reason}")
     if as_json:
         _print_json(
             [
                 {
                     "query": one.query,
                     "any": one.any,
+                    "rule": None if one.decision is None else one.decision.as_dict(),
+                    "accepted": None if one.decision is None else [match.as_dict() for match in one.accepted],
                     "matches": [
-                        {**match.as_dict(), "accepted": None if one.threshold is None else match in one.accepted}
+                        {**match.as_dict(), "accepted": None if one.decision is None else match in one.accepted}
                         for match in one
                     ],
                 }
@@ -291,13 +346,18 @@ def match(
             table.add_column(name, justify="left" if name in ("", "candidate") else "right")
         for one in matches:
             presence = "–" if one.presence is None else f"{one.presence:.3f}"
-            mark = "✓" if matches.threshold is not None and one in matches.accepted else ""
+            mark = "✓" if one in matches.chosen else ""
             table.add_row(mark, Text(one.candidate), f"{one.logit:.2f}", f"{one.share:.3f}", presence)
         out.print(table)
-        if matches.threshold is not None and not matches.accepted:
-            out.print("none of these")
-        if matches.any is not None:
-            out.print(f"any right: {matches.any:.3f}")
+        if matches.any is None or matches.decision is None:
+            continue
+        if not matches.accepted:
+            out.print(f"none of these: with probability {1 - matches.any:.3f} nothing here is right")
+            continue
+        more = len(matches.accepted) - sum(one in matches.chosen for one in matches)
+        out.print(f"any right: {matches.any:.3f}" + (f"; {more} more accepted (--top-k shows them)" if more else ""))
+    if decision is not None and decision.promise:
+        out.print(decision.promise, markup=False, soft_wrap=not out.is_terminal)
 
 
 @app.command()

@@ -304,6 +304,7 @@ def _run(entry: Contender, data: MatchDataset, shared: Settings, budget: Budget,
             settings,
             stop_early=False,
             tell=False,
+            calibrated=False,
             progress=lambda at, of, _: advance(number + at / of, what),
         )
         seconds.append(time.perf_counter() - begin)
@@ -331,7 +332,6 @@ def _run_baseline(entry: Contender, data: MatchDataset, advance: Advance) -> Res
     begin = time.perf_counter()
     model = TfidfBaseline(data)
     seconds = time.perf_counter() - begin
-    calibrate(model, data)
     return _measured(entry, None, [], [model], data, seconds)
 
 
@@ -343,6 +343,8 @@ def _measured(
     data: MatchDataset,
     seconds: float,
 ) -> Result:
+    for model in models:
+        calibrate(model, data)
     dev = [evaluate(model, data, split="dev", draws=0) for model in models]
     test = [evaluate(model, data, split="test") for model in models]
     return Result(

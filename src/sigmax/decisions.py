@@ -22,6 +22,7 @@ pairs only, so testing there tests every t.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -48,6 +49,8 @@ FLOOR = 1e-3
 CONFIDENCE = 0.9
 #: Precision is tested from so many queries on, and from `RATIO` times as many, and so on.
 RATIO = 4
+#: Thresholds tested at a time.
+BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,11 +223,11 @@ class Rule:
         """Whether a level belongs to the name, as in precision=0.95."""
         return self.loss is not None
 
-    def p_values(self, curve: Curve, level: float) -> Floats:
-        """(c,) p-values of `the average loss is above the one allowed`, one for each t of the curve."""
+    def p_values(self, curve: Curve, level: float, places: slice = slice(None)) -> Floats:
+        """P-values of `the average loss is not below the one allowed`, one for each t of the curve, or at some."""
         assert self.loss is not None
         total, n = self.loss(curve)
-        return _p_values(total, n, self.allowed(level), exact=self.exact)
+        return _p_values(total[places], n[places], self.allowed(level), exact=self.exact)
 
     def needed(self, level: float, delta: float) -> int:
         """How many queries a promise needs if nothing at all is lost: the least n with (1 − a)ⁿ ≤ δ."""
@@ -474,15 +477,19 @@ def _kl(mean: Any, allowed: float) -> Any:
 
 def _certified(rule: Rule, curve: Curve, level: float, delta: float) -> int | None:
     """Place of the threshold whose promise holds with confidence 1 − δ, −1 for `NOTHING`; None if there is none."""
-    p = rule.p_values(curve, level)
     if not rule.steady:
-        return _chains(p, curve.claims, _starts(rule, level, delta, curve.answered + curve.unanswered), delta)
-    passed = np.flatnonzero(p <= delta)
+        return _chains(rule, curve, level, delta)
+
+    def failed(place: int) -> bool:
+        return bool(rule.p_values(curve, level, slice(place, place + 1))[0] > delta)
+
+    # Failures are on one side: p rises, or falls, with every place.
+    places = range(len(curve.t))
     if rule.rises:
-        return int(passed[0]) if len(passed) else None
-    if len(passed):
-        return int(passed[-1])
-    return -1 if curve.unanswered >= rule.needed(level, delta) else None
+        place = bisect.bisect_left(places, True, key=lambda place: not failed(place))
+        return place if place < len(places) else None
+    place = bisect.bisect_left(places, True, key=failed) - 1
+    return place if place >= 0 or curve.unanswered >= rule.needed(level, delta) else None
 
 
 def _starts(rule: Rule, level: float, delta: float, n: int) -> list[int]:
@@ -496,27 +503,30 @@ def _starts(rule: Rule, level: float, delta: float, n: int) -> list[int]:
         starts = more
 
 
-def _chains(p: Floats, claims: Floats, starts: list[int], delta: float) -> int | None:
+def _chains(rule: Rule, curve: Curve, level: float, delta: float) -> int | None:
     """Last place that is rejected when p-values are tested in order from every start (Wiens 2003).
 
     A start is the lowest threshold at which its number of queries get a candidate: what lies above the query that
     comes next is a sample of its own.
     """
+    starts = _starts(rule, level, delta, curve.answered + curve.unanswered)
     places = []
     for start in starts:
-        place = int(np.searchsorted(claims, start, side="right")) - 1
-        if place < 0 or claims[place] < start:
+        place = int(np.searchsorted(curve.claims, start, side="right")) - 1
+        if place < 0 or curve.claims[place] < start:
             place += 1  # equal presences: more queries at once
-        if place < len(p):
+        if place < len(curve.t):
             places.append(place)
     last, carried = None, 0.0
-    for number, place in enumerate(places):
+    for place, end in zip(places, [*places, len(curve.t)][1:], strict=True):
         carried += delta / len(starts)
-        end = places[number + 1] if number + 1 < len(places) else len(p)
-        failed = np.flatnonzero(p[place:end] > carried)
-        stop = place + int(failed[0]) if len(failed) else end
-        if stop > place:
-            last = stop - 1
+        failed = np.zeros(0, np.int64)
+        while place < end and not len(failed):
+            part = slice(place, min(place + BLOCK, end))
+            failed = np.flatnonzero(rule.p_values(curve, level, part) > carried)
+            place = part.start + int(failed[0]) if len(failed) else part.stop
+            if place > part.start:
+                last = place - 1
         if len(failed):
             carried = 0.0
     return last
@@ -566,7 +576,7 @@ def _instead(choice: Choice, curve: Curve, delta: float) -> tuple[int, str, int 
 def _enough(total: Floats, n: Floats, allowed: float, delta: float, available: int) -> int | None:
     """About how many queries are enough if errors stay as frequent as now, at the threshold that suits best."""
     mean = (total + 0.5) / (n + 1)  # few queries without an error prove little
-    hopeful = mean < allowed
+    hopeful = mean < allowed - 1e-9
     if not hopeful.any():
         return None
     enough = -np.log(delta / np.e) / _kl(mean[hopeful], allowed)
@@ -588,7 +598,8 @@ def _curve(record: Record) -> Curve:
     order = np.argsort(-record.presence[kept], kind="stable")
     t, row, right = record.presence[kept][order], record.rows[kept][order], record.right[kept][order]
     wanted = np.bincount(record.rows[record.right], minlength=n)
-    accepted, hits = _running(row, np.ones(len(row), np.int64)), _running(row, right.astype(np.int64))
+    together = np.argsort(row, kind="stable")
+    accepted, hits = (_running(row, values.astype(np.int64), together) for values in (np.ones(len(row)), right))
     wrong = accepted - hits
     before = (wrong - (1 - right)) / np.maximum(accepted - 1, 1)
     steps = {
@@ -613,9 +624,8 @@ def _curve(record: Record) -> Curve:
     )
 
 
-def _running(row: Ints, values: Ints) -> Ints:
-    """Running sums within each row, in the order given."""
-    order = np.argsort(row, kind="stable")
+def _running(row: Ints, values: Ints, order: Ints) -> Ints:
+    """Running sums within each row, in the order given; `order` brings the rows together."""
     total = np.cumsum(values[order])
     first = np.append(True, row[order][1:] != row[order][:-1])[: len(row)]
     before = (total - values[order])[first]

@@ -10,19 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from sigmax.calibration import Calibration, Pairs, fit_calibration
+from sigmax.calibrator import CALIBRATION_PAIRS, Calibrator, fit_calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.metrics.abstention import (
+    ANY,
     NONE_FPR95,
     NONE_SCORES,
     SELECTION,
     RiskCoverage,
     RiskPoint,
+    any_figures,
     auroc_figure,
     fpr95_figure,
 )
 from sigmax.metrics.intervals import DRAWS, Estimate, Figure, Floats, bootstrap_weights, estimate, evaluate_figures
-from sigmax.metrics.presence import PRESENCE, PresenceTally, ReliabilityBin, best_f1_threshold
+from sigmax.metrics.presence import PRESENCE, PresenceTally, ReliabilityBin
 from sigmax.metrics.ranking import RANKING, ranking_figures, ranking_values
 
 __all__ = [
@@ -63,33 +65,34 @@ FIGURES: dict[str, str] = {
     "fpr95_share": "unanswerable queries let through by the largest share with 95% of the others",
     "fpr95_logit": "unanswerable queries let through by the largest logit with 95% of the others",
     "fpr95_presence": "unanswerable queries let through by the largest presence with 95% of the others",
+    **ANY,
     "aurc": "mean share of wrong best candidates when only the surest queries are answered",
     "excess_aurc": "the same, less what the best order of the queries would leave",
 }
 LOWER_IS_BETTER = frozenset(
     {"log_loss", "brier", "calibration_error", "smooth_calibration_error", *NONE_FPR95.values(), *SELECTION}
+    | {name for name in ANY if name != "none_auroc_any"}
 )
 #: Figures that are perfect at 1 and worse on either side.
 CLOSER_TO_ONE = frozenset({"calibration_slope", "expected_ratio"})
-assert list(FIGURES) == [*RANKING, *PRESENCE, *NONE_SCORES.values(), *NONE_FPR95.values(), *SELECTION]
+assert list(FIGURES) == [*RANKING, *PRESENCE, *NONE_SCORES.values(), *NONE_FPR95.values(), *ANY, *SELECTION]
 assert not LOWER_IS_BETTER & CLOSER_TO_ONE
 assert set(FIGURES) > LOWER_IS_BETTER | CLOSER_TO_ONE
 
 #: What `quick_figures` can give: the figures that training and search may watch.
 WATCHED = (*RANKING, NONE_SCORES["share"], NONE_SCORES["logit"])
 
-#: Pairs that a calibration looks at, at most: beyond, wrong pairs are sampled and weighted.
-CALIBRATION_PAIRS = 4_000_000
-
 
 class Scorer(Protocol):
     """Whatever gives a logit to every pair."""
 
-    calibration: Calibration | None
-    threshold: float | None
+    calibrator: Calibrator | None
 
     def logits(self, queries: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float32]:
         """(n, m) logits of every query over every candidate."""
+
+    def none_logits(self, queries: Sequence[str]) -> NDArray[np.float32] | None:
+        """(n,) logits of *none of these*; None for a model trained without it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,17 +131,32 @@ def goodness(figure: str, value: float) -> float:
     return -value if figure in LOWER_IS_BETTER else value
 
 
-def calibrate(model: Scorer, data: MatchDataset, *, split: str = "dev", seed: int = 0) -> None:
-    """Fit presence and the threshold of best micro-F1, over all candidates, and keep both in the model.
+def calibrate(
+    model: Scorer, data: MatchDataset, *, split: str = "dev", method: str = "auto", seed: int = 0
+) -> Calibrator:
+    """Fit presence and P(any) over all candidates and record what rules need; the model keeps the result.
+
+    Args:
+        model: a DualEncoder, or anything else that gives logits.
+        data: the data set; its candidates are the ones that will be offered.
+        split: which queries; the model must not have been trained on them.
+        method: a name in `sigmax.calibration.CALIBRATIONS`, or "auto": chosen by cross-validated log loss.
+        seed: of folds and samples.
 
     Raises:
-        DataError: a split without a right or without a wrong pair.
+        DataError: a split without a right or without a wrong pair, or one that cannot carry the method.
     """
     logits, right = _scored(model, data, split)
-    pairs = Pairs.of(logits, right, most=CALIBRATION_PAIRS, seed=seed)
-    model.calibration = fit_calibration(pairs, "platt").calibration
-    presence = model.calibration.presence(pairs.logits, pairs.candidates)
-    model.threshold = best_f1_threshold(presence, pairs.right, pairs.weights)
+    model.calibrator = fit_calibrator(
+        logits,
+        right,
+        data.candidate_ids,
+        none=model.none_logits(_queries(data, split)),
+        method=method,
+        about={"data": data.name, "split": split},
+        seed=seed,
+    )
+    return model.calibrator
 
 
 def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: int = DRAWS) -> Evaluation:
@@ -154,13 +172,20 @@ def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: i
         draws: bootstrap draws; 0 for plain values.
     """
     logits, right = _scored(model, data, split)
-    figures = _ranking_and_none(logits, right, model.calibration)
-    tally = _tally(model, logits, right)
-    selection = _selection(model, logits, right)
-    if tally is not None:
+    presence = None
+    if model.calibrator is not None:
+        presence = model.calibrator.presence(logits, data.candidate_ids)
+    figures = _ranking_and_none(logits, right, presence)
+    tally = selection = None
+    if model.calibrator is not None and presence is not None:
+        tally = _tally(presence, right, model.calibrator.default_threshold)
         figures.update(tally.figures())
-    if selection is not None:
-        figures.update(selection.figures())
+        none = model.none_logits(_queries(data, split))
+        anything = model.calibrator.any(logits, data.candidate_ids, none)
+        figures.update(any_figures(np.clip(anything, 0.0, 1.0), np.asarray(right.any(1))))
+        if right.any():
+            selection = _selection(logits, presence, right)
+            figures.update(selection.figures())
     weights = bootstrap_weights(len(right), draws=draws)
     return Evaluation(
         data.name,
@@ -183,35 +208,33 @@ def quick_figures(model: Scorer, data: MatchDataset, *, split: str = "dev") -> d
 
 def _scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(n, m) logits of a split's queries over all candidates, and (n, m) which pairs are right."""
-    queries = data.split(split)
-    logits = model.logits([data.queries[i] for i in queries], data.candidates)
-    return logits, data.graph[queries].toarray().astype(bool)
+    logits = model.logits(_queries(data, split), data.candidates)
+    return logits, data.graph[data.split(split)].toarray().astype(bool)
 
 
-def _tally(model: Scorer, logits: NDArray[np.float32], right: NDArray[np.bool_]) -> PresenceTally | None:
-    """What presences add up to; None for a model that was not calibrated."""
-    if model.calibration is None or model.threshold is None:
-        return None
-    sample = slice(None, None, max(1, logits.size // CALIBRATION_PAIRS))
-    presence = model.calibration.presence(logits.ravel()[sample])
-    tally = PresenceTally.like(presence, right.ravel()[sample], model.threshold)
-    for start in range(0, len(logits), 256):
+def _queries(data: MatchDataset, split: str) -> list[str]:
+    return [data.queries[i] for i in data.split(split)]
+
+
+def _tally(presence: Floats, right: NDArray[np.bool_], threshold: float) -> PresenceTally:
+    """What presences add up to."""
+    sample = slice(None, None, max(1, presence.size // CALIBRATION_PAIRS))
+    tally = PresenceTally.like(presence.ravel()[sample], right.ravel()[sample], threshold)
+    for start in range(0, len(presence), 256):
         part = slice(start, start + 256)
-        tally.add(model.calibration.presence(logits[part]), right[part])
+        tally.add(presence[part], right[part])
     return tally
 
 
-def _selection(model: Scorer, logits: NDArray[np.float32], right: NDArray[np.bool_]) -> RiskCoverage | None:
-    """Answering by the largest presence; None for a model that was not calibrated, or with nothing to answer."""
-    if model.calibration is None or not right.any():
-        return None
+def _selection(logits: NDArray[np.float32], presence: Floats, right: NDArray[np.bool_]) -> RiskCoverage:
+    """Answering the best candidate, the surest queries first."""
     best = logits.argmax(1)
     rows = np.arange(len(right))
-    return RiskCoverage(model.calibration.presence(logits[rows, best]), ~right[rows, best])
+    return RiskCoverage(presence[rows, best], ~right[rows, best])
 
 
 def _ranking_and_none(
-    logits: NDArray[np.float32], right: NDArray[np.bool_], calibration: Calibration | None
+    logits: NDArray[np.float32], right: NDArray[np.bool_], presence: Floats | None
 ) -> dict[str, Figure]:
     figures: dict[str, Figure] = {}
     answered: NDArray[np.bool_] = np.asarray(right.any(1))
@@ -220,8 +243,8 @@ def _ranking_and_none(
     if answered.any() and not answered.all():
         best = logits.max(1).astype(np.float64)
         scores = {"logit": best, "share": special.softmax(logits.astype(np.float64), axis=1).max(1)}
-        if calibration is not None:
-            scores["presence"] = calibration.presence(best)
+        if presence is not None:
+            scores["presence"] = presence.max(1)
         for name, score in scores.items():
             figures[NONE_SCORES[name]] = auroc_figure(score, answered)
             figures[NONE_FPR95[name]] = fpr95_figure(score, answered)

@@ -1,4 +1,4 @@
-"""DualEncoder: two encoders, a loss that holds scale and bias, and a calibration; save, load, match."""
+"""DualEncoder: two encoders, a loss that holds scale and bias, and a calibrator; save, load, match."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from scipy import special
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sigmax.calibration import Calibration, calibration_from_dict
+from sigmax.calibrator import DEFAULT_RULE, Calibrator
+from sigmax.decisions import CONFIDENCE, Choice, Decision, Record
 from sigmax.encoders import load_encoder, save_encoder
 from sigmax.errors import DataError
 from sigmax.files import recover_folder, replace_folder
@@ -30,9 +34,11 @@ __all__ = ["DualEncoder", "Features", "Match", "Matches", "check_place", "load"]
 Features = dict[str, Any]
 
 #: Raised whenever a saved folder can no longer be read by older versions.
-FORMAT = 1
+FORMAT = 2
 #: What a model folder holds.
-PARTS = frozenset({"sigmax.json", "candidates.jsonl", "none.safetensors", "query_encoder", "candidate_encoder"})
+PARTS = frozenset(
+    {"sigmax.json", "candidates.jsonl", "dev.safetensors", "none.safetensors", "query_encoder", "candidate_encoder"}
+)
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,10 @@ class Matches(Sequence[Match]):
 
     query: str
     best: tuple[Match, ...]
-    threshold: float | None  #: presence from which a candidate is accepted
-    #: Probability that at least one candidate of all is right, 1 − Πⱼ (1 − presenceⱼ), as if the pairs were independent
-    #: (noisy-or: Pearl 1988); None if the model was not calibrated.
+    decision: Decision | None = None  #: what accepts; None if the model was not calibrated
+    #: Probability that at least one candidate of all is right, see `sigmax.any`; None if the model was not calibrated.
     any: float | None = None
+    chosen: tuple[Match, ...] = ()  #: all that are accepted, however many were asked for
 
     def __getitem__(self, place: Any) -> Any:
         """Return the match at a place."""
@@ -71,14 +77,17 @@ class Matches(Sequence[Match]):
 
     @property
     def accepted(self) -> tuple[Match, ...]:
-        """Candidates whose presence reaches the threshold chosen on the dev split.
+        """All candidates that the rule accepts, best first; none of these if it is empty.
 
         Raises:
             ValueError: the model was not calibrated.
         """
-        if self.threshold is None:
-            raise ValueError("The model was not calibrated, so nothing can be accepted. Train it with a dev split.")
-        return tuple(match for match in self.best if match.presence is not None and match.presence >= self.threshold)
+        if self.decision is None:
+            raise ValueError(
+                "The model was not calibrated, so nothing can be accepted. Try sigmax calibrate DIR DATA, or "
+                "sigmax.calibrate(model, data)."
+            )
+        return self.chosen
 
 
 class DualEncoder(nn.Module):
@@ -92,8 +101,7 @@ class DualEncoder(nn.Module):
         candidate_ids: their ids; the candidates themselves if not given.
         none_vector: (d,) of one more candidate, *none of these*, which training takes as right for the queries that
             have no right answer and as wrong for all others; None to train without. `match` never offers it.
-        calibration: logit to presence, fitted on the dev split.
-        threshold: presence from which `match` accepts.
+        calibrator: logits to presences, P(any) and decisions, fitted on the dev split.
         facts: what the model was trained on and how, for people.
     """
 
@@ -109,8 +117,7 @@ class DualEncoder(nn.Module):
         candidates: Sequence[str] = (),
         candidate_ids: Sequence[str] = (),
         none_vector: Tensor | None = None,
-        calibration: Calibration | None = None,
-        threshold: float | None = None,
+        calibrator: Calibrator | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -120,14 +127,23 @@ class DualEncoder(nn.Module):
         self.candidates = list(candidates)
         self.candidate_ids = list(candidate_ids or candidates)
         self.none_vector = None if none_vector is None else nn.Parameter(none_vector.detach().clone())
-        self.calibration = calibration
-        self.threshold = threshold
+        self.calibrator = calibrator
         self.facts = dict(facts or {})
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.loss.log_scale.device
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The curve from logit to presence; None if the model was not calibrated."""
+        return None if self.calibrator is None else self.calibrator.calibration
+
+    @property
+    def threshold(self) -> float | None:
+        """Presence from which the default rule accepts; None if the model was not calibrated."""
+        return None if self.calibrator is None else self.calibrator.default_threshold
 
     # -- training --------------------------------------------------------------------------------
 
@@ -202,18 +218,29 @@ class DualEncoder(nn.Module):
         logits: NDArray[np.float32] = self.loss.logits(asked, self.none_vector[None])[:, 0].float().cpu().numpy()
         return logits
 
-    def match(self, text: str | Sequence[str], *, top_k: int = 5) -> Any:
+    def match(
+        self,
+        text: str | Sequence[str],
+        *,
+        top_k: int = 5,
+        rule: str | Choice = DEFAULT_RULE,
+        confidence: float = CONFIDENCE,
+    ) -> Any:
         """Find the best candidates for a text, or for each of several.
 
         Args:
             text: one query, or a list of them.
             top_k: how many candidates.
+            rule: what is accepted, a name in `sigmax.decisions.RULES` with its level, such as "precision=0.95".
+            confidence: with which a rule's promise holds, over dev splits.
 
         Returns:
             `Matches` for one text, a list of them for a list.
 
         Raises:
-            ValueError: an empty text, `top_k` below 1, a model without candidates.
+            ValueError: an empty text, `top_k` below 1, a model without candidates, a rule that cannot be read or that a
+                model without calibration cannot follow.
+            DataError: a rule that needs the dev split's record, of a model saved without it.
         """
         texts = [text] if isinstance(text, str) else list(text)
         if top_k < 1:
@@ -227,26 +254,35 @@ class DualEncoder(nn.Module):
                 raise ValueError(f"Expected a text to match, got {one!r}.")
         logits = self.logits(texts, self.candidates)
         shares = special.softmax(logits.astype(np.float64), axis=1)
-        presences = anything = None
-        if self.calibration is not None:
-            presences = self.calibration.presence(logits)
-            with np.errstate(divide="ignore"):  # a presence of 1 makes it certain
-                anything = -np.expm1(np.log1p(-presences).sum(1))
+        presences = anything = decision = None
+        if self.calibrator is not None:
+            presences = self.calibrator.presence(logits, self.candidate_ids)
+            anything = self.calibrator.any(logits, self.candidate_ids, self.none_logits(texts))
+            decision = self.calibrator.decide(rule, confidence=confidence)
+        elif str(rule) != DEFAULT_RULE:
+            raise ValueError(f"The model was not calibrated, so it cannot accept by {rule}. Try sigmax calibrate.")
+
+        def made(row: int, j: int) -> Match:
+            presence = None if presences is None else float(presences[row, j])
+            return Match(
+                self.candidates[j], self.candidate_ids[j], float(logits[row, j]), float(shares[row, j]), presence
+            )
+
         found = []
         for row, query in enumerate(texts):
-            best = np.argsort(-logits[row], kind="stable")[:top_k]
-            matches = tuple(
-                Match(
-                    self.candidates[j],
-                    self.candidate_ids[j],
-                    float(logits[row, j]),
-                    float(shares[row, j]),
-                    None if presences is None else float(presences[row, j]),
-                )
-                for j in best
+            order = np.argsort(-logits[row], kind="stable")
+            accepted = (
+                () if decision is None or presences is None else order[presences[row, order] >= decision.threshold]
             )
-            certainty = None if anything is None else float(anything[row])
-            found.append(Matches(query, matches, self.threshold, certainty))
+            found.append(
+                Matches(
+                    query,
+                    tuple(made(row, j) for j in order[:top_k]),
+                    decision,
+                    None if anything is None else float(anything[row]),
+                    tuple(made(row, j) for j in accepted),
+                )
+            )
         return found[0] if isinstance(text, str) else found
 
     # -- files -----------------------------------------------------------------------------------
@@ -265,8 +301,7 @@ class DualEncoder(nn.Module):
             "similarity": self.loss.similarity,
             "logit_scale": self.loss.logit_scale.item(),
             "logit_bias": None if self.loss.logit_bias is None else self.loss.logit_bias.item(),
-            "calibration": None if self.calibration is None else self.calibration.as_dict(),
-            "threshold": self.threshold,
+            "calibrator": None if self.calibrator is None else self.calibrator.as_dict(),
             "two_encoders": self.candidate_encoder is not None,
             "facts": self.facts,
         }
@@ -280,6 +315,8 @@ class DualEncoder(nn.Module):
             with (fresh / "candidates.jsonl").open("w", encoding="utf-8") as file:
                 for key, text in zip(self.candidate_ids, self.candidates, strict=True):
                     file.write(json.dumps({"_id": key, "text": text}, ensure_ascii=False) + "\n")
+            if self.calibrator is not None and self.calibrator.record is not None:
+                save_arrays(self.calibrator.record.as_tensors(), str(fresh / "dev.safetensors"))
             if self.none_vector is not None:
                 save_file({"vector": self.none_vector.detach().cpu()}, str(fresh / "none.safetensors"))
             (fresh / "sigmax.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -328,8 +365,7 @@ def load(folder: str | Path) -> DualEncoder:
             none_vector=load_file(str(none_file))["vector"]
             if (none_file := folder / "none.safetensors").exists()
             else None,
-            calibration=calibration_from_dict(about["calibration"]) if about["calibration"] else None,
-            threshold=about["threshold"],
+            calibrator=_calibrator(about, folder),
             facts=about["facts"],
         ).eval()
     except DataError:
@@ -339,6 +375,17 @@ def load(folder: str | Path) -> DualEncoder:
         raise DataError(
             f"{folder}: the model folder is damaged ({type(error).__name__}: {reason}). Train it again."
         ) from error
+
+
+def _calibrator(about: dict[str, Any], folder: Path) -> Calibrator | None:
+    if about["format"] == 1:  # a curve and a threshold, before rules were
+        curve = about["calibration"]
+        return curve and Calibrator(calibration_from_dict(curve), (), threshold=float(about["threshold"]))
+    if about["calibrator"] is None:
+        return None
+    record = folder / "dev.safetensors"
+    tensors = load_arrays(str(record)) if record.exists() else None
+    return Calibrator.from_dict(about["calibrator"], None if tensors is None else Record.from_tensors(tensors))
 
 
 def check_place(folder: Path) -> None:

@@ -155,6 +155,7 @@ def train(
     progress: Progress | None = None,
     tell: bool = True,
     report_to: str = "none",
+    calibrated: bool = True,
 ) -> DualEncoder:
     """Train a model, keep its best epoch, calibrate it on dev.
 
@@ -168,9 +169,10 @@ def train(
         progress: called as training goes on.
         tell: log sizes, and how many queries the loss leaves out.
         report_to: Trainer's loggers, such as "tensorboard" or "wandb".
+        calibrated: fit presence, P(any) and rules on dev in the end.
 
     Returns:
-        The trained, calibrated model.
+        The trained model.
 
     Raises:
         DataError: data without anything to learn from, or checkpoints of other settings.
@@ -224,7 +226,8 @@ def train(
         if best is not None and best.state is not None:
             model.load_state_dict(best.state)
     model.eval()
-    calibrate(model, data)
+    if calibrated:
+        calibrate(model, data)
     model.facts = {
         "data": data.name,
         "queries": len(data.queries),

@@ -7,15 +7,17 @@ import math
 from rich.table import Table
 from rich.text import Text
 
+from sigmax.calibrator import Calibrator
 from sigmax.comparison import Comparison
+from sigmax.decisions import threshold_table
 from sigmax.evaluation import Evaluation, goodness
-from sigmax.metrics.abstention import NONE_FPR95, NONE_SCORES, SELECTION
+from sigmax.metrics.abstention import ANY, NONE_FPR95, NONE_SCORES, SELECTION
 from sigmax.metrics.intervals import Estimate
 from sigmax.metrics.presence import PRESENCE
 from sigmax.metrics.ranking import RANKING
 from sigmax.report.words import number
 
-__all__ = ["TITLES", "comparison_table", "evaluation_table"]
+__all__ = ["TITLES", "calibration_table", "comparison_table", "evaluation_table", "threshold_rows"]
 
 #: Short names for tables and figures.
 TITLES = {
@@ -47,7 +49,7 @@ TITLES = {
 _GROUPS = {
     "ranking": tuple(RANKING),
     "presence": PRESENCE,
-    "none of these": (*NONE_SCORES.values(), *NONE_FPR95.values()),
+    "none of these": (*NONE_SCORES.values(), *NONE_FPR95.values(), *ANY),
     "the surest first": SELECTION,
 }
 #: What the comparison's table leaves to --json.
@@ -55,6 +57,7 @@ _LEFT_OUT = {
     *("mrr", "precision@5", "recall@1", "recall@5", "recall@100"),
     *("brier", "smooth_calibration_error", "expected_ratio"),
     *("none_auroc_presence", "fpr95_share", "fpr95_presence", "excess_aurc"),
+    *("any_brier", "any_calibration_error"),
 }
 
 
@@ -93,6 +96,44 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         for name in shown:
             value = evaluation[name]
             table.add_row(f"  {TITLES.get(name, name)}", number(value.value), _interval(value))
+    return table
+
+
+def calibration_table(calibrator: Calibrator) -> Table:
+    """What was tried, in the order of its log loss, and which was taken."""
+    about, any_fit = calibrator.about, calibrator.any_fit
+    table = Table(
+        title=Text(f"calibrated on {about['data']}, {about['split']}: {about['queries']} queries"), title_justify="left"
+    )
+    for name in ("", "log loss a query ↓", ""):
+        table.add_column(name, justify="right" if name else "left")
+    parts = [("presence", about["log_loss"] or {about["method"]: math.nan}, about["method"])]
+    if any_fit is not None:
+        parts.append(("any right", any_fit.log_loss, any_fit.method))
+    for title, losses, taken in parts:
+        table.add_row(Text(title, style="italic"))
+        for name, loss in sorted(losses.items(), key=lambda item: item[1]):
+            table.add_row(f"  {name}", number(loss), "taken" if name == taken else "")
+    return table
+
+
+def threshold_rows(calibrator: Calibrator) -> Table | None:
+    """What thresholds on presence gave on dev; None for a model saved without its record."""
+    if calibrator.record is None:
+        return None
+    table = Table(title=Text("presences accepted from a threshold on, on dev"), title_justify="left")
+    columns = {
+        "threshold": "from",
+        "precision": "precision",
+        "recall": "recall",
+        "f1": "F1",
+        "accepted": "accepted a query",
+        "false_claims": "unanswerable answered ↓",
+    }
+    for title in columns.values():
+        table.add_column(title, justify="right")
+    for row in threshold_table(calibrator.record):
+        table.add_row(*("–" if row[name] is None else f"{row[name]:.2f}" for name in columns))
     return table
 
 
