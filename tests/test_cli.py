@@ -299,7 +299,7 @@ def test_train_prints_a_table(sigmax, data, tmp_path):
     assert "Written" not in done.out
 
 
-def test_evaluate(sigmax, model, data):
+def test_evaluate(sigmax, model, data, tmp_path):
     for split in ("test", "dev", "train"):
         done = sigmax("evaluate", model, data, "--split", split, "--json")
         assert done.code == 0
@@ -307,6 +307,12 @@ def test_evaluate(sigmax, model, data):
         assert found == json.loads(json.dumps(evaluate(load(model), load_data(data), split=split).as_dict()))
         assert found["figures"]["map"]["value"] > 0.9
     assert json.loads(sigmax("evaluate", model, data, "--json").out)["split"] == "test"
+    picture = tmp_path / "deep" / "reliability.png"
+    done = sigmax("evaluate", model, data, "--figure", picture)
+    assert done.code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    plain = changed(model, tmp_path / "plain", calibrator=None)
+    refused(sigmax("evaluate", plain, data, "--figure", picture), 1, "not calibrated")
     done = sigmax("evaluate", model, data)
     assert done.code == 0
     assert done.err == ""
@@ -365,7 +371,7 @@ def test_none_of_these(sigmax, model, tmp_path):
     done = sigmax("match", strict, "moon", "invoice")
     assert done.code == 0
     for matches in load(strict).match(["moon", "invoice"]):
-        assert f"none of these: with probability {1 - matches.any:.3f} nothing here is right" in done.out
+        assert f"none of these (any right: {matches.any:.3f})" in done.out
     assert "✓" not in done.out
     assert not any(
         match["accepted"] for match in json.loads(sigmax("match", strict, "sky", "--json").out)[0]["matches"]

@@ -231,6 +231,9 @@ def evaluate(
     folder: Folder,
     data: Data,
     split: Annotated[str, typer.Option(help="Which queries: train, dev or test.")] = "test",
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the reliability of presences here (.png, .svg or .pdf).")
+    ] = None,
     columns: Columns = "",
     as_json: AsJson = False,
 ) -> None:
@@ -245,7 +248,17 @@ def evaluate(
     from sigmax.report.tables import evaluation_table
 
     model = load(folder)
+    if figure is not None and model.calibrator is None:
+        raise DataError(
+            f"{folder}: the model was not calibrated, so there is no reliability to draw. Calibrate it first."
+        )
     evaluation = measure(model, _read(data, columns), split=split)
+    if figure is not None:
+        from sigmax.report.figure import reliability_figure
+
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        reliability_figure({folder.name: evaluation}).savefig(figure, dpi=160)
+        _say(f"Written: {figure}")
     if as_json:
         _print_json(evaluation.as_dict())
     else:
@@ -352,7 +365,7 @@ def match(
         if matches.any is None or matches.decision is None:
             continue
         if not matches.accepted:
-            out.print(f"none of these: with probability {1 - matches.any:.3f} nothing here is right")
+            out.print(f"none of these (any right: {matches.any:.3f})")
             continue
         more = len(matches.accepted) - sum(one in matches.chosen for one in matches)
         out.print(f"any right: {matches.any:.3f}" + (f"; {more} more accepted (--top-k shows them)" if more else ""))
