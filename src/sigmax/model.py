@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from scipy import special
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from sigmax.calibration import Calibration, calibration_from_dict
 from sigmax.calibrator import DEFAULT_RULE, Calibrator
@@ -90,6 +90,38 @@ class Matches(Sequence[Match]):
         return self.chosen
 
 
+class _Replayed(torch.autograd.Function):
+    """Vectors of which nothing is kept but how to make them again, dropout and precision included.
+
+    torch.utils.checkpoint keeps some of what it makes again until the whole backward is done; over hundreds of parts
+    that adds up.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, embed: Callable[[Features, str], Tensor], features: Features, side: str, *learnt: nn.Parameter
+    ) -> Tensor:
+        ctx.embed, ctx.features, ctx.side = embed, features, side
+        kind = learnt[0].device.type if learnt else "cpu"
+        ctx.autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        ctx.random = torch.get_rng_state(), torch.cuda.get_rng_state() if kind == "cuda" else None
+        ctx.save_for_backward(*learnt)
+        return embed(features, side)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, arriving: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        learnt = ctx.saved_tensors
+        kind, dtype, enabled = ctx.autocast
+        with torch.random.fork_rng([learnt[0].device] if kind == "cuda" else [], device_type="cuda"):
+            torch.set_rng_state(ctx.random[0])
+            if ctx.random[1] is not None:
+                torch.cuda.set_rng_state(ctx.random[1])
+            with torch.enable_grad(), torch.autocast(kind, dtype=dtype, enabled=enabled):
+                vectors = ctx.embed(ctx.features, ctx.side)
+        return (None, None, None, *torch.autograd.grad(vectors, learnt, arriving, allow_unused=True))
+
+
 class DualEncoder(nn.Module):
     """Matches queries to candidates: encoders, scale, bias, and what turns logits into presences.
 
@@ -160,8 +192,8 @@ class DualEncoder(nn.Module):
         gradients are those of encoding all at once; the memory is that of one part.
         """
         if isinstance(features, list):
-            parts = [checkpoint(self.embed, part, side, use_reentrant=False) for part in features]
-            return torch.cat(parts)
+            learnt = [parameter for parameter in self._encoder(side).parameters() if parameter.requires_grad]
+            return torch.cat([_Replayed.apply(self.embed, part, side, *learnt) for part in features])  # type: ignore[no-untyped-call]
         vectors: Tensor = self._encoder(side)(dict(features))["sentence_embedding"]
         return vectors
 
@@ -169,11 +201,11 @@ class DualEncoder(nn.Module):
         self, queries: Features | list[Features], candidates: Features | list[Features], positives: Positives
     ) -> dict[str, Tensor]:
         """Features of both sides and the right pairs -> {"loss": ()}."""
-        offered = self.embed(candidates, "candidate")
+        asked, offered = self.embed(queries, "query"), self.embed(candidates, "candidate")
         if self.none_vector is not None:
             offered = torch.cat([offered, self.none_vector[None].to(offered.dtype)])
             positives = positives.with_none()
-        return {"loss": self.loss(self.embed(queries, "query"), offered, positives)}
+        return {"loss": self.loss(asked, offered, positives)}
 
     # -- use -------------------------------------------------------------------------------------
 
