@@ -239,7 +239,7 @@ def chart(d: int) -> None:
     points = []
     for n in sizes:
         names = [name for name in CHARTED if n <= 16384 or not name.startswith("dense")]
-        seconds = timed(names, n, d, 2 if n > 16384 else 5 if n > 2048 else 15)
+        seconds = timed(names, n, d, 1 if n > 16384 else 3 if n > 2048 else 15)
         for name in names:
             mib = None if "products" in name else memory(name, n, d)
             points.append({"name": name, "n": n, "seconds": statistics.median(seconds[name]), "mib": mib})
