@@ -19,7 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-__all__ = ["FEATURES", "METHODS", "AnyFit", "Head", "Seen", "any_features", "fit_any", "noisy_or", "none_odds"]
+__all__ = [
+    "FEATURES",
+    "METHODS",
+    "AnyFit",
+    "Head",
+    "Seen",
+    "any_features",
+    "fit_any",
+    "folds_of",
+    "noisy_or",
+    "none_odds",
+]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -80,8 +91,13 @@ class Seen:
 
     logits: NDArray[Any]  #: (n, m)
     z: Floats  #: (n, m) log odds of the shared calibration
-    presence: Floats  #: (n, m)
     none: NDArray[Any] | None = None  #: (n,) logits of *none of these*, where it was trained
+
+    @property
+    def presence(self) -> Floats:
+        """(n, m) σ(z)."""
+        presence: Floats = special.expit(self.z)
+        return presence
 
     def features(self, method: str) -> Floats | None:
         """(n, f) what a fitted method looks at; None where it does not apply."""
@@ -135,7 +151,7 @@ def fit_any(seen: Seen, held_out_presence: Floats, answered: Bools, *, folds: in
     if min(have, lack) < _LEAST:
         reason = f"a fit needs {_LEAST} queries with and {_LEAST} without a right answer; dev has {have} and {lack}"
         return AnyFit("noisy-or", None, losses, reason)
-    fold = np.random.default_rng(seed).permutation(len(answered)) % folds
+    fold = folds_of(len(answered), folds, seed)
     heads: dict[str, Head] = {}
     for method in METHODS[1:]:
         features = seen.features(method)
@@ -165,6 +181,12 @@ def _fit(features: Floats, answered: Bools) -> Head:
 
     found = optimize.minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B")
     return Head(tuple(found.x[:-1].tolist()), float(found.x[-1]), tuple(centre.tolist()), tuple(spread.tolist()))
+
+
+def folds_of(n: int, folds: int, seed: int) -> NDArray[np.int64]:
+    """(n,) the fold of each query, in [0, folds); sizes differ by at most one."""
+    fold: NDArray[np.int64] = np.random.default_rng(seed).permutation(n) % folds
+    return fold
 
 
 def _log_loss(probability: Floats, truth: Bools) -> float:

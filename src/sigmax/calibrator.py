@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
-from sigmax.any import AnyFit, Seen, fit_any, noisy_or
+from sigmax.any import AnyFit, Seen, fit_any, folds_of, noisy_or
 from sigmax.calibration import Calibration, Pairs, calibration_from_dict, fit_calibration, moved
 from sigmax.decisions import CONFIDENCE, Choice, Decision, Record, decide
 from sigmax.errors import DataError
@@ -86,15 +86,13 @@ class Calibrator:
         P(any) becomes noisy-or, and rules forget the dev split, which was drawn from the world left behind: the
         threshold of the default rule moves along with the presences.
         """
-        shift = np.log(share_to / (1 - share_to)) - np.log(share_from / (1 - share_from))
-        before = np.clip(self.default_threshold, 1e-12, 1 - 1e-12)
-        threshold = float(1 / (1 + np.exp(-(np.log(before / (1 - before)) + shift))))
         calibration = moved(self.calibration, share_from, share_to)
+        before = special.logit(np.clip(self.default_threshold, 1e-12, 1 - 1e-12))
+        threshold = float(special.expit(before + special.logit(share_to) - special.logit(share_from)))
         return replace(self, calibration=calibration, any_fit=None, record=None, threshold=threshold)
 
     def _seen(self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None) -> Seen:
-        z = self.calibration.log_odds(logits, self.places(candidate_ids))
-        return Seen(logits, z, self.presence(logits, candidate_ids), none)
+        return Seen(logits, self.calibration.log_odds(logits, self.places(candidate_ids)), none)
 
     # -- files -----------------------------------------------------------------------------------
 
@@ -117,7 +115,7 @@ class Calibrator:
             None if saved["any"] is None else AnyFit.from_dict(saved["any"]),
             record,
             saved["threshold"],
-            json.loads(json.dumps(saved["about"])),
+            dict(saved["about"]),
         )
 
 
@@ -148,8 +146,8 @@ def fit_calibrator(
     """
     pairs = Pairs.of(logits, right, most=CALIBRATION_PAIRS, seed=seed)
     fitted = fit_calibration(pairs, method, seed=seed)
-    presence = fitted.calibration.presence(logits)
-    seen = Seen(logits, fitted.calibration.log_odds(logits), presence, none)
+    seen = Seen(logits, fitted.calibration.log_odds(logits), none)
+    presence = seen.presence
     held_out = _held_out(logits, pairs, fitted.method, presence, seed)
     calibrator = Calibrator(
         fitted.calibration,
@@ -172,7 +170,7 @@ def _held_out(logits: NDArray[Any], pairs: Pairs, method: str, presence: Floats,
     """(n, m) presences of each query by a calibration of the same kind that did not see it, where one can be fitted."""
     pairs = pairs.thinned(CALIBRATION_PAIRS // 20, seed=seed)
     held_out: Floats = presence.copy()
-    fold = np.random.default_rng(seed).permutation(len(logits)) % FOLDS
+    fold = folds_of(len(logits), FOLDS, seed)
     for number in range(FOLDS):
         rest = pairs.take(fold[pairs.queries] != number)
         if not 0 < rest.right.sum() < len(rest):

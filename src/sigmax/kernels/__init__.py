@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -43,26 +44,16 @@ def _triton() -> ModuleType:
     return triton
 
 
-def _triton_reduce(*given: Any) -> Reduction:
-    made: Reduction = _triton().reduce(*given)
-    return made
-
-
-def _triton_gradients(*given: Any) -> tuple[Tensor | None, ...]:
-    made: tuple[Tensor | None, ...] = _triton().gradients(*given)
-    return made
-
-
-def _triton_weighted_loss(*given: Any) -> tuple[Tensor, tuple[Tensor | None, ...]] | None:
-    made: tuple[Tensor, tuple[Tensor | None, ...]] | None = _triton().weighted_loss(*given)
-    return made
+def _in_triton(name: str) -> Callable[..., Any]:
+    """A function of the Triton engine, by name."""
+    return lambda *given: getattr(_triton(), name)(*given)
 
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
         Engine("tiled", tiled.reduce, tiled.gradients, tiled.weighted_loss),
-        Engine("triton", _triton_reduce, _triton_gradients, _triton_weighted_loss),
+        Engine("triton", _in_triton("reduce"), _in_triton("gradients"), _in_triton("weighted_loss")),
     )
 }
 #: What `kernel` may be: a matrix that is there, or an engine.

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from sigmax.kernels.problem import Problem, Reduction, Wants
 
-__all__ = ["Engine", "reduce", "weighted_loss"]
+__all__ = ["Engine", "as_autocast", "reduce", "weighted_loss"]
 
 
 class Engine(NamedTuple):
@@ -30,7 +30,7 @@ def reduce(
     engine: Engine, queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor | None, problem: Problem
 ) -> Reduction:
     """`engine.reduce` with gradients: forward makes A and the right pairs' logits, backward runs `engine.gradients`."""
-    queries, candidates = _autocast(queries, candidates)
+    queries, candidates = as_autocast(queries, candidates)
     rows, columns, pairs = _TwoPasses.apply(queries, candidates, scale, bias, engine, problem)  # type: ignore[no-untyped-call]
     return Reduction(rows, columns, pairs)
 
@@ -47,7 +47,7 @@ def weighted_loss(
     """Σᵢ wᵢ Lᵢ with gradients, computed together in forward; None where the engine cannot."""
     if engine.weighted_loss is None:
         return None
-    queries, candidates = _autocast(queries, candidates)
+    queries, candidates = as_autocast(queries, candidates)
     grad = torch.is_grad_enabled()
     wants = Wants(*(grad and x is not None and x.requires_grad for x in (queries, candidates, scale, bias)))
     with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
@@ -59,7 +59,8 @@ def weighted_loss(
     return given
 
 
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+def as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Bring vectors to the dtype that autocast asks for, if it is on; float64 stays."""
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return tensors

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sigmax.kernels.autograd import Engine
+from sigmax.kernels.autograd import Engine, as_autocast
 from sigmax.kernels.problem import Problem, Reduction, Wants
 from sigmax.positives import Positives
 
@@ -119,10 +119,7 @@ def reduce(
         problem: positives of shape (n_r, M), shift of shape (m_r,).
         share: what `agree` returned.
     """
-    kind = queries.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        queries, candidates = (x if x.dtype == torch.float64 else x.to(dtype) for x in (queries, candidates))
+    queries, candidates = as_autocast(queries, candidates)
     shards = _shards(problem, share)
     rows, columns, pairs = _Ring.apply(queries, candidates, scale, bias, engine, problem, shards, share)  # type: ignore[no-untyped-call]
     return Reduction(rows, columns if problem.columns else None, pairs), _everyones(problem.positives, share)
