@@ -377,7 +377,8 @@ def match(
 def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
     """Say what matters about DATA before training on it.
 
-    Formats: {formats}
+    Formats:
+    {formats}
     """
     from sigmax.data.check import check as look
 
@@ -548,10 +549,8 @@ def _quiet() -> None:
 def _formats() -> str:
     from sigmax.data.readers import READERS
 
-    return (
-        "; ".join(reader.describes for reader in READERS.values())
-        + '. Tables are JSONL, CSV or Parquet; a list in a CSV cell: one|two or ["one", "two"].'
-    )
+    listed = "".join(f"\n    - {reader.describes}" for reader in READERS.values()).replace("*", r"\*")
+    return f'{listed}\n\n    Tables are JSONL, CSV or Parquet; a list in a CSV cell: one|two or ["one", "two"].'
 
 
 check.__doc__ = (check.__doc__ or "").replace("{formats}", _formats())

@@ -58,14 +58,13 @@ def read_classes(path: Path, columns: Mapping[str, str], seed: int) -> MatchData
     places = [(file, file.relative_to(path).parts) for file in picture_files(path)]
     folders = {parts[0] for _, parts in places if len(parts) > 1}
     deep = {parts[0] for _, parts in places if len(parts) > 2}
-    flat = {parts[0] for _, parts in places if len(parts) == 2}
     splits = deep & SPLIT_NAMES.keys()
     if not splits and folders <= SPLIT_NAMES.keys():
         raise DataError(
             f"{path}: pictures lie in {_listed(folders)} without a folder for each label, as in train/cat/1.jpg, and "
             "without a table of labels (metadata.csv with file_name and label)."
         )
-    if not splits and not flat and all(nearest(name, SPLIT_NAMES, cutoff=0.7) for name in folders):
+    if not splits and all(nearest(name, SPLIT_NAMES, cutoff=0.7) for name in folders):
         split_of(min(folders), str(path / min(folders)))
     if splits:
         for name in sorted(folders - SPLIT_NAMES.keys()):
@@ -328,7 +327,7 @@ def read_arrays(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatas
     integers or texts, or (n, L) zeros and ones. label_names: (L,) texts. split: (n,) texts, beside images.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # whatever a broken archive makes NumPy, zipfile and zlib stumble over
         advice = " Save texts as str, not as object." if "pickle" in str(error) else ""
@@ -429,7 +428,7 @@ def picture_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
         return
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries)
+            found = sorted((entry.name, os.path.isdir(entry)) for entry in entries)  # a link to itself is none
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror or error}.") from None
     for name, is_folder in found:

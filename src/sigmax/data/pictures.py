@@ -91,7 +91,7 @@ class Picture:
             return _plain(ImageOps.exif_transpose(image))
 
     def form(self) -> tuple[int, int, str]:
-        """Width, height and mode of what `image` returns, from the header alone.
+        """Width, height and mode of what `image` returns; most formats say it in their header.
 
         Raises:
             DataError: see `image`.
