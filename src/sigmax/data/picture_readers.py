@@ -64,7 +64,8 @@ def read_classes(path: Path, columns: Mapping[str, str], seed: int) -> MatchData
             f"{path}: pictures lie in {_listed(folders)} without a folder for each label, as in train/cat/1.jpg, and "
             "without a table of labels (metadata.csv with file_name and label)."
         )
-    if not splits and all(nearest(name, SPLIT_NAMES, cutoff=0.7) for name in folders):
+    letters = [re.sub("[^a-z]", "", name.lower()) for name in folders]  # of train2017
+    if not splits and all(nearest(name, SPLIT_NAMES, cutoff=0.7) for name in letters):
         split_of(min(folders), str(path / min(folders)))
     if splits:
         for name in sorted(folders - SPLIT_NAMES.keys()):
