@@ -128,7 +128,8 @@ def tables_of(path: Path) -> list[tuple[Path, str | None]]:
     those of its split folders.
 
     Raises:
-        DataError: a table or a folder beside those of the splits whose name looks like a split's, misspelt.
+        DataError: a table or a folder beside those of the splits whose name looks like a split's, misspelt; a folder
+            that may not be looked into.
     """
     if path.is_file():
         return [(path, None)]
@@ -156,7 +157,10 @@ def tables_of(path: Path) -> list[tuple[Path, str | None]]:
 
 
 def _metadata(folder: Path) -> list[Path]:
-    return [file for file in (folder / f"metadata{ending}" for ending in TABLES) if file.is_file()]
+    try:
+        return [file for file in (folder / f"metadata{ending}" for ending in TABLES) if file.is_file()]
+    except PermissionError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}.") from None
 
 
 def columns_of(path: Path, columns: Mapping[str, str]) -> list[str]:
