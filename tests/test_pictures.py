@@ -418,7 +418,8 @@ def hugging_face(folder, rows=ONE, kind="ClassLabel", labels=False):
     """As `datasets` writes it: two shards of train, class names in the schema."""
     column = "labels" if labels else "label"
     feature = {"names": ["cat", "dog"], "_type": "ClassLabel"}
-    feature = {"feature": feature, "_type": kind} if labels else feature
+    if labels:
+        feature = [feature] if kind == "old" else {"feature": feature, "_type": kind}
     info = {"info": {"features": {"image": {"_type": "Image"}, column: feature}}}
     schema = pyarrow.schema(
         [
@@ -458,6 +459,7 @@ FORMATS = {
     "MedMNIST": (medmnist, ONE),
     "Parquet": (bytes_in_parquet, ROWS),
     "Hugging Face": (hugging_face, ONE),
+    "Hugging Face, lists as they once were": (lambda folder: hugging_face(folder, ROWS, "old", labels=True), ROWS),
     "Hugging Face, lists": (lambda folder: hugging_face(folder, ROWS, "List", labels=True), ROWS),
 }
 
