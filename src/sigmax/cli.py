@@ -41,7 +41,7 @@ Columns = Annotated[
     str,
     typer.Option(
         help="Your column names, for example query=question,answer=reply. Ours: query, answer, answers, "
-        "wrong, text, label, labels, split."
+        "wrong, text, label, labels, image, file_name, split."
     ),
 ]
 EncoderName = Annotated[
@@ -401,7 +401,8 @@ def match(
 def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
     """Say what matters about DATA before training on it.
 
-    Formats: {formats}
+    Formats:
+    {formats}
     """
     from sigmax.data.check import check as look
 
@@ -425,6 +426,12 @@ def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
         ),
         ("queries with several right answers", f"{found.answers['several']:.0%}"),
     ]
+    if found.pictures:
+        sides = " × ".join(_span(*found.pictures[side]) for side in ("width", "height"))
+        rows += [
+            ("size of the pictures (width × height)", sides),
+            ("of them grey / in colour", f"{found.pictures['grey']:,} / {found.pictures['colour']:,}"),
+        ]
     rows += [
         (f"in-batch false negatives at {size}", f"{share:.1%} of rows") for size, share in found.false_negatives.items()
     ]
@@ -481,7 +488,12 @@ def _read(source: str, columns: str) -> Any:
                 f"expected ours=yours, got {item!r}; for example query=question", param_hint="--columns"
             )
         renamed[ours.strip()] = theirs.strip()
-    return load_data(source, columns=renamed)
+    with _bar(enabled=int(os.environ.get("RANK", "0")) == 0) as advance:
+        return load_data(source, columns=renamed, advance=advance)
+
+
+def _span(least: int, most: int) -> str:
+    return f"{least}" if least == most else f"{least}–{most}"
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:
@@ -561,10 +573,8 @@ def _quiet() -> None:
 def _formats() -> str:
     from sigmax.data.readers import READERS
 
-    return (
-        "; ".join(reader.describes for reader in READERS.values())
-        + '. Tables are JSONL, CSV or Parquet; a list in a CSV cell: one|two or ["one", "two"].'
-    )
+    listed = "".join(f"\n    - {reader.describes}" for reader in READERS.values()).replace("*", r"\*")
+    return f'{listed}\n\n    Tables are JSONL, CSV or Parquet; a list in a CSV cell: one|two or ["one", "two"].'
 
 
 check.__doc__ = (check.__doc__ or "").replace("{formats}", _formats())
