@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +71,7 @@ MiniBatchSize = Annotated[
     typer.Option(min=1, help="Texts encoded at a time: a large batch in the memory of a small one, encoded twice."),
 ]
 Metric = Annotated[str, typer.Option(help="Dev figure that chooses, such as map, mrr, ndcg@10, none_auroc_logit.")]
+_SHORT = "; 1 for networks over pictures or tokens"
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Precision = Annotated[str, typer.Option(help="Of the products in training: float32, bfloat16 or float16.")]
 
@@ -89,9 +91,17 @@ def compare(
             "separated by commas. Default: all that fit the data."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each contender's best setting.")] = 3,
-    rates: Annotated[str, typer.Option(help="Learning rates tried, as multiples of the encoder's own.")] = "0.3,1",
-    scales: Annotated[str, typer.Option(help="Starting scales tried, as multiples of the encoder's own.")] = "0.5,1",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help=f"Trainings of each contender's best setting. Default: 3{_SHORT}.")
+    ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(help=f"Learning rates tried, as multiples of the encoder's own. Default: 0.3,1{_SHORT}."),
+    ] = None,
+    scales: Annotated[
+        str | None,
+        typer.Option(help=f"Starting scales tried, as multiples of the encoder's own. Default: 0.5,1{_SHORT}."),
+    ] = None,
     epochs: Epochs = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Batches a training, instead of epochs.")] = None,
     batch_size: BatchSize = 128,
@@ -130,11 +140,18 @@ def compare(
         metric=metric,
         seed=seed,
     )
-    budget = Budget(_numbers(rates, "--rates"), _numbers(scales, "--scales"), seeds)
     names = None if contenders is None else [name.strip() for name in contenders.split(",")]
     if output and output.exists() and not output.is_dir():
         raise DataError(f"{output}: is a file; --output needs a folder.")
+    given: dict[str, Any] = {
+        "rates": None if rates is None else _numbers(rates, "--rates"),
+        "scales": None if scales is None else _numbers(scales, "--scales"),
+        "seeds": seeds,
+    }
     dataset = _read(data, columns)
+    budget = replace(
+        Budget.of(settings, dataset), **{name: value for name, value in given.items() if value is not None}
+    )
     with _bar() as advance:
         comparison = run(dataset, settings, contenders=names, budget=budget, advance=advance)
     said = verdict(comparison)

@@ -15,6 +15,7 @@ import numpy as np
 from sigmax.baselines import TfidfBaseline
 from sigmax.data.batches import Batches
 from sigmax.data.dataset import SPLITS, MatchDataset
+from sigmax.encoders import default_encoder, defaults_of
 from sigmax.errors import DataError, lookup
 from sigmax.evaluation import FIGURES, Evaluation, Scorer, calibrate, evaluate, quick_figures
 from sigmax.metrics.intervals import Difference, Estimate, Floats, combine_seeds, difference, estimate
@@ -79,6 +80,12 @@ class Budget:
     rates: tuple[float, ...] = (0.3, 1.0)
     scales: tuple[float, ...] = (0.5, 1.0)
     seeds: int = 3
+
+    @classmethod
+    def of(cls, settings: Settings, data: MatchDataset) -> Budget:
+        """Return what suits the encoder: a network over pictures or tokens gets one training, without a search."""
+        quick = defaults_of(settings.encoder or default_encoder(data), data, frozen=settings.frozen).quick
+        return cls() if quick else cls((1.0,), (1.0,), 1)
 
     def __post_init__(self) -> None:
         """Check that there is something to do."""
@@ -209,7 +216,7 @@ def compare(
         data: the data set.
         settings: what all share; their loss, draw, seed, learning rate and scale are set by the comparison.
         contenders: names in `CONTENDERS`; None: all that fit the data.
-        budget: search and seeds.
+        budget: search and seeds; None: what suits the encoder, see `Budget.of`.
         advance: called as work goes on.
 
     Raises:
@@ -217,7 +224,7 @@ def compare(
         ValueError: an unknown contender.
     """
     shared = (settings or Settings()).filled(data)
-    budget = budget or Budget()
+    budget = budget or Budget.of(shared, data)
     names = list(dict.fromkeys(contenders or contenders_for(data)))
     entries = [lookup(CONTENDERS, name, "contender") for name in names]
     for entry in entries:
