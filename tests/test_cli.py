@@ -491,6 +491,7 @@ def test_compare(sigmax, tmp_path):
     budget = Budget((0.5, 1.0), (1.0,), 2)
     expected = compare(load_data(data), settings, contenders=names, budget=budget)
     expected = json.loads(json.dumps(expected.as_dict()))
+    assert min(found.pop("peak_bytes"), expected.pop("peak_bytes")) > 2**20
     assert found.pop("verdict").startswith("On things (135 queries, 6 candidates, 1.1 right answers each")
     for result in (*found["results"], *expected["results"]):
         assert result.pop("train_seconds") > 0

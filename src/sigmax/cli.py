@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -86,6 +87,7 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for comparison.json and comparison.png.")
     ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write everything as one self-contained HTML file.")] = None,
     columns: Columns = "",
     as_json: AsJson = False,
 ) -> None:
@@ -116,12 +118,24 @@ def compare(
     names = None if contenders is None else [name.strip() for name in contenders.split(",")]
     if output and output.exists() and not output.is_dir():
         raise DataError(f"{output}: is a file; --output needs a folder.")
+    if report is not None:
+        from sigmax.report.html import check_report
+
+        check_report()
+        if report.is_dir():
+            raise DataError(f"{report}: is a folder; --report needs a file, such as {report / 'report.html'}.")
     dataset = _read(data, columns)
     with _bar() as advance:
         comparison = run(dataset, settings, contenders=names, budget=budget, advance=advance)
     said = verdict(comparison)
     result = {**comparison.as_dict(), "verdict": said} if output or as_json else {}
     written = _write_comparison(comparison, result, output) if output else []
+    if report is not None:
+        from sigmax.files import write_text
+        from sigmax.report.html import report_html
+
+        write_text(report, report_html(comparison, command=shlex.join(["sigmax", *sys.argv[1:]])))
+        written.append(report)
     if as_json:
         _print_json(result)
         return
