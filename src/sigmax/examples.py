@@ -95,11 +95,15 @@ def choose_examples(
         split: which queries.
     """
     rows = data.split(split)
-    hits = np.array([[one.best[0].right for one in given] for given in answers.values()])
-    kinds = np.where(hits.all(0), "right", np.where(hits.any(0), "differ", "wrong"))
-    kinds[data.answer_counts[rows] == 0] = "unanswered"
+    kinds = [
+        _kind([given[place].best[0].right for given in answers.values()]) if data.answer_counts[i] else "unanswered"
+        for place, i in enumerate(rows)
+    ]
     random = np.random.default_rng(0)
-    piles = {kind: random.permutation(np.flatnonzero(kinds == kind)).tolist() for kind in KINDS}
+    piles = {
+        kind: random.permutation([place for place, one in enumerate(kinds) if one == kind]).astype(int).tolist()
+        for kind in KINDS
+    }
     drawn: list[int] = []
     while len(drawn) < min(EXAMPLES, len(rows)):
         drawn += [pile.pop() for pile in piles.values() if pile][: EXAMPLES - len(drawn)]
@@ -107,9 +111,14 @@ def choose_examples(
     return tuple(
         Example(
             data.queries[rows[place]],
-            str(kinds[place]),
+            kinds[place],
             tuple(data.candidates[j] for j in row_of(data.graph, rows[place])),
             {name: given[place] for name, given in answers.items()},
         )
         for place in sorted(drawn, key=lambda place: (order.index(kinds[place]), place))
     )
+
+
+def _kind(right: Sequence[bool]) -> str:
+    """How best candidates turned out, by whether each is right."""
+    return "right" if all(right) else "differ" if any(right) else "wrong"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = ["LogitHistogram"]
 
-BINS = 40
+BINS = 25
 
 
 @dataclass(frozen=True, eq=False)

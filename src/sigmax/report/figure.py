@@ -130,7 +130,7 @@ def reliability_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
         figure = Figure(figsize=(max(6.2, 1 + 3.5 * columns), 1.3 + 3.6 * rows))
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, (name, evaluation) in zip(axes, evaluations.items(), strict=False):
-            draw_reliability(ax, evaluation, limits)
+            draw_reliability(ax, evaluation, limits, COLOURS["sigmoid"])
             ax.set_title(name, loc="left", fontweight="bold", fontsize=11, parse_math=False)
         for place, ax in enumerate(axes):
             ax.set_visible(place < len(evaluations))
@@ -157,7 +157,7 @@ def reliability_limits(evaluations: Mapping[str, Evaluation]) -> tuple[float, fl
     return min(0.1, min(inside) / 2), max(0.9, 1 - (1 - max(inside)) / 2)
 
 
-def draw_reliability(ax: Any, evaluation: Evaluation, limits: tuple[float, float]) -> None:
+def draw_reliability(ax: Any, evaluation: Evaluation, limits: tuple[float, float], colour: str) -> None:
     """Draw a reliability diagram on logit axes that end at the limits, in (0, 1)."""
     low, high = limits
     ticks = [10.0**-k for k in range(6, 0, -1)] + [0.5] + [1 - 10.0**-k for k in range(1, 7)]
@@ -179,9 +179,9 @@ def draw_reliability(ax: Any, evaluation: Evaluation, limits: tuple[float, float
     for one in evaluation.reliability:
         x, y = min(max(one.presence, low), high), min(max(one.right.value, low), high)
         if one.right.low < one.right.high:  # not without draws either
-            ax.plot([x, x], [max(one.right.low, low), min(one.right.high, high)], color="#1f6f8b", lw=2.2, alpha=0.55)
+            ax.plot([x, x], [max(one.right.low, low), min(one.right.high, high)], color=colour, lw=2.2, alpha=0.55)
         inside = low <= one.right.value <= high
-        ax.plot(x, y, "o", ms=5.5, color="#1f6f8b", mfc="#1f6f8b" if inside else "white", mew=1.4, clip_on=False)
+        ax.plot(x, y, "o", ms=5.5, color=colour, mfc=colour if inside else "white", mew=1.4, clip_on=False)
     said = [
         f"{title} {number(evaluation[name].value)}"
         for name, title in (("smooth_calibration_error", "smooth error"), ("calibration_slope", "slope"))

@@ -12,7 +12,7 @@ from sigmax.comparison import Comparison, Result
 from sigmax.errors import extra
 from sigmax.evaluation import FIGURES
 from sigmax.examples import KINDS
-from sigmax.report.figure import draw_reliability, reliability_limits
+from sigmax.report.figure import COLOURS, draw_reliability, reliability_limits
 from sigmax.report.panels import (
     draw_curve,
     draw_logits,
@@ -22,7 +22,7 @@ from sigmax.report.panels import (
     inline_svg,
 )
 from sigmax.report.tables import GROUPS, LEFT_OUT, TITLES
-from sigmax.report.words import FAMILIES, interval, number, outcome, standings, verdict
+from sigmax.report.words import FAMILIES, interval, number, outcome, signed, standings, verdict
 
 __all__ = ["check_report", "report_html"]
 
@@ -203,7 +203,7 @@ def _reliability(results: Sequence[Result]) -> Figure | None:
 
 
 def _labelled_reliability(ax: Any, result: Result, limits: tuple[float, float]) -> None:
-    draw_reliability(ax, result.evaluations[0], limits)
+    draw_reliability(ax, result.evaluations[0], limits, COLOURS[result.contender.family])
     ax.set_xlabel("presence claimed")
     ax.set_ylabel("share right")
 
@@ -318,8 +318,8 @@ def _differences(comparison: Comparison) -> dict[str, Any]:
     def cell(a: str, b: str, figure: str) -> dict[str, str]:
         gap = comparison.difference(a, b, figure)
         return {
-            "value": f"{gap.value:+.3f}",
-            "interval": f"{gap.low:+.3f} to {gap.high:+.3f}",
+            "value": signed(gap.value),
+            "interval": f"{signed(gap.low)} to {signed(gap.high)}",
             "outcome": outcome(figure, gap),
         }
 

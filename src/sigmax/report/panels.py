@@ -170,11 +170,12 @@ def draw_curve(ax: Any, training: Training, family: str) -> None:
         f"floor {training.floor:.3g}",
         (1, training.floor),
         xycoords=("axes fraction", "data"),
-        xytext=(0, 4),
+        xytext=(0, -4),
         textcoords="offset points",
         ha="right",
+        va="top",
     )
-    ax.margins(y=0.08)
+    ax.margins(y=0.16)
     ax.set_xlim(left=0)
     _grid(ax)
     ax.set_xlabel("steps")

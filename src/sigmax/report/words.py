@@ -9,7 +9,18 @@ from sigmax.comparison import Comparison
 from sigmax.evaluation import CLOSER_TO_ONE, goodness
 from sigmax.metrics.intervals import Difference, Estimate, difference
 
-__all__ = ["ASPECTS", "FAMILIES", "QUESTIONS", "Standing", "interval", "number", "outcome", "standings", "verdict"]
+__all__ = [
+    "ASPECTS",
+    "FAMILIES",
+    "QUESTIONS",
+    "Standing",
+    "interval",
+    "number",
+    "outcome",
+    "signed",
+    "standings",
+    "verdict",
+]
 
 #: The families, as a reader calls them.
 FAMILIES = {"softmax": "Softmax", "sigmoid": "Sigmoid", "today": "Today’s practice"}
@@ -117,6 +128,13 @@ def interval(value: Estimate) -> str:
     return f"{number(value.low)}–{number(value.high)}"
 
 
+def signed(value: float) -> str:
+    """Print a difference: +0.026, -0.004, and never as 0 what is not."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:+.3f}" if not value or abs(value) >= 0.0005 else f"{value:+.1g}"
+
+
 def number(value: float) -> str:
     """Print the digits that matter: 0.912, 0.0031, 12.0."""
     if math.isnan(value):
@@ -182,4 +200,4 @@ def _says(gap: Difference, above: str, below: str, neither: str) -> str:
 
 
 def _gap(gap: Difference) -> str:
-    return f"difference {gap.value:+.3f}, 95% interval {gap.low:+.3f} to {gap.high:+.3f}"
+    return f"difference {signed(gap.value)}, 95% interval {signed(gap.low)} to {signed(gap.high)}"
