@@ -233,7 +233,10 @@ def train(
 
 
 def loss_floor(data: MatchDataset, settings: Settings) -> float:
-    """Smallest value that the mean training loss can have: what a perfect model would reach.
+    """Value below which no model brings the mean training loss.
+
+    A perfect model reaches it, unless a batch contradicts itself: "one-positive" may hold an answer twice, and then
+    takes it as right and as wrong.
 
     A batch's floor is the mean of `Objective.floor` over the queries that count, 0 where none does, as its loss is;
     the result is the mean over the batches of the first epoch. It is that of the graphs trained: a batch holds at most

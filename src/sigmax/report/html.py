@@ -112,7 +112,9 @@ def report_html(comparison: Comparison, *, command: str | None = None) -> str:
 # -- the figures ---------------------------------------------------------------------------------
 
 
-def _panels(name: str, what: str, results: Sequence[Result], draw: Callable[[Any, Result], None]) -> list[Panel]:
+def _panels(
+    name: str, what: str, results: Sequence[Result], draw: Callable[[Any, Result], None], height: float = 3.1
+) -> list[Panel]:
     """One picture a contender; its title is the contender's name."""
     return [
         Panel(
@@ -122,6 +124,7 @@ def _panels(name: str, what: str, results: Sequence[Result], draw: Callable[[Any
                 f"{name}-{result.contender.name}",
                 f"{what}, {result.contender.name}",
                 f"{what} of {result.contender.name}: {result.contender.describes}. The numbers are in the table below.",
+                height=height,
             ),
         )
         for result in results
@@ -187,6 +190,7 @@ def _reliability(results: Sequence[Result]) -> Figure | None:
             "Reliability of presences",
             results,
             lambda ax, result: _labelled_reliability(ax, result, limits),
+            height=3.8,
         ),
         [
             Table(
@@ -266,9 +270,15 @@ def _curves(results: Sequence[Result]) -> Figure | None:
     drawn = [(result, result.training) for result in results if result.training and result.training.curve]
     if not drawn:
         return None
+    repeats = any(result.contender.draw == "one-positive" for result, _ in drawn)
     return Figure(
-        "A line is the mean training loss since the point before, the dashed line the least that this loss could reach "
-        "on these batches; only the distance to its own floor means anything, for the losses differ in kind.",
+        "A line is the mean training loss since the point before, the dashed line the floor below which this loss "
+        "cannot go on these batches; only the distance to its own floor means anything, for the losses differ in kind"
+        + (
+            " (one-positive cannot reach its own: an answer that a batch holds twice is right and wrong at once)."
+            if repeats
+            else "."
+        ),
         _panels(
             "curve",
             "Training loss",
