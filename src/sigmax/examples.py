@@ -48,7 +48,7 @@ class Answers:
 class Example:
     """A query, its right answers, and what contenders gave."""
 
-    query: str
+    query: str  #: its text, or a picture's name
     kind: str  #: a name in `KINDS`
     right: tuple[str, ...]
     answers: dict[str, Answers]  #: contender -> its best candidates
@@ -110,7 +110,7 @@ def choose_examples(
     order = list(KINDS)
     return tuple(
         Example(
-            data.queries[rows[place]],
+            str(data.queries[rows[place]]),
             kinds[place],
             tuple(data.candidates[j] for j in row_of(data.graph, rows[place])),
             {name: given[place] for name, given in answers.items()},

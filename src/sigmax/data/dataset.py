@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from sigmax.data.pictures import Picture, Query, key_of
 from sigmax.errors import DataError, lookup
 
 __all__ = ["SPLITS", "Indices", "MatchDataset", "row_of", "seeded_split"]
@@ -33,7 +34,7 @@ class MatchDataset:
     """
 
     name: str
-    queries: Sequence[str]
+    queries: Sequence[Query]  #: texts, or pictures
     candidates: Sequence[str]
     pairs: Indices  #: (k, 2) query and candidate of each right pair; sorted and made unique
     splits: Mapping[str, Indices]  #: "train", "dev", "test" -> query indices, disjoint
@@ -54,7 +55,8 @@ class MatchDataset:
                 i, j = given[outside][0].tolist()
                 raise DataError(f"{self.name}: expected `{name}` inside {shape} (queries, candidates), got {(i, j)}.")
         if not self.query_ids:
-            set_(self, "query_ids", [f"q{i}" for i in range(len(self.queries))])
+            names = [str(query) if isinstance(query, Picture) else f"q{i}" for i, query in enumerate(self.queries)]
+            set_(self, "query_ids", names)
         if not self.candidate_ids:
             set_(self, "candidate_ids", list(self.candidates))
         both = (self.graph.multiply(self.wrong_graph)).nonzero()
@@ -97,11 +99,16 @@ class MatchDataset:
         """(n,) number of right answers of each query."""
         return np.bincount(self.pairs[:, 0], minlength=len(self.queries))
 
+    @property
+    def pictures(self) -> bool:
+        """Whether queries are pictures."""
+        return len(self.queries) > 0 and isinstance(self.queries[0], Picture)
+
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of texts, pairs and splits: equal for equal data."""
+        """A hash of texts or pictures, pairs and splits: equal for equal data."""
         digest = hashlib.blake2b(digest_size=8)
-        for texts in (self.queries, self.candidates):
+        for texts in (map(key_of, self.queries), self.candidates):
             digest.update("\0".join(texts).encode())
         for indices in (self.pairs, self.wrong, *(self.splits[name] for name in sorted(self.splits))):
             digest.update(np.ascontiguousarray(indices).tobytes())

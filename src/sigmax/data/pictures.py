@@ -1,0 +1,227 @@
+"""A picture as a query: a file, its bytes or its pixels, read alike every time and checked before training begins."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from sigmax.errors import DataError
+
+__all__ = ["ENDINGS", "MAX_PIXELS", "Picture", "Query", "as_picture", "check_pictures", "key_of", "pixel_batch"]
+
+#: File endings that are taken for pictures; what is inside is told from the content.
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
+#: A picture with more pixels is refused before it is unpacked: a small file can hold a sheet of any size.
+MAX_PIXELS = 100_000_000
+#: Bytes of pixels that are kept, so that files are decoded once and not once an epoch.
+KEPT_BYTES = 1 << 30
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture. Two are equal if their files, or their pixels, are the same byte for byte.
+
+    Args:
+        name: what people know it by, such as its file name.
+        source: a file, the bytes of one, or (height, width) or (height, width, 3) pixels in uint8.
+    """
+
+    name: str
+    source: Path | bytes | Pixels
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the file's bytes, or of the pixels."""
+        hashed = hashlib.blake2b(digest_size=16)
+        if isinstance(self.source, np.ndarray):
+            hashed.update(repr(self.source.shape).encode())
+            hashed.update(np.ascontiguousarray(self.source).data)
+        else:
+            hashed.update(self._bytes())
+        return hashed.hexdigest()
+
+    def image(self, least: int | None = None) -> Image.Image:
+        """Return the picture upright, in mode L (grey) or RGB; transparent parts are white.
+
+        Args:
+            least: a JPEG may be decoded at a half, a quarter or an eighth, while both sides stay at least this long.
+
+        Raises:
+            DataError: no picture, a broken one, or one of more than `MAX_PIXELS`.
+        """
+        if isinstance(self.source, np.ndarray):
+            return Image.fromarray(self.source)
+        data = self._bytes()
+        if not data:
+            raise DataError(f"{self.name}: the file is empty.")
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(
+                        f"{self.name}: {image.width:,} × {image.height:,} pixels, more than {MAX_PIXELS:,}. Shrink it."
+                    )
+                if least is not None:
+                    image.draft(None, (least, least))
+                return _plain(ImageOps.exif_transpose(image))
+        except (DataError, MemoryError):
+            raise
+        except Image.DecompressionBombError:
+            raise DataError(f"{self.name}: more than {MAX_PIXELS:,} pixels. Shrink it.") from None
+        except UnidentifiedImageError:
+            raise DataError(f"{self.name}: not a picture in a known format.") from None
+        except Exception as error:  # decoders raise whatever a broken file makes them stumble over
+            raise DataError(f"{self.name}: the picture is broken: {error}.") from None
+
+    def pixels(self, size: int, mode: str) -> Pixels:
+        """(size, size, 1 or 3) the whole picture squeezed into a square, in mode "L" or "RGB".
+
+        Raises:
+            DataError: see `image`.
+        """
+        if isinstance(self.source, np.ndarray) and self.source.shape == (
+            (size, size) if mode == "L" else (size, size, 3)
+        ):
+            return self.source.reshape(size, size, -1)
+        key = self.digest, size, mode
+        kept = _kept.get(key)
+        if kept is None:
+            image = self.image(least=size).convert(mode)
+            if image.size != (size, size):
+                image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            kept = np.asarray(image, dtype=np.uint8).reshape(size, size, -1)
+            if len(_kept) * kept.nbytes < KEPT_BYTES:
+                _kept[key] = kept
+        return kept
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Picture) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<picture {self.name}>"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def _bytes(self) -> bytes:
+        if isinstance(self.source, bytes):
+            return self.source
+        assert isinstance(self.source, Path)
+        try:
+            return self.source.read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.name}: cannot be read: {error.strerror or error}.") from None
+
+
+#: What is matched to candidates.
+Query = str | Picture
+
+_kept: dict[tuple[str, int, str], Pixels] = {}
+
+
+def key_of(query: Query) -> str:
+    """Return a text that is equal for equal queries."""
+    return query if isinstance(query, str) else query.digest
+
+
+def as_picture(given: Any) -> Picture:
+    """Make a picture of a path, of an encoded file's bytes, of a PIL image or of an array of pixels.
+
+    Raises:
+        DataError: an array of another shape or type, or anything else.
+    """
+    if isinstance(given, Picture):
+        return given
+    if isinstance(given, str | Path):
+        return Picture(str(given), Path(given))
+    if isinstance(given, bytes):
+        return Picture(f"{len(given):,} bytes", given)
+    if isinstance(given, Image.Image):
+        return Picture(getattr(given, "filename", "") or "picture", np.asarray(_plain(ImageOps.exif_transpose(given))))
+    if isinstance(given, np.ndarray) and given.dtype == np.uint8:
+        if given.ndim == 3 and given.shape[2] == 1:
+            given = given[:, :, 0]
+        if (given.ndim == 2 or (given.ndim == 3 and given.shape[2] == 3)) and given.size:
+            return Picture("picture", given)
+    what = f"an array of {given.dtype} {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
+    raise DataError(
+        f"Expected a picture as a path, bytes, a PIL image or (height, width[, 3]) pixels in uint8, got {what}."
+    )
+
+
+def check_pictures(pictures: Sequence[Picture], advance: Callable[[float, str], None] | None = None) -> None:
+    """Decode every picture once, so that none breaks in the middle of training.
+
+    Raises:
+        DataError: pictures that cannot be read: how many, and the first ten by name and reason.
+    """
+    broken: list[str] = []
+    for done, reason in enumerate(_in_threads(_reason, pictures), start=1):
+        if reason is not None:
+            broken.append(reason)
+        if advance is not None and done % 50 == 0:
+            advance(done / len(pictures), f"reading {len(pictures):,} pictures")
+    if broken:
+        more = f"\n  … and {len(broken) - 10} more" if len(broken) > 10 else ""
+        listed = "".join(f"\n  {reason}" for reason in broken[:10])
+        raise DataError(
+            f"{len(broken)} of {len(pictures):,} pictures cannot be read. Mend or remove them:{listed}{more}"
+        )
+
+
+def pixel_batch(pictures: Sequence[Picture], size: int, mode: str) -> Pixels:
+    """(b, channels, size, size) pixels of some pictures, decoded by several threads."""
+    made = np.stack(list(_in_threads(lambda picture: picture.pixels(size, mode), pictures)))
+    return np.ascontiguousarray(made.transpose(0, 3, 1, 2))
+
+
+def _in_threads(work: Callable[[Picture], Any], pictures: Sequence[Picture]) -> Any:
+    """Results in order. Decoders let go of Python's lock; arrays are at hand and need no threads."""
+    if all(isinstance(picture.source, np.ndarray) for picture in pictures):
+        return map(work, pictures)
+    return _pool(os.getpid()).map(work, pictures)
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads of this process: a forked one has none of its parent's."""
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "pictures")
+
+
+def _reason(picture: Picture) -> str | None:
+    try:
+        picture.image()
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """In mode L or RGB, on white."""
+    if image.mode in ("I;16", "I;16L", "I;16B", "I"):  # 16 bits of grey
+        return Image.fromarray((np.clip(np.asarray(image, dtype=np.int64), 0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "F":
+        return Image.fromarray(np.clip(np.asarray(image), 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        sheet = image.convert("RGBA")
+        white = Image.new("RGBA", sheet.size, "white")
+        return Image.alpha_composite(white, sheet).convert("L" if image.mode in ("LA", "La") else "RGB")
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    return image.convert("RGB")
