@@ -1,7 +1,7 @@
 """Classifiers of pictures: how good, in what time, and whether the network waits for the reading.
 
 python benchmarks/pictures.py fashion                  canvases of 0 to 4 pieces of Fashion-MNIST
-python benchmarks/pictures.py cards                    $SIGMAX_DATA/data/playing_cards, ImageNet features and fine-tuning
+python benchmarks/pictures.py cards                    $SIGMAX_DATA/data/playing_cards, ImageNet frozen and tuned
 python benchmarks/pictures.py emoji                    $SIGMAX_DATA/data/emoji_images, 32 × 32, from scratch
 python benchmarks/pictures.py reading                  pictures a second: reading, reading again, the network
 """

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -111,6 +112,7 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for comparison.json and comparison.png.")
     ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write everything as one self-contained HTML file.")] = None,
     columns: Columns = "",
     as_json: AsJson = False,
 ) -> None:
@@ -148,6 +150,12 @@ def compare(
         "scales": None if scales is None else _numbers(scales, "--scales"),
         "seeds": seeds,
     }
+    if report is not None:
+        from sigmax.report.html import check_report
+
+        check_report()
+        if report.is_dir():
+            raise DataError(f"{report}: is a folder; --report needs a file, such as {report / 'report.html'}.")
     dataset = _read(data, columns)
     budget = replace(
         Budget.of(settings, dataset), **{name: value for name, value in given.items() if value is not None}
@@ -157,6 +165,12 @@ def compare(
     said = verdict(comparison)
     result = {**comparison.as_dict(), "verdict": said} if output or as_json else {}
     written = _write_comparison(comparison, result, output) if output else []
+    if report is not None:
+        from sigmax.files import write_text
+        from sigmax.report.html import report_html
+
+        write_text(report, report_html(comparison, command=shlex.join(["sigmax", *sys.argv[1:]])))
+        written.append(report)
     if as_json:
         _print_json(result)
         return

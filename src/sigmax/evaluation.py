@@ -24,6 +24,7 @@ from sigmax.metrics.abstention import (
     auroc_figure,
     fpr95_figure,
 )
+from sigmax.metrics.histogram import LogitHistogram
 from sigmax.metrics.intervals import DRAWS, Estimate, Figure, Floats, bootstrap_weights, estimate, evaluate_figures
 from sigmax.metrics.presence import PRESENCE, PresenceTally, ReliabilityBin
 from sigmax.metrics.ranking import RANKING, ranking_figures, ranking_values
@@ -38,7 +39,9 @@ __all__ = [
     "calibrate",
     "evaluate",
     "goodness",
+    "queries_of",
     "quick_figures",
+    "scored",
 ]
 
 #: Every figure's name and what it is, in the order of tables.
@@ -107,6 +110,7 @@ class Evaluation:
     draws: dict[str, Floats]  #: figure -> (1 + draws,), the first being the plain value
     reliability: tuple[ReliabilityBin, ...] = ()  #: bins in which equally many right pairs are expected
     risk_coverage: tuple[RiskPoint, ...] = ()  #: risk when only the surest queries are answered
+    logits: LogitHistogram | None = None  #: of right pairs, wrong pairs and queries with no right answer
 
     def __getitem__(self, figure: str) -> Estimate:
         """Return a figure with its 95% interval."""
@@ -122,6 +126,7 @@ class Evaluation:
             "figures": {name: self[name].as_dict() for name in self.draws},
             "reliability": [one.as_dict() for one in self.reliability],
             "risk_coverage": [point.as_dict() for point in self.risk_coverage],
+            "logits": None if self.logits is None else self.logits.as_dict(),
         }
 
 
@@ -147,12 +152,12 @@ def calibrate(
     Raises:
         DataError: a split without a right or without a wrong pair, or one that cannot carry the method.
     """
-    logits, right = _scored(model, data, split)
+    logits, right = scored(model, data, split)
     model.calibrator = fit_calibrator(
         logits,
         right,
         data.candidate_ids,
-        none=model.none_logits(_queries(data, split)),
+        none=model.none_logits(queries_of(data, split)),
         method=method,
         about={"data": data.name, "split": split},
         seed=seed,
@@ -172,7 +177,7 @@ def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: i
         split: which queries.
         draws: bootstrap draws; 0 for plain values.
     """
-    logits, right = _scored(model, data, split)
+    logits, right = scored(model, data, split)
     presence = None
     if model.calibrator is not None:
         presence = model.calibrator.presence(logits, data.candidate_ids)
@@ -181,7 +186,7 @@ def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: i
     if model.calibrator is not None and presence is not None:
         tally = _tally(presence, right, model.calibrator.default_threshold)
         figures.update(tally.figures())
-        none = model.none_logits(_queries(data, split))
+        none = model.none_logits(queries_of(data, split))
         anything = model.calibrator.any(logits, data.candidate_ids, none)
         figures.update(any_figures(np.clip(anything, 0.0, 1.0), np.asarray(right.any(1))))
         if right.any():
@@ -196,24 +201,26 @@ def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: i
         evaluate_figures({name: figures[name] for name in FIGURES if name in figures}, weights),
         reliability=() if tally is None else tally.reliability(weights),
         risk_coverage=() if selection is None else selection.points(weights),
+        logits=LogitHistogram.of(logits, right),
     )
 
 
 def quick_figures(model: Scorer, data: MatchDataset, *, split: str = "dev") -> dict[str, float]:
     """Ranking and none-of-these figures without intervals: what training watches on dev."""
-    logits, right = _scored(model, data, split)
+    logits, right = scored(model, data, split)
     figures = _ranking_and_none(logits, right, None)
     one = np.ones((1, len(right)))
     return {name: float(figure(one)[0]) for name, figure in figures.items() if name in WATCHED}
 
 
-def _scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(n, m) logits of a split's queries over all candidates, and (n, m) which pairs are right."""
-    logits = model.logits(_queries(data, split), data.candidates)
+    logits = model.logits(queries_of(data, split), data.candidates)
     return logits, data.graph[data.split(split)].toarray().astype(bool)
 
 
-def _queries(data: MatchDataset, split: str) -> list[Query]:
+def queries_of(data: MatchDataset, split: str) -> list[Query]:
+    """Return the queries of a split."""
     return [data.queries[i] for i in data.split(split)]
 
 
