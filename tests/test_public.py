@@ -128,7 +128,7 @@ LAYERS = (
     ("calibrator",),
     ("data",),
     ("encoders", "evaluation"),
-    ("model", "baselines"),
+    ("model", "baselines", "sentence_transformers"),
     ("training",),
     ("comparison", "explain"),
     ("report",),
