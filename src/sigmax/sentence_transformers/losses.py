@@ -56,7 +56,7 @@ class SentenceMatchLoss(nn.Module):
         self._warned = False
         if learnable:  # DistributedDataParallel holds the model's parameters, not the loss's
             for parameter in match_loss.parameters():
-                parameter.register_hook(_mean_over_ranks)
+                parameter.register_hook(_mean_over_ranks)  # type: ignore[no-untyped-call]
 
     @property
     def uses_gradient_cache(self) -> bool:
@@ -97,7 +97,7 @@ class SentenceMatchLoss(nn.Module):
         if matches.kept is not None:
             candidates = candidates[matches.kept.to(candidates.device)]
         loss: Tensor = self.match_loss(
-            anchors, candidates, matches.positives, candidate_log_q=self._candidate_log_q(matches, candidates)
+            anchors, candidates, matches.positives, candidate_log_q=self._candidate_log_q(candidates, matches)
         )
         if not with_backward:
             return loss
@@ -144,7 +144,7 @@ class SentenceMatchLoss(nn.Module):
             self._warned = True
         return find_matches(parts, rank, self.known)
 
-    def _candidate_log_q(self, matches: Matches, candidates: Tensor) -> Tensor | None:
+    def _candidate_log_q(self, candidates: Tensor, matches: Matches) -> Tensor | None:
         return None
 
 
@@ -207,18 +207,17 @@ class SoftmaxLoss(SentenceMatchLoss):
 class SigmoidLoss(SentenceMatchLoss):
     r"""Sigmoid + binary cross-entropy: every pair of the batch on its own.
 
-    With s = logit_scale · cos(anchor, candidate) + logit_bias + log odds of a right pair in the batch, the mean over
-    rows of
+    With s = logit_scale · cos(anchor, candidate) + logit_bias + β, the mean over rows of
 
         Lᵢ = Σ_{j right} −log σ(sᵢⱼ) + Σ_{j wrong} −log(1 − σ(sᵢⱼ))
 
-    The log odds of the batch at hand make the loss start where it should, whatever the batch size; what is learnt are
-    log odds beyond them.
+    β, the log odds of a right pair in the batch at hand, makes one bias fit all batch sizes. `logit_bias` makes up for
+    what logit_scale · cos is of an ordinary wrong pair: where an encoder finds any two texts alike, start lower.
 
     Args:
         model: the SentenceTransformer that is trained.
         logit_scale: what multiplies the similarity.
-        logit_bias: what is added beside the log odds.
+        logit_bias: what is added beside.
         positives: right pairs known beforehand, see `SoftmaxLoss`.
         similarity: "cosine" or "dot".
         learnable: train scale (as its logarithm) and bias, see `SoftmaxLoss`.
@@ -234,7 +233,7 @@ class SigmoidLoss(SentenceMatchLoss):
         self,
         model: SentenceTransformer,
         logit_scale: float = 20.0,
-        logit_bias: float = 0.0,
+        logit_bias: float = -5.0,
         *,
         positives: Mapping[str, Iterable[str]] | None = None,
         similarity: Literal["cosine", "dot"] = "cosine",
@@ -251,7 +250,7 @@ class SigmoidLoss(SentenceMatchLoss):
         )
         super().__init__(model, match_loss, positives=positives, learnable=learnable, mini_batch_size=mini_batch_size)
 
-    def _candidate_log_q(self, matches: Matches, candidates: Tensor) -> Tensor:
+    def _candidate_log_q(self, candidates: Tensor, matches: Matches) -> Tensor:
         return candidates.new_full((len(candidates),), -matches.log_odds, dtype=torch.float32)
 
 
@@ -269,10 +268,10 @@ class _InParts(CachedLossMixin):  # type: ignore[misc]
         return self.value
 
 
-def _mean_over_ranks(gradient: Tensor) -> Tensor:
+def _mean_over_ranks(value: Tensor) -> Tensor:
     if world_size() == 1:
-        return gradient
-    total = gradient.clone()
+        return value
+    total = value.clone()
     dist.all_reduce(total)
     return total / world_size()
 

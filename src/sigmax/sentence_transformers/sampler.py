@@ -57,7 +57,7 @@ class MultiPositiveBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
     def __len__(self) -> int:
         """Return the number of batches an epoch."""
         full, rest = divmod(len(self.anchors), self.batch_size)
-        return full + bool(rest and not self.drop_last)
+        return int(full) + bool(rest and not self.drop_last)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Give the rows of each batch."""
