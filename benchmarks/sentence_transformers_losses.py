@@ -54,9 +54,9 @@ class Set(NamedTuple):
 
 
 SETS = {
-    "nlupp": Set("nlupp/beir", 128, 5),
-    "protoqa": Set("protoqa", 128, 5),
-    "truthfulqa": Set("truthfulqa", 128, 5),
+    "nlupp": Set("nlupp/beir", 128, 3),
+    "protoqa": Set("protoqa", 128, 3),
+    "truthfulqa": Set("truthfulqa", 128, 3),
     "clinc150": Set("clinc150", 128, 1),
     "wordnet": Set("wordnet_reverse", 512, 1),
 }
@@ -152,7 +152,7 @@ def average_precision(model: SentenceTransformer, data: sigmax.MatchDataset, spl
     return np.concatenate(found)
 
 
-def quality(name: str, seeds: int) -> dict[str, Any]:
+def quality(name: str, seeds: int, labels: list[str]) -> dict[str, Any]:
     folder, batch_size, epochs = SETS[name]
     data = sigmax.load_data(root() / "data" / folder)
     pairs = training_pairs(data)
@@ -162,7 +162,8 @@ def quality(name: str, seeds: int) -> dict[str, Any]:
     weights = bootstrap_weights(len(answers))
     draws: dict[str, dict[str, np.ndarray]] = {}
     rows = {}
-    for label, contender in CONTENDERS.items():
+    for label in [BASELINE, *(label for label in labels if label != BASELINE)]:
+        contender = CONTENDERS[label]
         on_dev = {}
         for rate in RATES:
             model, *_ = train(contender, pairs, batch_size=batch_size, rate=rate, num_train_epochs=epochs)
@@ -269,6 +270,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["quality", "speed", "parts", "speed-of"])
     parser.add_argument("names", nargs="*", help="quality: data sets")
+    parser.add_argument("--contenders", default=";".join(CONTENDERS), help="quality: some of them, with ; between")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=11, help="speed: an epoch of wordnet at a batch of 4,096")
@@ -282,7 +284,7 @@ def main() -> None:
         return
     if given.what == "quality":
         for name in given.names or SETS:
-            write(f"quality-{name}", quality(name, given.seeds))
+            write(f"quality-{name}", quality(name, given.seeds, given.contenders.split(";")))
     elif given.what == "speed":
         write("speed", speeds(given.batch_size, given.steps, given.rounds))
     else:

@@ -33,6 +33,7 @@ from sigmax.sentence_transformers import (
     known_pairs,
 )
 from sigmax.sentence_transformers.matches import Columns, find_matches, text_keys
+from test_sharded import run as run_ranks
 
 disable_progress_bars()
 WORDS = [f"w{i}" for i in range(40)]
@@ -335,6 +336,24 @@ def test_autocast(tmp_path, dtype):
     low.backward()
     assert low.dtype == torch.float32
     assert low.item() == pytest.approx(plain.item(), rel=0.05)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path):
+    """The second process holds a text that the first offers, and an anchor's own text is offered by the other."""
+    found = run_ranks("columns_of_texts", 2, tmp_path)
+    for number, make in enumerate((SoftmaxLoss, SigmoidLoss)):
+        loss = make(static(), learnable=True)
+        value = loss(features_of(loss.model, TABLE), None)
+        value.backward()
+        ranks = [rank[number] for rank in found]
+        for rank in ranks:
+            torch.testing.assert_close(rank[0], value.detach(), rtol=1e-5, atol=1e-6)
+        for place, (name, parameter) in enumerate(loss.named_parameters(), start=1):
+            average = sum(rank[place] for rank in ranks) / 2  # as DistributedDataParallel does
+            torch.testing.assert_close(average, parameter.grad, rtol=1e-4, atol=1e-5)
+            if name.startswith("match_loss"):  # no DistributedDataParallel holds these
+                assert ranks[0][place] == ranks[1][place]
 
 
 def test_a_batch_without_anything_known_is_told_once(caplog):
