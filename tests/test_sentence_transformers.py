@@ -627,7 +627,16 @@ def test_example(tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
     SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=32)], device="cpu").save(str(tmp_path / "model"))
     example = Path(__file__).parents[1] / "examples" / "sentence_transformers_training.py"
-    given = ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "out"), "--learning-rate", "0.05"]
+    given = [
+        "--model",
+        str(tmp_path / "model"),
+        "--output",
+        str(tmp_path / "out"),
+        "--learning-rate",
+        "0.01",
+        "--epochs",
+        "3",
+    ]
     monkeypatch.setattr("sys.argv", [str(example), *given])
     runpy.run_path(str(example), run_name="__main__")
     figures = {line.split()[0]: line.split()[2::2] for line in capsys.readouterr().out.splitlines() if "before" in line}
