@@ -38,6 +38,7 @@ __all__ = [
     "Scorer",
     "calibrate",
     "evaluate",
+    "evaluate_logits",
     "goodness",
     "queries_of",
     "quick_figures",
@@ -178,26 +179,60 @@ def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: i
         draws: bootstrap draws; 0 for plain values.
     """
     logits, right = scored(model, data, split)
+    return evaluate_logits(
+        logits,
+        right,
+        candidate_ids=data.candidate_ids,
+        calibrator=model.calibrator,
+        none=None if model.calibrator is None else model.none_logits(queries_of(data, split)),
+        data=data.name,
+        split=split,
+        draws=draws,
+    )
+
+
+def evaluate_logits(
+    logits: NDArray[np.float32],
+    right: NDArray[np.bool_],
+    *,
+    candidate_ids: Sequence[str] = (),
+    calibrator: Calibrator | None = None,
+    none: NDArray[np.float32] | None = None,
+    data: str = "",
+    split: str = "test",
+    draws: int = DRAWS,
+) -> Evaluation:
+    """Measure logits as `evaluate` does.
+
+    Args:
+        logits: (n, m) of every query over every candidate.
+        right: (n, m) which pairs are right.
+        candidate_ids: (m,), as the calibrator knows them.
+        calibrator: for figures of presence and P(any); None leaves them out.
+        none: (n,) logits of *none of these*, where it was trained.
+        data: name of the data.
+        split: name of the split.
+        draws: bootstrap draws; 0 for plain values.
+    """
     presence = None
-    if model.calibrator is not None:
-        presence = model.calibrator.presence(logits, data.candidate_ids)
+    if calibrator is not None:
+        presence = calibrator.presence(logits, candidate_ids)
     figures = _ranking_and_none(logits, right, presence)
     tally = selection = None
-    if model.calibrator is not None and presence is not None:
-        tally = _tally(presence, right, model.calibrator.default_threshold)
+    if calibrator is not None and presence is not None:
+        tally = _tally(presence, right, calibrator.default_threshold)
         figures.update(tally.figures())
-        none = model.none_logits(queries_of(data, split))
-        anything = model.calibrator.any(logits, data.candidate_ids, none)
+        anything = calibrator.any(logits, candidate_ids, none)
         figures.update(any_figures(np.clip(anything, 0.0, 1.0), np.asarray(right.any(1))))
         if right.any():
             selection = _selection(logits, presence, right)
             figures.update(selection.figures())
     weights = bootstrap_weights(len(right), draws=draws)
     return Evaluation(
-        data.name,
+        data,
         split,
         len(right),
-        data.unanswered(split),
+        int((~right.any(1)).sum()),
         evaluate_figures({name: figures[name] for name in FIGURES if name in figures}, weights),
         reliability=() if tally is None else tally.reliability(weights),
         risk_coverage=() if selection is None else selection.points(weights),
