@@ -176,7 +176,7 @@ def _side_by_side(
     explanations: Sequence[Explanation], heads: Sequence[str], candidates: dict[str, str], console: Console
 ) -> Table:
     parts = [_part(one, candidates, labels=place == 0) for place, one in enumerate(explanations)]
-    grid = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
+    grid = Table.grid(padding=(0, 3, 0, 0), pad_edge=False)
     for part in parts:
         grid.add_column(max_width=_width(part, console), vertical="bottom")
     grid.add_row(*(Text(head, style="italic") for head in heads))
@@ -260,7 +260,8 @@ def _how_to_read(explanations: Sequence[Explanation]) -> str:
     low, high = one.bounds
     said = (
         f"How to read: softmax bars add up to 1 for every item, whatever is there; {_column(one)} asks of each "
-        f"candidate alone whether it is. Full colour: present, from {high:g}; half: perhaps; pale: absent, below {low:g}."
+        f"candidate alone whether it is. Full colour: present, from {high:g}; half: perhaps; pale: absent, below "
+        f"{low:g}."
     )
     if len(one.activations) < one.offered:
         said += f" Shown are {len(one.activations)} of {one.offered:,} candidates; shares are over all."
