@@ -75,7 +75,9 @@ def test_any_finite_activations(logits):
     for row in one.activations:
         assert 0 <= row.share <= 1
         assert row.exp >= 0
-        assert row.binary == pytest.approx(math.exp(min(row.logit, 0)) / (1 + math.exp(-abs(row.logit))), abs=1e-300)
+        assert row.binary == pytest.approx(
+            math.exp(min(row.logit, 0)) / (1 + math.exp(-abs(row.logit))), rel=1e-9, abs=1e-300
+        )
     json.dumps(one.as_dict(), allow_nan=False)
     assert common_shift(one, one) == 0
     assert printed([one])
@@ -302,12 +304,12 @@ def test_words_of_a_calibrated_model():
     one = explain(model, ["what's in the sky?"], top_k=3)[0]
     words = explanation_words([one])
     assert words[0].startswith("“what's in the sky?”: present text c0 (0.95), ")
-    assert words[0].endswith(f"right at all has the probability {one.any:.3f}.")
+    assert words[0].endswith(f"At least one of all 40 is right with probability {one.any:.3f}.")
     assert "Shown: the 3 best of 40 candidates; shares and sums are over all 40." in words
     assert f"The presence column adds up to {one.expected:.2f}: so many" in " ".join(words)
     assert "calibrated" not in " ".join(words)
     assert "By presence:" in " ".join(words)
-    assert "nothing is there, all rows are absent." in explanation_words([explain_logits({"a": -5, "b": -6})])[0]
+    assert "every one shown is absent." in explanation_words([explain_logits({"a": -5, "b": -6})])[0]
     many = explain_logits({f"c{j}": -5 for j in range(9)} | {"d": 3})
     assert "c3 (0.01) and 5 more." in explanation_words([many])[0]
 

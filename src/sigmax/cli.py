@@ -453,6 +453,7 @@ def explain(
         return
     for table in activation_tables(explanations, out):
         out.print(table)
+        out.print()
     for sentence in words:
         out.print(f"• {sentence}", markup=False, soft_wrap=not out.is_terminal)
 
