@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from rich.console import Console
 
 from sigmax.calibration import Platt
 from sigmax.calibrator import Calibrator
+from sigmax.data.pictures import Picture
 from sigmax.explain import BOUNDS, common_shift, explain, explain_logits, parse_logits
 from sigmax.model import Match, Matches
 from sigmax.report.activations import activation_figure, activation_tables, explanation_words, shifts
@@ -220,14 +220,8 @@ class Scripted:
         return found
 
 
-class Painted:
-    """A picture, as `explain` knows one."""
-
-    def __init__(self, name, shape=(20, 30, 3)):
-        self.name, self.shape = name, shape
-
-    def image(self):
-        return Image.fromarray(np.linspace(0, 255, math.prod(self.shape)).astype(np.uint8).reshape(self.shape))
+def painted(name, *shape):
+    return Picture(name, np.linspace(0, 255, math.prod(shape)).astype(np.uint8).reshape(shape))
 
 
 def test_rows_are_the_union_of_the_best():
@@ -394,7 +388,9 @@ def test_a_figure_that_fails_leaves_the_old_one(both, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_figure_of_pictures(count, tmp_path):
-    pictures = [Painted("fish.jpg"), Painted("grey $x$ <b>.png", (50, 20)), Painted("wide", (10, 900, 3))][:count]
+    pictures = [painted("fish.jpg", 20, 30, 3), painted("grey $x$ <b>.png", 50, 20), painted("wide", 10, 900, 3)][
+        :count
+    ]
     found = explain(Scripted(np.random.default_rng(0).normal(size=(3, 20))), pictures, top_k=3)
     assert [one.item for one in found] == [picture.name for picture in pictures]
     assert [one.picture for one in found] == pictures
@@ -404,7 +400,7 @@ def test_figure_of_pictures(count, tmp_path):
     assert len(images) == count
     for image, picture in zip(images, pictures, strict=True):
         left, right, bottom, top = image.get_extent()
-        assert (right - left) / (bottom - top) == pytest.approx(picture.shape[1] / picture.shape[0])
+        assert (right - left) / (bottom - top) == pytest.approx(picture.source.shape[1] / picture.source.shape[0])
     text = drawn(figure, tmp_path / "pictures.svg")
     for picture in pictures:
         assert picture.name in text

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from sigmax.data.pictures import Picture
     from sigmax.model import DualEncoder
 
 __all__ = ["BOUNDS", "Activation", "Explanation", "common_shift", "explain", "explain_logits", "parse_logits"]
@@ -57,7 +58,7 @@ class Explanation:
     any: float | None  #: probability that at least one of them is right; None without a calibration
     bounds: tuple[float, float]
     calibrated: bool
-    picture: Any = None  #: what to draw at the head: an object with `image()` -> PIL image
+    picture: Picture | None = None  #: what to draw at the head
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the picture, for JSON; an exp that no float holds is None."""
@@ -111,7 +112,7 @@ def explain(
 
     Args:
         model: its logits, scale · similarity + bias, are the activations.
-        items: texts, or pictures: objects with `name` and `image()`.
+        items: texts, or for a model of pictures what `sigmax.data.pictures.as_picture` reads, such as file names.
         top_k: candidates of each item that are shown; those of any item are shown for all, the largest share first.
             All are shown where this would leave out no more than two.
         bounds: absent below the first, present from the second on.
@@ -122,6 +123,7 @@ def explain(
     Raises:
         ValueError: what `DualEncoder.match` refuses, one text instead of a list, `top_k` below 1, or bounds that are
             not 0 ≤ low ≤ high ≤ 1.
+        DataError: a picture that cannot be read.
     """
     _check_bounds(bounds)
     if isinstance(items, str):
@@ -137,24 +139,24 @@ def explain(
             largest[match.candidate_id] = max(match.share, largest.get(match.candidate_id, 0.0))
     order = sorted(largest, key=lambda candidate_id: -largest[candidate_id])
     explanations = []
-    for item, matches in zip(items, found, strict=True):
+    for matches in found:
         rows = {
             match.candidate_id: _activation(
                 match.candidate, match.candidate_id, match.logit, match.share, match.presence, bounds
             )
             for match in matches
         }
-        is_text = isinstance(item, str)
+        is_text = isinstance(matches.query, str)
         explanations.append(
             Explanation(
-                item if is_text else str(item.name),
+                str(matches.query),
                 tuple(rows[candidate_id] for candidate_id in order),
                 offered,
                 math.fsum(row.probability for row in rows.values()),
                 matches.any,
                 bounds,
                 model.calibrator is not None,
-                None if is_text else item,
+                None if is_text else matches.query,
             )
         )
     return explanations
