@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from sigmax.comparison import Comparison
 from sigmax.errors import extra
 from sigmax.evaluation import CLOSER_TO_ONE, LOWER_IS_BETTER, Evaluation
+from sigmax.report.style import COLOURS, GREY, save_figure
 from sigmax.report.words import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "COLOURS",
     "comparison_figure",
     "draw_reliability",
     "draw_values",
@@ -25,7 +25,6 @@ __all__ = [
     "reliability_limits",
 ]
 
-COLOURS = {"softmax": "#c2571a", "sigmoid": "#1f6f8b", "today": "#7a7a7a"}
 _PANELS = (
     ("map", "Ranking", "mean average precision"),
     ("log_loss", "Presence", "log loss of presences, nats a query"),
@@ -75,16 +74,15 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
             x=0.01,
             ha="left",
             fontsize=10,
-            color="#444444",
+            color=GREY,
             parse_math=False,
         )
         read = "How to read: a dot is the mean over seeds on test, a line its 95% interval over queries and seeds."
         if any(name.startswith("none") for name, _, _ in panels):
             read += " Filled: by the largest logit; hollow: by the largest share."
-        figure.text(0.01, 0.015, read, fontsize=8.5, color="#444444")
+        figure.text(0.01, 0.015, read, fontsize=8.5, color=GREY)
         figure.tight_layout(rect=(0, 0.05, 1, 0.98))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=160, facecolor="white")
+        save_figure(figure, path)
         pyplot.close(figure)
 
 
@@ -144,7 +142,7 @@ def reliability_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
             0.01,
             textwrap.fill(_HOW_TO_READ, int(15 * figure.get_figwidth())),
             fontsize=8.5,
-            color="#444444",
+            color=GREY,
         )
         figure.tight_layout(rect=(0, 0.65 / figure.get_figheight(), 1, 1))
     return figure
@@ -187,4 +185,4 @@ def draw_reliability(ax: Any, evaluation: Evaluation, limits: tuple[float, float
         for name, title in (("smooth_calibration_error", "smooth error"), ("calibration_slope", "slope"))
         if name in evaluation.draws
     ]
-    ax.text(0.03, 0.97, "\n".join(said), transform=ax.transAxes, va="top", fontsize=9, color="#444444")
+    ax.text(0.03, 0.97, "\n".join(said), transform=ax.transAxes, va="top", fontsize=9, color=GREY)
