@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Match:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -372,9 +372,7 @@ class DualEncoder(nn.Module):
         shares = special.softmax(logits.astype(np.float64), axis=1)
         presences = anything = None
         if self.calibrator is not None:
-            none = self._none_logits(asked)
-            presences = self.calibrator.presence(logits, offer.candidate_ids)
-            anything = self.calibrator.any(logits, offer.candidate_ids, none)
+            presences, anything = self.calibrator.read(logits, offer.candidate_ids, self._none_logits(asked))
         for row in range(len(asked)):
             yield Rated(
                 offer,

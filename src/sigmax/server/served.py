@@ -65,26 +65,21 @@ class MatchWork:
         decision, told = loaded.decide(self.rule, self.confidence)
         results = []
         for query, one in zip(self.queries, rated, strict=True):
-            accepted = one.accepted(decision)
-            right = set(accepted.tolist())
+            accepted = one.accepted(decision).tolist()
+            right = set(accepted)
             results.append(
                 {
                     "query": str(query),
                     "any": one.any,
                     "accepted_count": None if decision is None else len(accepted),
-                    "accepted": None if decision is None else [told_of(one, j) for j in accepted[:MAX_ACCEPTED]],
+                    "accepted": None if decision is None else [one.match(j).as_dict() for j in accepted[:MAX_ACCEPTED]],
                     "matches": [
-                        {**told_of(one, j), "accepted": None if decision is None else j in right}
+                        {**one.match(j).as_dict(), "accepted": None if decision is None else j in right}
                         for j in one.best(self.top_k).tolist()
                     ],
                 }
             )
         return {"rule": told, "results": results}
-
-
-def told_of(rated: Rated, place: int) -> dict[str, Any]:
-    """A candidate for JSON."""
-    return rated.match(place).as_dict()
 
 
 class Loaded:
