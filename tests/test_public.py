@@ -27,6 +27,7 @@ def test_public_names():
         assert getattr(sigmax, name) is not None
     used = {"Positives", "SoftmaxLoss", "SigmoidLoss", "load", "load_data", "train", "evaluate", "compare", "Settings"}
     assert used <= set(sigmax.__all__)
+    assert {"explain", "explain_logits"} <= set(sigmax.__all__)
     assert {"DualEncoder", "MatchDataset", "DataError", "Comparison", "Evaluation"} <= set(sigmax.__all__)
     with pytest.raises(AttributeError, match="module 'sigmax' has no attribute 'Sigmoid'"):
         _ = sigmax.Sigmoid
@@ -40,6 +41,8 @@ def test_public_names_are_the_modules_own():
         "Settings": "training",
         "compare": "comparison",
         "evaluate": "evaluation",
+        "explain": "explain",
+        "explain_logits": "explain",
         "load_data": "data",
         "Positives": "positives",
         "SigmoidLoss": "losses",

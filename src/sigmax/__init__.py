@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sigmax.errors import DataError
+from sigmax.explain import explain, explain_logits
 from sigmax.losses import SigmoidLoss, SoftmaxLoss
 from sigmax.positives import Positives
 
@@ -30,6 +31,8 @@ __all__ = [
     "calibrate",
     "compare",
     "evaluate",
+    "explain",
+    "explain_logits",
     "load",
     "load_data",
     "train",

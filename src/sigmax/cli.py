@@ -255,9 +255,9 @@ def evaluate(
     evaluation = measure(model, _read(data, columns), split=split)
     if figure is not None:
         from sigmax.report.figure import reliability_figure
+        from sigmax.report.style import save_figure
 
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        reliability_figure({folder.name: evaluation}).savefig(figure, dpi=160)
+        save_figure(reliability_figure({folder.name: evaluation}), figure)
         _say(f"Written: {figure}")
     if as_json:
         _print_json(evaluation.as_dict())
@@ -371,6 +371,66 @@ def match(
         out.print(f"any right: {matches.any:.3f}" + (f"; {more} more accepted (--top-k shows them)" if more else ""))
     if decision is not None and decision.promise:
         out.print(decision.promise, markup=False, soft_wrap=not out.is_terminal)
+
+
+@app.command()
+def explain(
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Model folder.")] = None,
+    items: Annotated[list[str] | None, typer.Argument(metavar="[ITEM…]", help="What to explain.")] = None,
+    logits: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of a model: an item's activations, label=number,…; once for each item. Labels with a comma: "
+            "'{\"a, b\": 1.0}'.",
+        ),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Candidates of each item that a model's table shows.")] = 10,
+    figure: Annotated[Path | None, typer.Option(help="Draw the table here (.png, .svg or .pdf).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the activation table: what softmax and sigmoid make of the same activations.
+
+    For each ITEM and candidate: the activation (logit) s, its exp, *softmax* (adds up to 1 whether or not anything is
+    there), *binary* (σ(s), each candidate alone), the calibrated *presence* where DIR has one, and a verdict: present,
+    perhaps or absent. Several items stand side by side; a shift common to all activations is named, for the softmax
+    cannot see it.
+
+    Example: sigmax explain runs/emoji/sigmoid "what's in the sky?" pizza
+
+    Example: sigmax explain --logits "cat=0.02,fish=2.07" --logits "cat=-1.43,fish=0.62"
+    """
+    from sigmax.report.activations import activation_figure, activation_tables, explanation_words, shifts
+    from sigmax.report.style import FORMATS, save_figure
+
+    if logits and folder is not None:
+        raise typer.BadParameter("give either a model and items, DIR ITEM…, or --logits, not both.")
+    if not logits and not items:
+        raise typer.BadParameter(
+            "expected a model folder and at least one item, DIR ITEM…, or --logits label=number,… for each item."
+        )
+    if figure is not None and figure.suffix.lower() not in FORMATS:
+        raise typer.BadParameter(
+            f"expected a file ending in {', '.join(FORMATS)}, got {str(figure)!r}", param_hint="--figure"
+        )
+    explanations = [_explained(text) for text in logits or ()]
+    if folder is not None:
+        _quiet()
+        from sigmax.explain import explain as run
+        from sigmax.model import load
+
+        model = load(folder)
+        explanations = run(model, _items(model, items or []), top_k=top_k)
+    if figure is not None:
+        save_figure(activation_figure(explanations), figure)
+        _say(f"Written: {figure}")
+    words = explanation_words(explanations)
+    if as_json:
+        _print_json({"items": [one.as_dict() for one in explanations], "shift": shifts(explanations), "words": words})
+        return
+    for table in activation_tables(explanations, out):
+        out.print(table)
+    for sentence in words:
+        out.print(f"• {sentence}", markup=False, soft_wrap=not out.is_terminal)
 
 
 @app.command()
@@ -518,6 +578,20 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
     if not all(0 < number < math.inf for number in numbers):
         raise typer.BadParameter(f"expected numbers above 0, got {text!r}", param_hint=option)
     return numbers
+
+
+def _explained(text: str) -> Any:
+    from sigmax.explain import explain_logits, parse_logits
+
+    try:
+        return explain_logits(parse_logits(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--logits") from None
+
+
+def _items(model: Any, given: list[str]) -> list[Any]:
+    """What the command line names -> queries of the model."""
+    return list(given)
 
 
 def _print_json(value: Any) -> None:

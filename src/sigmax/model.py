@@ -316,9 +316,6 @@ class DualEncoder(nn.Module):
             raise ValueError(f"Expected `top_k` of at least 1, got {top_k}.")
         if not texts:
             return []
-        for one in texts:
-            if not isinstance(one, str) or not one.strip():
-                raise ValueError(f"Expected a text to match, got {one!r}.")
         decision = self.decide(rule, confidence=confidence)
         found = [
             Matches(
@@ -347,8 +344,13 @@ class DualEncoder(nn.Module):
         """Rate every candidate of an offer for each query, some queries at a time.
 
         Raises:
-            ValueError: logits that are not finite.
+            ValueError: an empty text, logits that are not finite.
         """
+        for one in queries:
+            if not isinstance(one, str) or not one.strip():
+                raise ValueError(f"Expected a text to match, got {one!r}.")
+        if not queries:
+            return
         asked = self.encode(queries, "query")
         size = max(1, PAIR_BLOCK // len(offer.candidates))
         for start in range(0, len(queries), size):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sigmax.comparison import Comparison
 from sigmax.errors import extra
 from sigmax.evaluation import CLOSER_TO_ONE, LOWER_IS_BETTER, Evaluation
+from sigmax.report.style import COLOURS, GREY, save_figure
 from sigmax.report.words import number
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison_figure", "reliability_figure"]
 
-_COLOURS = {"softmax": "#c2571a", "sigmoid": "#1f6f8b", "today": "#7a7a7a"}
 _PANELS = (
     ("map", "Ranking", "mean average precision"),
     ("log_loss", "Presence", "log loss of presences, nats a query"),
@@ -68,22 +68,21 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
             x=0.01,
             ha="left",
             fontsize=10,
-            color="#444444",
+            color=GREY,
             parse_math=False,
         )
         read = "How to read: a dot is the mean over seeds on test, a line its 95% interval over queries and seeds."
         if any(name.startswith("none") for name, _, _ in panels):
             read += " Filled: by the largest logit; hollow: by the largest share."
-        figure.text(0.01, 0.015, read, fontsize=8.5, color="#444444")
+        figure.text(0.01, 0.015, read, fontsize=8.5, color=GREY)
         figure.tight_layout(rect=(0, 0.05, 1, 0.98))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=160, facecolor="white")
+        save_figure(figure, path)
         pyplot.close(figure)
 
 
 def _panel(ax: Any, comparison: Comparison, results: list[Any], name: str) -> None:
     for place, result in enumerate(results):
-        colour = _COLOURS[result.contender.family]
+        colour = COLOURS[result.contender.family]
         dots: list[tuple[str, float, bool]] = [(name, place, True)]
         if name == "none_auroc_logit":
             dots = [(name, place + 0.13, True), ("none_auroc_share", place - 0.17, False)]
@@ -136,7 +135,7 @@ def reliability_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
             0.01,
             textwrap.fill(_HOW_TO_READ, int(15 * figure.get_figwidth())),
             fontsize=8.5,
-            color="#444444",
+            color=GREY,
         )
         figure.tight_layout(rect=(0, 0.65 / figure.get_figheight(), 1, 1))
     return figure
@@ -170,12 +169,27 @@ def _reliability(ax: Any, evaluation: Evaluation, limits: tuple[float, float]) -
     for one in evaluation.reliability:
         x, y = min(max(one.presence, low), high), min(max(one.right.value, low), high)
         if one.right.low < one.right.high:  # not without draws either
-            ax.plot([x, x], [max(one.right.low, low), min(one.right.high, high)], color="#1f6f8b", lw=2.2, alpha=0.55)
+            ax.plot(
+                [x, x],
+                [max(one.right.low, low), min(one.right.high, high)],
+                color=COLOURS["sigmoid"],
+                lw=2.2,
+                alpha=0.55,
+            )
         inside = low <= one.right.value <= high
-        ax.plot(x, y, "o", ms=5.5, color="#1f6f8b", mfc="#1f6f8b" if inside else "white", mew=1.4, clip_on=False)
+        ax.plot(
+            x,
+            y,
+            "o",
+            ms=5.5,
+            color=COLOURS["sigmoid"],
+            mfc=COLOURS["sigmoid"] if inside else "white",
+            mew=1.4,
+            clip_on=False,
+        )
     said = [
         f"{title} {number(evaluation[name].value)}"
         for name, title in (("smooth_calibration_error", "smooth error"), ("calibration_slope", "slope"))
         if name in evaluation.draws
     ]
-    ax.text(0.03, 0.97, "\n".join(said), transform=ax.transAxes, va="top", fontsize=9, color="#444444")
+    ax.text(0.03, 0.97, "\n".join(said), transform=ax.transAxes, va="top", fontsize=9, color=GREY)

@@ -21,11 +21,12 @@ from sigmax.decisions import CONFIDENCE, RULES, parse_rule
 from sigmax.errors import nearest
 from sigmax.server.items import Items, queries_of
 from sigmax.server.metrics import Metrics
-from sigmax.server.served import Full, MatchWork, Served, Work
+from sigmax.server.served import ExplainWork, Full, MatchWork, Served, Work
 
 __all__ = ["OPEN_PATHS", "make_api"]
 
 MAX_TOP_K = 100
+MAX_EXPLAINED = 8
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
@@ -41,6 +42,12 @@ OPEN_PATHS = frozenset({*PAGE, "/health"})
 def _rule(text: str) -> str:
     parse_rule(text)
     return text
+
+
+def _few(items: Items) -> Items:
+    if len(items) > MAX_EXPLAINED:
+        raise ValueError(f"Expected at most {MAX_EXPLAINED} queries to explain, got {len(items)}.")
+    return items
 
 
 class _Asked(BaseModel):
@@ -65,6 +72,14 @@ class MatchRequest(_Asked):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"query": "what's in the sky?", "top_k": 3, "rule": "precision=0.9"}]}
     )
+
+
+class ExplainRequest(_Asked):
+    """Queries whose logits are shown side by side."""
+
+    query: Annotated[Items, AfterValidator(_few)]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": ["party", "pizza"], "top_k": 5}]})
 
 
 # -- what is answered ----------------------------------------------------------------------------
@@ -108,6 +123,40 @@ class MatchAnswer(BaseModel):
     model: str
     rule: dict[str, Any] | None = Field(description="What the rule decided; null for a model without calibration.")
     results: list[Result]
+
+
+class Activation(BaseModel):
+    """One candidate of one item."""
+
+    candidate: str
+    candidate_id: str
+    logit: float
+    exp: float | None = Field(description="null where no float holds it.")
+    share: float
+    binary: float = Field(description="The logit through σ.")
+    presence: float | None
+    verdict: str = Field(description="present, perhaps or absent")
+
+
+class Explanation(BaseModel):
+    """The activation table of one item."""
+
+    item: str
+    offered: int = Field(description="Candidates that the shares are over, shown or not.")
+    expected: float = Field(description="How many are expected to be right.")
+    any: float | None
+    bounds: tuple[float, float] = Field(description="absent below the first, present from the second on.")
+    calibrated: bool
+    activations: list[Activation]
+
+
+class ExplainAnswer(BaseModel):
+    """The same rows for every item."""
+
+    model: str
+    items: list[Explanation]
+    shift: list[float | None] | None = Field(description="Between logits of items that differ by a constant.")
+    words: list[str]
 
 
 class ModelFacts(BaseModel):
@@ -214,6 +263,13 @@ def make_api(served: Mapping[str, Served], metrics: Metrics) -> FastAPI:
         model = chosen(asked.model)
         queries = _queries(model, asked.query)
         answer = await answered(model, MatchWork(queries, asked.top_k, asked.rule, asked.confidence))
+        return _json({"model": model.name, **answer})
+
+    @api.post("/explain", response_model=ExplainAnswer, responses=_ERRORS)
+    async def explain(asked: ExplainRequest) -> Response:
+        """Show what softmax and sigmoid make of the same logits."""
+        model = chosen(asked.model)
+        answer = await answered(model, ExplainWork(_queries(model, asked.query), asked.top_k))
         return _json({"model": model.name, **answer})
 
     @api.get("/models", response_model=ModelsAnswer, responses=_READ_ERRORS)

@@ -23,10 +23,12 @@ from sigmax.calibrator import DEFAULT_RULE
 from sigmax.data.pictures import Picture, Query
 from sigmax.decisions import CONFIDENCE, Decision
 from sigmax.errors import DataError
+from sigmax.explain import explain_rated
 from sigmax.model import DualEncoder, Rated, load
+from sigmax.report.activations import explanation_words, shifts
 from sigmax.server.metrics import Metrics
 
-__all__ = ["Full", "Loaded", "MatchWork", "Served", "Work"]
+__all__ = ["ExplainWork", "Full", "Loaded", "MatchWork", "Served", "Work"]
 
 log = logging.getLogger("sigmax.server")
 
@@ -80,6 +82,23 @@ class MatchWork:
                 }
             )
         return {"rule": told, "results": results}
+
+
+@dataclass(frozen=True)
+class ExplainWork:
+    """The activation table of each query, as `sigmax.explain` makes it."""
+
+    queries: Sequence[Query]
+    top_k: int
+
+    def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> dict[str, Any]:
+        """Return the tables, and what they say in words."""
+        explanations = explain_rated(self.queries, list(rated), top_k=self.top_k)
+        return {
+            "items": [one.as_dict() for one in explanations],
+            "shift": shifts(explanations),
+            "words": explanation_words(explanations),
+        }
 
 
 class Loaded:
