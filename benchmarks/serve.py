@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -47,7 +48,7 @@ def trained(folder: Path, encoder: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
     model = load(folder)
     names = list(model.candidates)
-    model.candidates += [f"{a} {b}" for a, b in zip(names, names[1:], strict=False)][: CANDIDATES - len(names)]
+    model.candidates += [f"{a} {b}" for a, b in itertools.pairwise(names)][: CANDIDATES - len(names)]
     model.candidate_ids += model.candidates[len(model.candidate_ids) :]
     model.save(folder)
 

@@ -31,6 +31,7 @@ PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 #: Paths that tell nothing and cost nothing.
 OPEN_PATHS = frozenset({*PAGE, "/health"})

@@ -111,7 +111,7 @@ class Guard:
         if self.key is not None and scope["path"] not in self.open_paths:
             scheme, _, token = headers.get("authorization", "").partition(" ")
             given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-            if not hmac.compare_digest(given.encode(), self.key):
+            if not hmac.compare_digest(given.encode("latin-1"), self.key):
                 raise _Refused(
                     401,
                     f"Expected the server's key, got {'another' if given else 'none'}. Send it as Authorization: "
