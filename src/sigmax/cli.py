@@ -24,7 +24,7 @@ app = typer.Typer(
     name="sigmax",
     help="Train models that match things to their right answers (several, one or none), and learn whether softmax or "
     "sigmoid suits your data.\n\nDATA is a file or folder (see `sigmax check --help`), or a built-in set: "
-    "emoji, emoji-hidden.",
+    "emoji, emoji-hidden, digits (pictures).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,10 +45,22 @@ Columns = Annotated[
     ),
 ]
 EncoderName = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="ngrams (trained from scratch), ngrams-linear (fixed labels), a sentence-transformers model by name or "
-        "path, or a folder of static vectors."
+        help="For texts: ngrams (trained from scratch; default), ngrams-linear (fixed labels), or a folder of static "
+        "vectors. For pictures: convnet (trained from scratch; default) or efficientnet-lite0 (ImageNet). For both: a "
+        "sentence-transformers model by name or path."
+    ),
+]
+Head = Annotated[str, typer.Option(help="How labels are scored: cosine, or linear (weights and a bias a label).")]
+Frozen = Annotated[
+    bool, typer.Option("--frozen", help="Keep a pretrained encoder as it is; train only what comes after it.")
+]
+Augment = Annotated[
+    str | None,
+    typer.Option(
+        help="What training does to pictures: none, upright (turned, zoomed, moved a little), or mirrored too (not for "
+        "digits, letters, signs). Default: upright, for tiny pictures none."
     ),
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training queries. Default: suits the encoder.")]
@@ -65,7 +77,10 @@ Precision = Annotated[str, typer.Option(help="Of the products in training: float
 @app.command()
 def compare(
     data: Annotated[str, typer.Argument(metavar="[DATA]", help="File, folder or built-in set.")] = "emoji-hidden",
-    encoder: EncoderName = "ngrams",
+    encoder: EncoderName = None,
+    head: Head = "cosine",
+    frozen: Frozen = False,
+    augment: Augment = None,
     contenders: Annotated[
         str | None,
         typer.Option(
@@ -105,6 +120,9 @@ def compare(
 
     settings = Settings(
         encoder=encoder,
+        head=head,
+        frozen=frozen,
+        augment=augment,
         epochs=epochs,
         steps=steps,
         batch_size=batch_size,
@@ -138,7 +156,10 @@ def train(
     loss: Annotated[
         str, typer.Option(help="softmax-average, softmax-decoupled, softmax-any or sigmoid.")
     ] = "softmax-decoupled",
-    encoder: EncoderName = "ngrams",
+    encoder: EncoderName = None,
+    head: Head = "cosine",
+    frozen: Frozen = False,
+    augment: Augment = None,
     two_towers: Annotated[bool, typer.Option(help="Give candidates that are texts an encoder of their own.")] = False,
     epochs: Epochs = None,
     batch_size: BatchSize = 128,
@@ -180,6 +201,9 @@ def train(
     settings = Settings(
         loss=loss,
         encoder=encoder,
+        head=head,
+        frozen=frozen,
+        augment=augment,
         two_towers=two_towers,
         epochs=epochs,
         batch_size=batch_size,
@@ -306,7 +330,7 @@ def calibrate(
 @app.command()
 def match(
     folder: Folder,
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT…", help="What to match.")],
+    queries: Annotated[list[str], typer.Argument(metavar="TEXT…", help="What to match: texts, or picture files.")],
     top_k: Annotated[int, typer.Option(min=1, help="Candidates shown.")] = 5,
     rule: Annotated[
         str,
@@ -320,7 +344,7 @@ def match(
     ] = 0.9,
     as_json: AsJson = False,
 ) -> None:
-    """Find the best candidates for each TEXT.
+    """Find the best candidates for each TEXT, or for each picture file.
 
     *share* is the softmax over all candidates: it adds up to 1 whether or not anything is right. *presence* is the
     probability that this one is right; ✓ marks those that the rule accepts. *any right* is the probability that at
@@ -332,7 +356,7 @@ def match(
     from sigmax.model import load
 
     model = load(folder)
-    found = model.match(texts, top_k=top_k, rule=rule, confidence=confidence)
+    found = model.match(queries, top_k=top_k, rule=rule, confidence=confidence)
     decision = found[0].decision
     if decision is not None and decision.reason:
         _say(f"{decision.choice}: {decision.reason}")
@@ -340,7 +364,7 @@ def match(
         _print_json(
             [
                 {
-                    "query": one.query,
+                    "query": str(one.query),
                     "any": one.any,
                     "rule": None if one.decision is None else one.decision.as_dict(),
                     "accepted": None if one.decision is None else [match.as_dict() for match in one.accepted],
@@ -354,7 +378,7 @@ def match(
         )
         return
     for matches in found:
-        table = Table(title=Text(matches.query), title_justify="left")
+        table = Table(title=Text(str(matches.query)), title_justify="left")
         for name in ("", "candidate", "logit", "share", "presence"):
             table.add_column(name, justify="left" if name in ("", "candidate") else "right")
         for one in matches:

@@ -36,6 +36,7 @@ class Contender:
     loss: str | None = None  #: objective; None for the scikit-learn baseline
     draw: str = "known-positives"
     none_candidate: bool = False  #: train *none of these* as a candidate
+    texts: bool = False  #: reads only texts
 
 
 CONTENDERS: dict[str, Contender] = {
@@ -60,7 +61,7 @@ CONTENDERS: dict[str, Contender] = {
             "softmax-average",
             "one-positive",
         ),
-        Contender("tfidf-lr", "today", "scikit-learn tf-idf + one-against-rest logistic regression"),
+        Contender("tfidf-lr", "today", "scikit-learn tf-idf + one-against-rest logistic regression", texts=True),
     )
 }
 
@@ -185,7 +186,9 @@ def contenders_for(data: MatchDataset) -> list[str]:
     return [
         name
         for name, entry in CONTENDERS.items()
-        if (entry.loss is not None or data.labels) and (unanswered or not entry.none_candidate)
+        if (entry.loss is not None or data.labels)
+        and (unanswered or not entry.none_candidate)
+        and not (entry.texts and data.pictures)
     ]
 
 
@@ -221,7 +224,7 @@ def compare(
         if entry.none_candidate and not data.unanswered("train"):
             raise DataError(f"{entry.name} needs training queries with no right answer; {data.name} has none.")
         if entry.name not in contenders_for(data):
-            raise DataError(f"{entry.name} needs fixed labels: data with columns text and labels.")
+            raise DataError(f"{entry.name} needs texts with fixed labels: data with columns text and labels.")
     steps = Batches(data, batch_size=shared.batch_size, epochs=shared.epochs or 1).steps
     shared = replace(shared, steps=shared.steps or steps)
     check_answers(data, SPLITS)
@@ -239,7 +242,7 @@ def compare(
         done += budget.runs if entry.loss else 1
     return Comparison(
         data=facts(data),
-        encoder=shared.encoder,
+        encoder=shared.encoder or "",
         metric=shared.metric,
         steps=shared.steps or steps,
         batch_size=shared.batch_size,

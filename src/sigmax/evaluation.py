@@ -12,6 +12,7 @@ from scipy import special
 
 from sigmax.calibrator import CALIBRATION_PAIRS, Calibrator, fit_calibrator
 from sigmax.data.dataset import MatchDataset
+from sigmax.data.pictures import Query
 from sigmax.metrics.abstention import (
     ANY,
     NONE_FPR95,
@@ -88,10 +89,10 @@ class Scorer(Protocol):
 
     calibrator: Calibrator | None
 
-    def logits(self, queries: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float32]:
+    def logits(self, queries: Sequence[Query], candidates: Sequence[str]) -> NDArray[np.float32]:
         """(n, m) logits of every query over every candidate."""
 
-    def none_logits(self, queries: Sequence[str]) -> NDArray[np.float32] | None:
+    def none_logits(self, queries: Sequence[Query]) -> NDArray[np.float32] | None:
         """(n,) logits of *none of these*; None for a model trained without it."""
 
 
@@ -212,7 +213,7 @@ def _scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.f
     return logits, data.graph[data.split(split)].toarray().astype(bool)
 
 
-def _queries(data: MatchDataset, split: str) -> list[str]:
+def _queries(data: MatchDataset, split: str) -> list[Query]:
     return [data.queries[i] for i in data.split(split)]
 
 

@@ -137,7 +137,8 @@ def explain(
         raise ValueError(f"Expected a list of items, got the text {items!r}. Try [{items!r}].")
     if top_k < 1:
         raise ValueError(f"Expected `top_k` of at least 1, got {top_k}.")
-    return explain_rated(items, list(model.rate(items, model.offer())), top_k=top_k, bounds=bounds)
+    queries = model.as_queries(items)
+    return explain_rated(queries, list(model.rate(queries, model.offer())), top_k=top_k, bounds=bounds)
 
 
 def explain_rated(

@@ -21,8 +21,9 @@ from torch.autograd.function import once_differentiable
 
 from sigmax.calibration import Calibration, calibration_from_dict
 from sigmax.calibrator import DEFAULT_RULE, Calibrator
+from sigmax.data.pictures import Query, as_picture
 from sigmax.decisions import CONFIDENCE, Choice, Decision, Record
-from sigmax.encoders import load_encoder, save_encoder
+from sigmax.encoders import load_encoder, open_pictures, save_encoder
 from sigmax.errors import DataError
 from sigmax.files import recover_folder, replace_folder
 from sigmax.losses import MatchLoss, make_loss
@@ -63,7 +64,7 @@ class Match:
 class Matches(Sequence[Match]):
     """The best candidates for one query, best first."""
 
-    query: str
+    query: Query
     best: tuple[Match, ...]
     decision: Decision | None = None  #: what accepts; None if the model was not calibrated
     #: Probability that at least one candidate of all is right, see `sigmax.any`; None if the model was not calibrated.
@@ -175,13 +176,14 @@ class DualEncoder(nn.Module):
     """Matches queries to candidates: encoders, scale, bias, and what turns logits into presences.
 
     Args:
-        query_encoder: texts to vectors, a sentence-transformers module.
+        query_encoder: texts or pictures to vectors, a sentence-transformers module.
         candidate_encoder: the same for candidates; None where the query encoder serves both.
         loss: the objective with its scale, bias and similarity.
         candidates: what `match` offers.
         candidate_ids: their ids; the candidates themselves if not given.
         none_vector: (d,) of one more candidate, *none of these*, which training takes as right for the queries that
             have no right answer and as wrong for all others; None to train without. `match` never offers it.
+        pictures: whether queries are pictures.
         calibrator: logits to presences, P(any) and decisions, fitted on the dev split.
         facts: what the model was trained on and how, for people.
     """
@@ -198,6 +200,7 @@ class DualEncoder(nn.Module):
         candidates: Sequence[str] = (),
         candidate_ids: Sequence[str] = (),
         none_vector: Tensor | None = None,
+        pictures: bool = False,
         calibrator: Calibrator | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
@@ -208,6 +211,7 @@ class DualEncoder(nn.Module):
         self.candidates = list(candidates)
         self.candidate_ids = list(candidate_ids or candidates)
         self.none_vector = None if none_vector is None else nn.Parameter(none_vector.detach().clone())
+        self.pictures = pictures
         self.calibrator = calibrator
         self.facts = dict(facts or {})
 
@@ -228,9 +232,10 @@ class DualEncoder(nn.Module):
 
     # -- training --------------------------------------------------------------------------------
 
-    def preprocess(self, texts: Sequence[str], side: str) -> Features:
-        """Texts -> the features of the encoder of that side, "query" or "candidate"."""
-        features: Features = self._encoder(side).preprocess(list(texts))  # type: ignore[operator]
+    def preprocess(self, items: Sequence[Query], side: str) -> Features:
+        """Texts or pictures -> the features of the encoder of that side, "query" or "candidate"."""
+        encoder = self._encoder(side)
+        features: Features = encoder.preprocess(open_pictures(encoder, items))  # type: ignore[operator]
         return features
 
     def embed(self, features: Features | list[Features], side: str) -> Tensor:
@@ -259,13 +264,14 @@ class DualEncoder(nn.Module):
     # -- use -------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str], side: str = "query", *, batch_size: int = 512) -> Tensor:
-        """Texts -> (b, d) vectors on the CPU, without gradient."""
+    def encode(self, items: Sequence[Query], side: str = "query", *, batch_size: int | None = None) -> Tensor:
+        """Texts or pictures -> (b, d) vectors on the CPU, without gradient; 512 texts or 64 pictures at a time."""
         was_training = self.training
         self.eval()
         blocks = []
-        for start in range(0, len(texts), batch_size):
-            features = self.preprocess(texts[start : start + batch_size], side)
+        batch_size = batch_size or (64 if self.pictures and side == "query" else 512)
+        for start in range(0, len(items), batch_size):
+            features = self.preprocess(items[start : start + batch_size], side)
             features = {
                 name: part.to(self.device) if isinstance(part, Tensor) else part for name, part in features.items()
             }
@@ -274,7 +280,7 @@ class DualEncoder(nn.Module):
         return torch.cat(blocks)
 
     @torch.no_grad()
-    def logits(self, queries: Sequence[str], candidates: Sequence[str], *, block: int = 1024) -> NDArray[np.float32]:
+    def logits(self, queries: Sequence[Query], candidates: Sequence[str], *, block: int = 1024) -> NDArray[np.float32]:
         """(n, m) logits of every query over every candidate.
 
         Raises:
@@ -283,51 +289,68 @@ class DualEncoder(nn.Module):
         return self._logits(self.encode(queries, "query"), self.encode(candidates, "candidate"), block)
 
     @torch.no_grad()
-    def none_logits(self, queries: Sequence[str]) -> NDArray[np.float32] | None:
+    def none_logits(self, queries: Sequence[Query]) -> NDArray[np.float32] | None:
         """(n,) logits of *none of these* for every query; None for a model trained without it."""
         return None if self.none_vector is None else self._none_logits(self.encode(queries, "query"))
 
+    def as_queries(self, given: Sequence[Any]) -> list[Query]:
+        """Check texts, or make pictures of what stands for them.
+
+        Raises:
+            ValueError: something that is not a text, or an empty one.
+            DataError: something that is not a picture.
+        """
+        if self.pictures:
+            return [as_picture(one) for one in given]
+        for one in given:
+            if not isinstance(one, str) or not one.strip():
+                raise ValueError(f"Expected a text to match, got {one!r}.")
+        return list(given)
+
     def match(
         self,
-        text: str | Sequence[str],
+        query: Any,
         *,
         top_k: int = 5,
         rule: str | Choice = DEFAULT_RULE,
         confidence: float = CONFIDENCE,
     ) -> Any:
-        """Find the best candidates for a text, or for each of several.
+        """Find the best candidates for a text or a picture, or for each of several.
 
         Args:
-            text: one query, or a list of them.
+            query: one query, or a list of them. A picture is a path, its bytes, a PIL image or pixels, see
+                `sigmax.data.pictures.as_picture`.
             top_k: how many candidates.
             rule: what is accepted, a name in `sigmax.decisions.RULES` with its level, such as "precision=0.95".
             confidence: with which a rule's promise holds, over dev splits.
 
         Returns:
-            `Matches` for one text, a list of them for a list.
+            `Matches` for one query, a list of them for a list.
 
         Raises:
             ValueError: an empty text, `top_k` below 1, a model without candidates, a rule that cannot be read or that a
                 model without calibration cannot follow.
-            DataError: a rule that needs the dev split's record, of a model saved without it.
+            DataError: a picture that cannot be read; a rule that needs the dev split's record, of a model saved without
+                it.
         """
-        texts = [text] if isinstance(text, str) else list(text)
+        several = isinstance(query, Sequence) and not isinstance(query, str | bytes)
+        queries = self.as_queries(query if several else [query])
         if top_k < 1:
             raise ValueError(f"Expected `top_k` of at least 1, got {top_k}.")
-        if not texts:
+        if not queries:
             return []
         decision = self.decide(rule, confidence=confidence)
         found = [
             Matches(
-                query,
+                one,
                 tuple(rated.match(place) for place in rated.best(top_k)),
                 decision,
                 rated.any,
                 tuple(rated.match(place) for place in rated.accepted(decision)),
             )
-            for query, rated in zip(texts, self.rate(texts, self.offer()), strict=True)
+            for one, rated in zip(queries, self.rate(queries, self.offer()), strict=True)
         ]
-        return found[0] if isinstance(text, str) else found
+        return found if several else found[0]
 
     def offer(self) -> Offer:
         """Encode the candidates, for `rate`.
@@ -340,15 +363,13 @@ class DualEncoder(nn.Module):
         return Offer(tuple(self.candidates), tuple(self.candidate_ids), self.encode(self.candidates, "candidate"))
 
     @torch.no_grad()
-    def rate(self, queries: Sequence[Any], offer: Offer) -> Iterator[Rated]:
+    def rate(self, queries: Sequence[Query], offer: Offer) -> Iterator[Rated]:
         """Rate every candidate of an offer for each query, some queries at a time.
 
         Raises:
-            ValueError: an empty text, logits that are not finite.
+            ValueError: logits that are not finite.
+            DataError: a picture that cannot be read.
         """
-        for one in queries:
-            if not isinstance(one, str) or not one.strip():
-                raise ValueError(f"Expected a text to match, got {one!r}.")
         if not queries:
             return
         asked = self.encode(queries, "query")
@@ -423,6 +444,7 @@ class DualEncoder(nn.Module):
             "logit_bias": None if self.loss.logit_bias is None else self.loss.logit_bias.item(),
             "calibrator": None if self.calibrator is None else self.calibrator.as_dict(),
             "two_encoders": self.candidate_encoder is not None,
+            "pictures": self.pictures,
             "facts": self.facts,
         }
         with replace_folder(Path(folder)) as fresh:
@@ -485,6 +507,7 @@ def load(folder: str | Path) -> DualEncoder:
             none_vector=load_file(str(none_file))["vector"]
             if (none_file := folder / "none.safetensors").exists()
             else None,
+            pictures=about.get("pictures", False),
             calibrator=_calibrator(about, folder),
             facts=about["facts"],
         ).eval()

@@ -22,7 +22,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from sigmax.data.batches import DRAWS, Batches
 from sigmax.data.dataset import MatchDataset
-from sigmax.encoders import LabelTable, build_towers, defaults_of
+from sigmax.data.pictures import Query
+from sigmax.encoders import AUGMENTATIONS, HEADS, Defaults, LabelTable, Plan, build_towers, default_encoder, defaults_of
 from sigmax.errors import DataError, lookup
 from sigmax.evaluation import WATCHED, calibrate, quick_figures
 from sigmax.families import OBJECTIVES
@@ -48,13 +49,16 @@ class Settings:
 
     Args:
         loss: a name in `OBJECTIVES`.
-        encoder: see `sigmax.encoders.build_towers`.
+        encoder: see `sigmax.encoders.build_towers`; None: ngrams for texts, convnet for pictures.
         two_towers: candidates that are texts get an encoder of their own.
+        head: how labels are scored, a name in `HEADS`.
+        frozen: keep a pretrained encoder as it is, encode every query once, train what comes after it.
+        augment: what training does to pictures, a name in `AUGMENTATIONS`; None: what suits their size.
         epochs: passes over the training queries, at most.
         steps: batches a process, instead of epochs.
         batch_size: queries a batch and process.
-        mini_batch_size: texts encoded at a time, so that a large batch needs the memory of a small one and encodes
-            twice; None for all at once.
+        mini_batch_size: texts or pictures encoded at a time, so that a large batch needs the memory of a small one and
+            encodes twice; None for all at once.
         learning_rate: highest rate; it rises over the first tenth of the steps and falls linearly to 0.
         logit_scale: where the scale starts.
         answers: right answers drawn a query and batch, at most.
@@ -69,8 +73,11 @@ class Settings:
     """
 
     loss: str = "softmax-decoupled"
-    encoder: str = "ngrams"
+    encoder: str | None = None
     two_towers: bool = False
+    head: str = "cosine"
+    frozen: bool = False
+    augment: str | None = None
     epochs: float | None = None
     steps: int | None = None
     batch_size: int = 128
@@ -90,6 +97,9 @@ class Settings:
         """Check what can be checked without data."""
         lookup(OBJECTIVES, self.loss, "loss")
         lookup(DRAWS, self.draw, "draw")
+        lookup(HEADS, self.head, "head")
+        if self.augment is not None:
+            lookup(AUGMENTATIONS, self.augment, "augment")
         lookup(dict.fromkeys(PRECISIONS), self.precision, "precision")
         lookup(dict.fromkeys(WATCHED), self.metric, "metric")
         at_least = {
@@ -112,9 +122,11 @@ class Settings:
 
     def filled(self, data: MatchDataset) -> Settings:
         """Return the settings with nothing left open."""
-        defaults = defaults_of(self.encoder, data)
+        encoder = self.encoder or default_encoder(data)
+        defaults = defaults_of(encoder, data, frozen=self.frozen)
         return replace(
             self,
+            encoder=encoder,
             epochs=self.epochs or defaults.epochs,
             learning_rate=self.learning_rate or defaults.learning_rate,
             logit_scale=self.logit_scale or defaults.logit_scale,
@@ -124,7 +136,8 @@ class Settings:
 def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> DualEncoder:
     """Build an untrained model: scale as set, bias at the log odds of a right pair in a batch."""
     settings = settings.filled(data)
-    towers = build_towers(settings.encoder, data, seed=settings.seed, two_towers=settings.two_towers)
+    plan = Plan(settings.seed, settings.two_towers, settings.head, settings.frozen, settings.augment)
+    towers = build_towers(settings.encoder or "", data, plan)
     rate = min(max(batches.positive_rate(), 1e-6), 1 - 1e-6)
     loss = make_loss(
         settings.loss,
@@ -134,7 +147,12 @@ def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> Dua
         gather_across_devices=batches.processes > 1,
     )
     model = DualEncoder(
-        towers.query, towers.candidate, loss, candidates=data.candidates, candidate_ids=data.candidate_ids
+        towers.query,
+        towers.candidate,
+        loss,
+        candidates=data.candidates,
+        candidate_ids=data.candidate_ids,
+        pictures=data.pictures,
     )
     if settings.none_candidate:
         if batches.processes > 1:
@@ -220,7 +238,7 @@ def train(
         best = _KeepBest(settings) if stop_early and not folder else None
         if best is not None:
             trainer.add_callback(best)
-        with _threads(defaults_of(settings.encoder, data).threads):
+        with _threads(_defaults(settings, data).threads):
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         trainer.accelerator.wait_for_everyone()  # no process takes the checkpoints away while another reads the best
         if best is not None and best.state is not None:
@@ -262,11 +280,11 @@ class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
             "positives": batch.positives,
         }
 
-    def _features(self, texts: list[str], side: str) -> Features | list[Features]:
+    def _features(self, items: Sequence[Query], side: str) -> Features | list[Features]:
         size = self.mini_batch_size
-        if size is None or size >= len(texts):
-            return self.model.preprocess(texts, side)
-        return [self.model.preprocess(texts[start : start + size], side) for start in range(0, len(texts), size)]
+        if size is None or size >= len(items):
+            return self.model.preprocess(items, side)
+        return [self.model.preprocess(items[start : start + size], side) for start in range(0, len(items), size)]
 
 
 def _only(items: list[Any]) -> Any:
@@ -306,9 +324,13 @@ class _Trainer(Trainer):  # type: ignore[misc]
         return figures
 
 
+def _defaults(settings: Settings, data: MatchDataset) -> Defaults:
+    return defaults_of(settings.encoder or default_encoder(data), data, frozen=settings.frozen)
+
+
 def make_optimizer(model: DualEncoder, settings: Settings, data: MatchDataset) -> torch.optim.Optimizer:
     """AdamW with the ε that suits the encoder, and rates for encoders, label vectors, and scale and bias."""
-    defaults = defaults_of(settings.encoder, data)
+    defaults = _defaults(settings, data)
     rate = settings.learning_rate or defaults.learning_rate
     groups: dict[float, list[nn.Parameter]] = {}
     for module, factor in (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sigmax.data.canvases import digits
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.readers import read
 from sigmax.errors import DataError, nearest
@@ -48,6 +49,7 @@ BUILTIN: dict[str, Builtin] = {
             f"the same with the group “{HIDDEN_GROUP}” taken away, so that real queries have no right answer",
             _emoji_hidden,
         ),
+        Builtin("digits", "9,000 pictures of 0 to 4 handwritten digits → the set of digits in each", digits),
     )
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,12 +12,38 @@ from torch import nn
 from torch.nn import functional as F
 
 from sigmax.data.dataset import MatchDataset
+from sigmax.data.pictures import Picture
+from sigmax.encoders.folders import load_encoder, save_encoder
+from sigmax.encoders.frozen import FrozenEncoder, open_pictures
+from sigmax.encoders.images import AUGMENTATIONS, NETWORKS, PictureEncoder
 from sigmax.encoders.labels import LabelTable
 from sigmax.encoders.ngrams import NgramEmbedding
 from sigmax.encoders.pretrained import is_static, load_pretrained
 from sigmax.errors import DataError
 
-__all__ = ["ENCODERS", "LabelTable", "NgramEmbedding", "Towers", "build_towers", "load_encoder", "save_encoder"]
+__all__ = [
+    "AUGMENTATIONS",
+    "ENCODERS",
+    "HEADS",
+    "Defaults",
+    "FrozenEncoder",
+    "LabelTable",
+    "NgramEmbedding",
+    "PictureEncoder",
+    "Plan",
+    "Towers",
+    "build_towers",
+    "default_encoder",
+    "load_encoder",
+    "open_pictures",
+    "save_encoder",
+]
+
+#: How a vector is compared with labels.
+HEADS = {
+    "cosine": "cosine to each label's vector, times one scale",
+    "linear": "one weight a label and coordinate, and a bias a label",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +53,26 @@ class Towers:
     query: nn.Module
     candidate: nn.Module | None  #: None: the query encoder encodes candidates too
     similarity: str  #: "cosine" or "dot"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of the towers, whatever the encoder.
+
+    Args:
+        seed: of vectors that start at random.
+        two_towers: give candidates that are texts an encoder of their own.
+        head: how labels are scored, a name in `HEADS`.
+        frozen: keep a pretrained encoder as it is and train what comes after it.
+        augment: what training does to pictures, a name in `AUGMENTATIONS`; None: "upright", but for pictures of fewer
+            than 32 pixels a side, which turning blurs, "none".
+    """
+
+    seed: int = 0
+    two_towers: bool = False
+    head: str = "cosine"
+    frozen: bool = False
+    augment: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,49 +98,108 @@ class Encoder:
 
     name: str
     describes: str
-    build: Callable[[MatchDataset, int, bool], Towers]  #: data, seed, two towers
+    build: Callable[[MatchDataset, Plan], Towers]
     labels: Defaults  #: for fixed labels
-    texts: Defaults | None  #: for candidates that are texts; None: cannot
+    texts: Defaults | None = None  #: for candidates that are texts; None: cannot
+    pictures: bool = False  #: whether queries are pictures, or texts
+    pretrained: bool = False  #: whether it can be kept frozen
+    heads: tuple[str, ...] = ("cosine",)
 
 
-def _ngrams(data: MatchDataset, seed: int, two_towers: bool) -> Towers:
+def _ngrams(data: MatchDataset, plan: Plan) -> Towers:
     texts = _training_texts(data)
     if not data.labels:
         texts += data.candidates
-        shared = NgramEmbedding.fit(texts, seed=seed, dimension=128)
-        other = NgramEmbedding.fit(texts, seed=seed, dimension=128) if two_towers else None
+        shared = NgramEmbedding.fit(texts, seed=plan.seed, dimension=128)
+        other = NgramEmbedding.fit(texts, seed=plan.seed, dimension=128) if plan.two_towers else None
         return Towers(shared, other, "cosine")
     dimension = max(256, len(data.candidates))
-    query = NgramEmbedding.fit(texts, seed=seed, least=2, dimension=dimension, digits_alike=True)
-    # As far from each other as they can be: no two labels begin alike.
-    vectors = torch.empty(len(data.candidates), query.dimension)
-    nn.init.orthogonal_(vectors, generator=torch.Generator().manual_seed(seed))
-    return Towers(query, LabelTable(data.candidates, vectors), "cosine")
+    query = NgramEmbedding.fit(texts, seed=plan.seed, least=2, dimension=dimension, digits_alike=True)
+    return Towers(query, _apart(data, query.dimension, plan.seed), "cosine")
 
 
-def _ngrams_linear(data: MatchDataset, seed: int, two_towers: bool) -> Towers:
+def _ngrams_linear(data: MatchDataset, plan: Plan) -> Towers:
     if not data.labels:
         raise DataError("The encoder ngrams-linear has one weight a label: it needs data with columns text and labels.")
     query = NgramEmbedding.fit(
-        _training_texts(data), seed=seed, least=2, dimension=len(data.candidates), digits_alike=True
+        _training_texts(data), seed=plan.seed, least=2, dimension=len(data.candidates), digits_alike=True
     )
     nn.init.zeros_(query.table.weight)  # logistic regression: an n-gram says only what training taught it
     return Towers(query, LabelTable(data.candidates, torch.eye(len(data.candidates)), frozen=True), "dot")
 
 
-def _pretrained(name: str, data: MatchDataset, seed: int, two_towers: bool) -> Towers:
-    query = load_pretrained(name)
-    if not data.labels:
-        return Towers(query, load_pretrained(name) if two_towers else None, "cosine")
-    return Towers(query, LabelTable(data.candidates, _label_vectors(query, data)), "cosine")
+def _network(name: str) -> Callable[[MatchDataset, Plan], Towers]:
+    entry = NETWORKS[name]
 
+    def build(data: MatchDataset, plan: Plan) -> Towers:
+        pictures = [query for query in data.queries[:_LOOKED_AT] if isinstance(query, Picture)]
+        images = [picture.image() for picture in pictures]
+        grey = "L" in entry.modes and all(image.mode == "L" for image in images)
+        size = min(entry.size, max(max(image.size) for image in images))
+        linear = plan.head == "linear"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.seed)
+            query: nn.Module = PictureEncoder(
+                name,
+                size=size,
+                mode="L" if grey else "RGB",
+                augment="none" if plan.frozen else plan.augment or ("upright" if size >= 32 else "none"),
+                constant=linear and not plan.frozen,
+            )
+        if plan.frozen:
+            query = FrozenEncoder(query, linear=linear)
+            query.learn(data.queries, data.split("train"))
+        return _headed(query, data, plan)
+
+    return build
+
+
+def _pretrained(name: str) -> Callable[[MatchDataset, Plan], Towers]:
+    def build(data: MatchDataset, plan: Plan) -> Towers:
+        query = load_pretrained(name)
+        reads = list(query.modalities)  # type: ignore[arg-type]
+        needed = "image" if data.pictures else "text"
+        if needed not in reads:
+            raise DataError(
+                f"The encoder {name} reads {', '.join(map(str, reads))}; {data.name} needs one for {needed}s."
+            )
+        if not data.labels:
+            return Towers(query, load_pretrained(name) if plan.two_towers else None, "cosine")
+        label_vectors = _label_vectors(query, data) if "text" in reads else None
+        if plan.frozen or plan.head == "linear":
+            query = FrozenEncoder(query, linear=plan.head == "linear")
+            query.learn(data.queries, data.split("train"))
+        if plan.head == "linear" or label_vectors is None:
+            return _headed(query, data, plan)
+        return Towers(query, LabelTable(data.candidates, label_vectors), "cosine")
+
+    return build
+
+
+def _headed(query: nn.Module, data: MatchDataset, plan: Plan) -> Towers:
+    """Vectors of the labels that suit the head, from nothing."""
+    width: int = query.get_embedding_dimension()  # type: ignore[operator]
+    if plan.head == "linear":
+        return Towers(query, LabelTable(data.candidates, torch.zeros(len(data.candidates), width)), "dot")
+    return Towers(query, _apart(data, width, plan.seed), "cosine")
+
+
+def _apart(data: MatchDataset, dimension: int, seed: int) -> LabelTable:
+    """As far from each other as they can be: no two labels begin alike."""
+    vectors = torch.empty(len(data.candidates), dimension)
+    nn.init.orthogonal_(vectors, generator=torch.Generator().manual_seed(seed))
+    return LabelTable(data.candidates, vectors)
+
+
+#: Pictures looked at to choose size and colour.
+_LOOKED_AT = 200
 
 ENCODERS: dict[str, Encoder] = {
     entry.name: entry
     for entry in (
         Encoder(
             "ngrams",
-            "words, word pairs and character n-grams, trained from scratch (default)",
+            "words, word pairs and character n-grams, trained from scratch (default for texts)",
             _ngrams,
             labels=Defaults(15, 0.05, 10.0, epsilon=1e-2, label_rate=0.1),
             texts=Defaults(6, 0.03, 10.0),
@@ -105,39 +209,79 @@ ENCODERS: dict[str, Encoder] = {
             "the same with one weight a label and n-gram (fixed labels only)",
             _ngrams_linear,
             labels=Defaults(15, 3.0, 1.0, epsilon=1e-2),
-            texts=None,
+        ),
+        Encoder(
+            "convnet",
+            NETWORKS["convnet"].describes + " (default for pictures)",
+            _network("convnet"),
+            labels=Defaults(3, 0.004, 10.0),
+            pictures=True,
+            heads=("cosine", "linear"),
+        ),
+        Encoder(
+            "efficientnet-lite0",
+            NETWORKS["efficientnet-lite0"].describes,
+            _network("efficientnet-lite0"),
+            labels=Defaults(8, 0.001, 10.0, label_rate=5.0, threads=None),
+            pictures=True,
+            pretrained=True,
+            heads=("cosine", "linear"),
         ),
     )
 }
 _STATIC = Defaults(15, 0.005, 10.0)
 _TRANSFORMER = Defaults(4, 5e-5, 20.0, label_rate=20.0, scale_rate=100.0, threads=None)
+#: What comes after an encoder that stays as it is: one linear layer, or only the labels' vectors.
+_FROZEN = Defaults(30, 0.002, 10.0, label_rate=1.0)
 
 
-def defaults_of(encoder: str, data: MatchDataset) -> Defaults:
+def default_encoder(data: MatchDataset) -> str:
+    """Return the name of the encoder that data gets if none is asked for."""
+    return "convnet" if data.pictures else "ngrams"
+
+
+def defaults_of(encoder: str, data: MatchDataset, *, frozen: bool = False) -> Defaults:
     """Return the training settings that suit an encoder on a data set."""
+    if frozen:
+        return _FROZEN
     if encoder not in ENCODERS:
         return _STATIC if is_static(Path(encoder)) else _TRANSFORMER
     entry = ENCODERS[encoder]
     return entry.labels if data.labels else entry.texts or entry.labels
 
 
-def build_towers(encoder: str, data: MatchDataset, *, seed: int = 0, two_towers: bool = False) -> Towers:
+def build_towers(encoder: str, data: MatchDataset, plan: Plan | None = None) -> Towers:
     """Build the encoders of both sides for a data set.
 
     Args:
         encoder: a name in `ENCODERS`, or a sentence-transformers model by name or path, or a folder of static vectors.
-        data: labels get a table of vectors; texts an encoder, the queries' own unless `two_towers`.
-        seed: of vectors that start at random.
-        two_towers: give candidates that are texts an encoder of their own.
+        data: labels get a table of vectors; texts an encoder, the queries' own unless two towers are asked for.
+        plan: what is asked of them.
 
     Raises:
-        DataError: an encoder that does not load or does not fit the data.
+        DataError: an encoder that does not load or does not fit the data or the plan.
     """
-    if two_towers and data.labels:
+    plan = plan or Plan()
+    if plan.two_towers and data.labels:
         raise DataError("Labels have a table of vectors, not an encoder: two towers need candidates that are texts.")
-    if encoder in ENCODERS:
-        return ENCODERS[encoder].build(data, seed, two_towers)
-    return _pretrained(encoder, data, seed, two_towers)
+    if (plan.head != "cosine" or plan.frozen) and not data.labels:
+        raise DataError("A linear head, or training only what comes after a frozen encoder, needs fixed labels.")
+    entry = ENCODERS.get(encoder)
+    if entry is None:
+        return _pretrained(encoder)(data, plan)
+    if entry.pictures != data.pictures:
+        fitting = ", ".join(other.name for other in ENCODERS.values() if other.pictures == data.pictures)
+        raise DataError(
+            f"The encoder {encoder} reads {'pictures' if entry.pictures else 'texts'}, {data.name} holds "
+            f"{'pictures' if data.pictures else 'texts'}. Try {fitting}, or a sentence-transformers model."
+        )
+    if plan.frozen and not entry.pretrained:
+        raise DataError(
+            f"The encoder {encoder} starts from nothing: kept frozen it would never learn to tell anything."
+        )
+    if plan.head not in entry.heads:
+        raise DataError(f"The encoder {encoder} has the head {' or '.join(entry.heads)}, got {plan.head}.")
+    return entry.build(data, plan)
 
 
 def label_text(name: str) -> str:
@@ -146,7 +290,7 @@ def label_text(name: str) -> str:
 
 
 def _training_texts(data: MatchDataset) -> list[str]:
-    return [data.queries[i] for i in data.split("train")]
+    return [str(data.queries[i]) for i in data.split("train")]
 
 
 @torch.no_grad()
@@ -156,35 +300,3 @@ def _label_vectors(encoder: nn.Module, data: MatchDataset) -> torch.Tensor:
     vectors: torch.Tensor = encoder(features)["sentence_embedding"].clone()
     encoder.train()
     return F.normalize(vectors, dim=-1)
-
-
-# -- files --------------------------------------------------------------------------------------
-
-_OURS = {f"{module.__module__}.{module.__name__}": module for module in (NgramEmbedding, LabelTable)}
-
-
-def save_encoder(encoder: nn.Module, folder: Path) -> None:
-    """Write an encoder as a sentence-transformers model folder."""
-    folder.mkdir(parents=True)
-    kind = f"{type(encoder).__module__}.{type(encoder).__name__}"
-    if kind not in _OURS:
-        encoder.save(str(folder), create_model_card=False)  # type: ignore[operator]
-        return
-    encoder.save(str(folder))  # type: ignore[operator]
-    modules = [{"idx": 0, "name": "0", "path": "", "type": kind}]
-    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
-
-
-def load_encoder(folder: Path) -> nn.Module:
-    """Read an encoder that `save_encoder` wrote.
-
-    Raises:
-        DataError: not a sentence-transformers model folder.
-    """
-    listing = folder / "modules.json"
-    if not listing.exists():
-        raise DataError(f"{folder}: expected a sentence-transformers model folder, got one without modules.json.")
-    kind = json.loads(listing.read_text(encoding="utf-8"))[0]["type"]
-    if kind in _OURS:
-        return _OURS[kind].load(str(folder))
-    return load_pretrained(str(folder))

@@ -260,7 +260,8 @@ def _how_to_read(explanations: Sequence[Explanation]) -> str:
     low, high = one.bounds
     said = (
         f"How to read: softmax bars add up to 1 for every item, whatever is there; {_column(one)} asks of each "
-        f"candidate alone whether it is. Full colour: present, from {high:g}; half: perhaps; pale: absent, below {low:g}."
+        f"candidate alone whether it is. Full colour: present, from {high:g}; half: perhaps; pale: absent, below "
+        f"{low:g}."
     )
     if len(one.activations) < one.offered:
         said += f" Shown are {len(one.activations)} of {one.offered:,} candidates; shares are over all."

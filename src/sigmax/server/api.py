@@ -280,7 +280,7 @@ def make_api(served: Mapping[str, Served], metrics: Metrics) -> FastAPI:
             {
                 "name": name,
                 "candidates": len(one.loaded.offer.candidates),
-                "pictures": one.loaded.pictures,
+                "pictures": one.loaded.model.pictures,
                 "calibrated": one.loaded.model.calibrator is not None,
                 "loss": one.loaded.model.loss.objective.name,
                 "loaded": one.loaded.since.isoformat(timespec="seconds"),
@@ -321,7 +321,7 @@ def _add_page(api: FastAPI, path: str, content: bytes, kind: str) -> None:
 
 def _queries(model: Served, items: Items) -> Any:
     try:
-        return queries_of(items, pictures=model.loaded.pictures)
+        return queries_of(items, pictures=model.loaded.model.pictures)
     except ValueError as error:
         _refuse(422, str(error))
 

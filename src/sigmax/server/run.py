@@ -77,7 +77,7 @@ def serve(
         hosts={"localhost", "127.0.0.1", "::1", host} if is_loopback(host) else None,
         key=key,
         open_paths=OPEN_PATHS,
-        max_body=MAX_PICTURES_BODY if any(one.loaded.pictures for one in served.values()) else MAX_BODY,
+        max_body=MAX_PICTURES_BODY if any(one.loaded.model.pictures for one in served.values()) else MAX_BODY,
         seconds=seconds,
     )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sigmax.calibrator import DEFAULT_RULE
-from sigmax.data.pictures import Picture, Query
+from sigmax.data.pictures import Query, as_picture
 from sigmax.decisions import CONFIDENCE, Decision
 from sigmax.errors import DataError
 from sigmax.explain import explain_rated
@@ -110,13 +110,13 @@ class Loaded:
 
     def __init__(self, folder: Path) -> None:
         self.model: DualEncoder = load(folder)
-        self.pictures: bool = getattr(self.model, "pictures", False)
         self.since = datetime.datetime.now(tz=datetime.timezone.utc)
         try:
             offer = self.model.offer()
             self.offer = replace(offer, vectors=_mapped(offer.vectors))
             # A first query, so that none later waits for what is loaded on use.
-            list(self.model.rate([Picture("grey", np.zeros((8, 8), np.uint8)) if self.pictures else "a"], self.offer))
+            first = as_picture(np.zeros((8, 8), np.uint8)) if self.model.pictures else "a"
+            list(self.model.rate([first], self.offer))
             self.decide = lru_cache(KEPT_DECISIONS)(self._decide)
             self.decide(DEFAULT_RULE)
         except DataError:

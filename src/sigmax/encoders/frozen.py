@@ -1,0 +1,174 @@
+"""A pretrained encoder that stays as it is, and the little that is trained after it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save, save_file
+from torch import Tensor, nn
+
+from sigmax.data.dataset import Indices
+from sigmax.data.pictures import Picture, key_of
+from sigmax.encoders.images import with_constant
+from sigmax.files import write_bytes
+
+__all__ = ["FrozenEncoder", "cache_folder", "open_pictures"]
+
+log = logging.getLogger("sigmax")
+
+#: Items encoded at a time.
+BLOCK = 32
+
+
+def cache_folder() -> Path:
+    """Return where vectors of frozen encoders are kept: $SIGMAX_CACHE, or ~/.cache/sigmax; it may be emptied."""
+    return Path(os.environ.get("SIGMAX_CACHE") or Path.home() / ".cache" / "sigmax")
+
+
+def open_pictures(encoder: nn.Module, items: Sequence[Any]) -> list[Any]:
+    """Open pictures for an encoder that reads images of PIL and not our pictures."""
+    if getattr(encoder, "reads_pictures", False):
+        return list(items)
+    return [item.image().convert("RGB") if isinstance(item, Picture) else item for item in items]
+
+
+class FrozenEncoder(nn.Module):
+    """Vectors of a pretrained encoder, each coordinate standardised, then a linear layer that is trained.
+
+    The encoder reads every item once: its vectors are kept in memory, and on disk for the next training.
+
+    Args:
+        trunk: the encoder, a sentence-transformers module.
+        linear: for a linear head: no layer of its own, but a last coordinate of 1 that gives every label a bias.
+    """
+
+    reads_pictures = True
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, trunk: nn.Module, *, linear: bool) -> None:
+        super().__init__()
+        width: int = trunk.get_embedding_dimension()  # type: ignore[operator]
+        self.trunk = trunk.requires_grad_(False).eval()
+        self.linear = linear
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+        self.layer: nn.Module = nn.Identity()
+        if not linear:
+            self.layer = nn.Linear(width, width, bias=False)
+            nn.init.eye_(self.layer.weight)
+        self._known: dict[str, Tensor] = {}
+
+    @property
+    def modalities(self) -> Sequence[Any]:
+        """What the trunk reads."""
+        given: Sequence[Any] = self.trunk.modalities  # type: ignore[assignment]
+        return given
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        """Set training mode of all but the trunk, whose batch norms and dropout stay as in use."""
+        super().train(mode)
+        self.trunk.eval()
+        return self
+
+    def learn(self, items: Sequence[Any], training: Indices) -> None:
+        """Encode items, or read their vectors from an earlier time, and standardise by those that are trained on.
+
+        Args:
+            items: texts or pictures.
+            training: places in `items` whose mean and deviation become 0 and 1.
+        """
+        keys = [key_of(item) for item in items]
+        vectors = self._kept(keys, items)
+        self._known = dict(zip(keys, vectors, strict=True))
+        seen = vectors[torch.from_numpy(training)]
+        self.mean.copy_(seen.mean(0))
+        # A coordinate that hardly ever differs from its mean tells nothing; dividing by its deviation would say much.
+        self.deviation.copy_(seen.std(0, correction=0).clamp_min(1e-3 * float(seen.std())))
+
+    def preprocess(self, inputs: Sequence[Any], **_: Any) -> dict[str, Tensor]:
+        """Texts or pictures -> their vectors (b, d), encoded now unless they are known."""
+        keys = [key_of(item) for item in inputs]
+        new = [place for place, key in enumerate(keys) if key not in self._known]
+        made = dict(zip(new, self._encode([inputs[place] for place in new]), strict=True)) if new else {}
+        return {"vectors": torch.stack([made[i] if i in made else self._known[key] for i, key in enumerate(keys)])}
+
+    def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        """Add "sentence_embedding" (b, d) to the features."""
+        vectors = self.layer((features["vectors"] - self.mean) / self.deviation)
+        features["sentence_embedding"] = with_constant(vectors) if self.linear else vectors
+        return features
+
+    def get_embedding_dimension(self) -> int:
+        """Return the width of the vectors."""
+        return len(self.mean) + self.linear
+
+    def save(self, output_path: str, *_: Any, **__: Any) -> None:
+        """Write the trunk, config.json and model.safetensors (all but the trunk)."""
+        from sigmax.encoders.folders import save_encoder
+
+        save_encoder(self.trunk, Path(output_path, "trunk"))
+        Path(output_path, "config.json").write_text(json.dumps({"linear": self.linear}) + "\n", encoding="utf-8")
+        own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("trunk.")}
+        save_file(own, str(Path(output_path, "model.safetensors")))
+
+    @classmethod
+    def load(cls, model_name_or_path: str, **_: Any) -> FrozenEncoder:
+        """Read what `save` wrote."""
+        from sigmax.encoders.folders import load_encoder
+
+        folder = Path(model_name_or_path)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        encoder = cls(load_encoder(folder / "trunk"), linear=config["linear"])
+        encoder.load_state_dict(load_file(str(folder / "model.safetensors")), strict=False)
+        return encoder
+
+    @torch.no_grad()
+    def _encode(self, items: Sequence[Any], told: Callable[[int], None] = lambda _: None) -> Tensor:
+        """(b, d) vectors of the trunk on the CPU."""
+        device = self.mean.device
+        blocks = []
+        for start in range(0, len(items), BLOCK):
+            features = self.trunk.preprocess(open_pictures(self.trunk, items[start : start + BLOCK]))  # type: ignore[operator]
+            features = {k: part.to(device) if isinstance(part, Tensor) else part for k, part in features.items()}
+            blocks.append(self.trunk(features)["sentence_embedding"].float().cpu())
+            told(min(len(items), start + BLOCK))
+        return torch.cat(blocks)
+
+    def _kept(self, keys: Sequence[str], items: Sequence[Any]) -> Tensor:
+        """(n, d) vectors of items, from disk if this trunk has encoded just these before."""
+        digest = hashlib.blake2b("\0".join(keys).encode(), digest_size=16)
+        for name, tensor in self.trunk.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        path = cache_folder() / "vectors" / f"{digest.hexdigest()}.safetensors"
+        try:
+            vectors: Tensor = load_file(str(path))["vectors"]
+            if vectors.shape == (len(items), len(self.mean)):
+                return vectors
+        except (OSError, SafetensorError, KeyError):
+            pass  # never written, or not whole: made again
+        began = last = time.monotonic()
+
+        def told(done: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > 5:
+                last = time.monotonic()
+                left = (last - began) * (len(items) - done) / done
+                log.info("Encoding once, %d of %d, %.0f s left.", done, len(items), left)
+
+        vectors = self._encode(items, told)
+        try:
+            write_bytes(path, save({"vectors": vectors}))
+        except OSError as error:
+            log.warning("%s: vectors could not be kept for the next training: %s.", path, error.strerror or error)
+        return vectors
