@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import time
@@ -86,9 +87,15 @@ class Guard:
             if clock.cancelled_caught:
                 raise _Refused(408, f"Expected the whole request within {self.seconds:g} seconds. Send it faster.")
             if body is not None:
-                with anyio.CancelScope(deadline=deadline) as clock:
-                    await self.app(scope, _once(body, receive), sent)
-                if clock.cancelled_caught and not status:
+                gone = asyncio.ensure_future(receive())
+                try:
+                    with anyio.CancelScope(deadline=deadline) as clock:
+                        gone.add_done_callback(lambda _: None if status else clock.cancel())
+                        await self.app(scope, _once(body, gone), sent)
+                    late = clock.cancelled_caught and not status and not gone.done()
+                finally:
+                    gone.cancel()
+                if late:
                     raise _Refused(
                         504, f"No answer within {self.seconds:g} seconds. Try fewer or shorter queries, or later."
                     )
@@ -142,14 +149,14 @@ class Guard:
         )
 
 
-def _once(body: bytes, receive: Receive) -> Receive:
-    """Receive the body, then what else comes of the client."""
+def _once(body: bytes, gone: asyncio.Future[Message]) -> Receive:
+    """Receive the body, then that the client has gone."""
     parts = [body]
 
     async def received() -> Message:
         if parts:
             return {"type": "http.request", "body": parts.pop(), "more_body": False}
-        return await receive()
+        return await asyncio.shield(gone)
 
     return received
 
