@@ -114,6 +114,20 @@ def told(rank, world, kind):
     return "no error"
 
 
+def columns_of_texts(rank, world):
+    """Value and gradients of sentence-transformers' losses, each rank holding some rows of a table of texts."""
+    import test_sentence_transformers as texts
+
+    mine = [column[:3] if rank == 0 else column[3:] for column in texts.TABLE]
+    found = []
+    for make in (texts.SoftmaxLoss, texts.SigmoidLoss):
+        loss = make(texts.static(), learnable=True, gather_across_devices=True)
+        value = loss(texts.features_of(loss.model, mine), None)
+        value.backward()
+        found.append([value.detach(), *(parameter.grad for parameter in loss.parameters())])
+    return found
+
+
 def main():
     function, rank, world, store, out = sys.argv[1:6]
     rank, world = int(rank), int(world)

@@ -61,7 +61,7 @@ def test_findings_name_every_fault():
     text = "\n".join(check(made(FAULTY, CANDIDATES, labels=True)).findings)
     for part in (
         "2 dev or test queries are training queries too",
-        "2 queries repeat an earlier text with other right answers",
+        "2 queries repeat an earlier one with other right answers",
         "1 queries repeat an earlier one exactly",
         "2 candidates have the text of an earlier one",
         "2 labels occur in dev or test but never in train",

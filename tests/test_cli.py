@@ -1,4 +1,5 @@
 import csv
+import html
 import io
 import json
 import logging
@@ -491,6 +492,7 @@ def test_compare(sigmax, tmp_path):
     budget = Budget((0.5, 1.0), (1.0,), 2)
     expected = compare(load_data(data), settings, contenders=names, budget=budget)
     expected = json.loads(json.dumps(expected.as_dict()))
+    assert min(found.pop("peak_bytes"), expected.pop("peak_bytes")) > 2**20
     assert found.pop("verdict").startswith("On things (135 queries, 6 candidates, 1.1 right answers each")
     for result in (*found["results"], *expected["results"]):
         assert result.pop("train_seconds") > 0
@@ -507,6 +509,30 @@ def test_compare_prints_a_table_and_the_verdict(sigmax, data, tmp_path):
     assert f"Written: {tmp_path / 'out' / 'comparison.json'}" in done.words
     assert f"Written: {tmp_path / 'out' / 'comparison.png'}" in done.words
     assert sigmax("compare", data, *options.split(), "--json").code == 0
+
+
+def test_compare_writes_a_report(sigmax, data, tmp_path):
+    options = "--contenders sigmoid,softmax-average --steps 2 --rates 1 --scales 1 --seeds 1"
+    path = tmp_path / "new" / "report.html"
+    done = sigmax("compare", data, *options.split(), "--report", path, "--json", "-o", tmp_path / "out")
+    assert done.code == 0
+    assert [one.name for one in path.parent.iterdir()] == ["report.html"]
+    text = html.unescape(path.read_text(encoding="utf-8"))
+    said = json.loads(done.out)
+    assert said["verdict"] in text
+    assert said["data"]["fingerprint"] in text
+    assert all(example["query"] in text for example in said["examples"])
+    assert f"sigmax compare {data} {options} --report {path}" in text
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+def test_a_report_that_cannot_be_made_is_refused_before_training(missing, sigmax, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("sigmax.comparison.compare", lambda *_, **__: pytest.fail("trained"))
+    refused(sigmax("compare", data, "--report", tmp_path), 1, f"{tmp_path}: is a folder; --report needs a file")
+    monkeypatch.setitem(sys.modules, missing, None)
+    done = sigmax("compare", data, "--report", tmp_path / "report.html")
+    refused(done, 1, f"{missing} is not installed. Try: pip install 'sigmax[report]'")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_compare_without_matplotlib(sigmax, data, tmp_path, monkeypatch):

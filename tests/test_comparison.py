@@ -11,11 +11,12 @@ from sigmax.baselines import TfidfBaseline
 from sigmax.calibration import Platt
 from sigmax.comparison import CONTENDERS, Budget, compare, contenders_for
 from sigmax.data.batches import Batches
+from sigmax.data.check import check
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.evaluation import FIGURES, calibrate, evaluate, quick_figures
 from sigmax.losses import make_loss
-from sigmax.training import Settings, build_model, train
+from sigmax.training import Settings, build_model, loss_floor, train
 from test_cli import messages  # noqa: F401
 from test_training import frozen, things  # noqa: F401
 
@@ -184,6 +185,43 @@ def test_as_dict(labelled):
     pairs = {(gap["a"], gap["b"]) for gap in about["differences"]}
     assert len(pairs) == len(CONTENDERS) * (len(CONTENDERS) - 1) / 2
     assert len(about["differences"]) == len(pairs) * len(FIGURES)
+
+
+def test_what_the_report_needs(data, labelled):
+    """Curves of the chosen setting's first seed, floors, sizes and examples, all of them in the dictionary."""
+    about = json.loads(json.dumps(labelled.as_dict(), allow_nan=False))
+    for given, result in zip(about["results"], labelled.results, strict=True):
+        first = result.evaluations[0].as_dict()
+        for name in ("reliability", "risk_coverage", "logits"):
+            assert given[name] == json.loads(json.dumps(first[name])) != []
+        if result.settings is None:
+            assert given["training"] is result.training is None
+            continue
+        told = []
+        settings = result.settings
+        model = train(
+            data, settings, stop_early=False, calibrated=False, logged=lambda *now, told=told: told.append(now)
+        )
+        curve = [(step, figures["loss"]) for step, figures in told if "loss" in figures]
+        assert list(result.training.curve) == curve
+        assert given["training"]["curve"] == [list(point) for point in curve]
+        assert result.training.floor == loss_floor(data, settings)
+        size = 4 * sum(parameter.numel() for parameter in model.parameters())
+        assert (result.training.parameter_bytes, result.training.optimizer_bytes) == (size, 2 * size)
+    assert [example["query"] for example in about["examples"]] == [example.query for example in labelled.examples]
+    best = {labelled.best(family, "map") for family in ("softmax", "sigmoid")}
+    assert {name for example in labelled.examples for name in example.answers} == best
+    assert about["data"]["fingerprint"] == data.fingerprint
+    assert about["data"]["findings"] == check(data).findings
+    assert about["peak_bytes"] > 2**20
+
+
+def test_a_curve_is_thinned(monkeypatch):
+    monkeypatch.setattr(comparison, "POINTS", 3)
+    found = compare(things(), Settings(steps=8), contenders=["sigmoid"], budget=Budget((1.0,), (1.0,), 1))
+    steps = [step for step, _ in found["sigmoid"].training.curve]
+    assert len(steps) == 3
+    assert (steps[0], steps[-1]) == (1, 8)
 
 
 # -- the contenders of today ---------------------------------------------------------------------

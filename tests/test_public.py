@@ -110,6 +110,7 @@ def snippets():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")  # on sentence-transformers' word
 def test_readme_runs(tmp_path, monkeypatch):
     """Every block of Python, one after the other, as a reader would type them."""
     monkeypatch.chdir(tmp_path)
@@ -131,7 +132,7 @@ LAYERS = (
     ("calibrator",),
     ("data",),
     ("encoders", "evaluation"),
-    ("model", "baselines"),
+    ("model", "baselines", "examples", "sentence_transformers"),
     ("training",),
     ("comparison", "explain"),
     ("report",),

@@ -599,7 +599,9 @@ def test_a_folder_without_a_table_of_a_split(tmp_path):
 
 def test_unknown_column_names(tmp_path):
     path = write(tmp_path / "x.csv", ROWS)
-    with pytest.raises(UnknownNameError, match=r"answer, answers, label, .*got 'anwser'\. Did you mean 'answer'\?"):
+    with pytest.raises(
+        UnknownNameError, match=r"answer, answers, file_name, image, .*got 'anwser'\. Did you mean 'answer'\?"
+    ):
         read(path, columns={"anwser": "reply"})
     with pytest.raises(DataError, match=r"x\.csv: no column 'qurey'; its columns are query, answer, wrong\. .*'query'"):
         read(path, columns={"text": "qurey"})

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import oracles
 from sigmax import training
 from sigmax.data.batches import Batch, Batches
 from sigmax.data.dataset import MatchDataset
@@ -22,7 +23,7 @@ from sigmax.families import OBJECTIVES
 from sigmax.losses import make_loss
 from sigmax.model import DualEncoder
 from sigmax.positives import Positives
-from sigmax.training import Settings, build_model, train
+from sigmax.training import Settings, build_model, loss_floor, train
 
 THINGS = {
     "moon": ["night", "sky", "lunar", "crescent"],
@@ -638,3 +639,61 @@ def test_mini_batches_of_a_transformer():
     assert found[0].keys() == found[1].keys()
     for key, gradient in found[0].items():
         torch.testing.assert_close(found[1][key], gradient, rtol=1e-3, atol=1e-5 * gradient.abs().max().item() + 1e-7)
+
+
+# -- what a loss could reach ---------------------------------------------------------------------
+
+
+@losses
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"answers": 1, "negatives": 1},
+        {"answers": 2, "negatives": 0},
+        {},
+        {"none_candidate": True},
+        {"draw": "one-positive"},
+        {"steps": 2},
+    ],
+)
+def test_floor_is_that_of_the_batches_trained(loss, given):
+    data = things(unanswered=True)
+    settings = Settings(loss=loss, batch_size=16, epochs=2, seed=3, **given)
+    batches = Batches(
+        data,
+        batch_size=16,
+        epochs=2,
+        seed=3,
+        **{name: value for name, value in given.items() if name != "none_candidate"},
+    )
+    floors, perfect = [], []
+    objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
+    for number in range(min(batches.steps_per_epoch, len(batches))):
+        positives = batches[number].positives
+        if settings.none_candidate:
+            positives = positives.with_none()
+        counts = [int(row.sum()) for row in positives.to_dense()]
+        of_queries = [oracles.FLOORS[loss](max(k, 1)) for k in counts if k or loss == "sigmoid"]
+        floors.append(sum(of_queries) / max(1, len(of_queries)))
+        perfect.append(float(objective.from_logits(120.0 * positives.to_dense() - 60.0, positives)))
+    assert loss_floor(data, settings) == pytest.approx(np.mean(floors))
+    assert loss_floor(data, settings) == pytest.approx(np.mean(perfect), abs=1e-6)
+
+
+def test_logged_losses_are_means_of_the_steps_between(monkeypatch):
+    losses, told = [], []
+    forward = DualEncoder.forward
+
+    def recorded(self, *args, **given):
+        out = forward(self, *args, **given)
+        losses.append(out["loss"].item())
+        return out
+
+    monkeypatch.setattr(DualEncoder, "forward", recorded)
+    settings = Settings(steps=40, batch_size=8)
+    train(things(), settings, stop_early=False, logged=lambda step, figures: told.append((step, figures.get("loss"))))
+    points = [(step, loss) for step, loss in told if loss is not None]
+    assert len(points) >= 20
+    assert points[-1][0] == len(losses) == 40
+    for (before, _), (step, loss) in itertools.pairwise([(0, 0.0), *points]):
+        assert loss == pytest.approx(np.mean(losses[before:step]), rel=1e-5)

@@ -7,9 +7,11 @@ import json
 import logging
 import math
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +43,7 @@ Columns = Annotated[
     str,
     typer.Option(
         help="Your column names, for example query=question,answer=reply. Ours: query, answer, answers, "
-        "wrong, text, label, labels, split."
+        "wrong, text, label, labels, image, file_name, split."
     ),
 ]
 EncoderName = Annotated[
@@ -70,6 +72,7 @@ MiniBatchSize = Annotated[
     typer.Option(min=1, help="Texts encoded at a time: a large batch in the memory of a small one, encoded twice."),
 ]
 Metric = Annotated[str, typer.Option(help="Dev figure that chooses, such as map, mrr, ndcg@10, none_auroc_logit.")]
+_SHORT = "; 1 for networks over pictures or tokens"
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Precision = Annotated[str, typer.Option(help="Of the products in training: float32, bfloat16 or float16.")]
 
@@ -89,9 +92,17 @@ def compare(
             "separated by commas. Default: all that fit the data."
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each contender's best setting.")] = 3,
-    rates: Annotated[str, typer.Option(help="Learning rates tried, as multiples of the encoder's own.")] = "0.3,1",
-    scales: Annotated[str, typer.Option(help="Starting scales tried, as multiples of the encoder's own.")] = "0.5,1",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help=f"Trainings of each contender's best setting. Default: 3{_SHORT}.")
+    ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(help=f"Learning rates tried, as multiples of the encoder's own. Default: 0.3,1{_SHORT}."),
+    ] = None,
+    scales: Annotated[
+        str | None,
+        typer.Option(help=f"Starting scales tried, as multiples of the encoder's own. Default: 0.5,1{_SHORT}."),
+    ] = None,
     epochs: Epochs = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Batches a training, instead of epochs.")] = None,
     batch_size: BatchSize = 128,
@@ -101,6 +112,7 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for comparison.json and comparison.png.")
     ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write everything as one self-contained HTML file.")] = None,
     columns: Columns = "",
     as_json: AsJson = False,
 ) -> None:
@@ -130,16 +142,35 @@ def compare(
         metric=metric,
         seed=seed,
     )
-    budget = Budget(_numbers(rates, "--rates"), _numbers(scales, "--scales"), seeds)
     names = None if contenders is None else [name.strip() for name in contenders.split(",")]
     if output and output.exists() and not output.is_dir():
         raise DataError(f"{output}: is a file; --output needs a folder.")
+    given: dict[str, Any] = {
+        "rates": None if rates is None else _numbers(rates, "--rates"),
+        "scales": None if scales is None else _numbers(scales, "--scales"),
+        "seeds": seeds,
+    }
+    if report is not None:
+        from sigmax.report.html import check_report
+
+        check_report()
+        if report.is_dir():
+            raise DataError(f"{report}: is a folder; --report needs a file, such as {report / 'report.html'}.")
     dataset = _read(data, columns)
+    budget = replace(
+        Budget.of(settings, dataset), **{name: value for name, value in given.items() if value is not None}
+    )
     with _bar() as advance:
         comparison = run(dataset, settings, contenders=names, budget=budget, advance=advance)
     said = verdict(comparison)
     result = {**comparison.as_dict(), "verdict": said} if output or as_json else {}
     written = _write_comparison(comparison, result, output) if output else []
+    if report is not None:
+        from sigmax.files import write_text
+        from sigmax.report.html import report_html
+
+        write_text(report, report_html(comparison, command=shlex.join(["sigmax", *sys.argv[1:]])))
+        written.append(report)
     if as_json:
         _print_json(result)
         return
@@ -511,7 +542,8 @@ def serve(
 def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
     """Say what matters about DATA before training on it.
 
-    Formats: {formats}
+    Formats:
+    {formats}
     """
     from sigmax.data.check import check as look
 
@@ -535,6 +567,12 @@ def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
         ),
         ("queries with several right answers", f"{found.answers['several']:.0%}"),
     ]
+    if found.pictures:
+        sides = " × ".join(_span(*found.pictures[side]) for side in ("width", "height"))
+        rows += [
+            ("size of the pictures (width × height)", sides),
+            ("of them grey / in colour", f"{found.pictures['grey']:,} / {found.pictures['colour']:,}"),
+        ]
     rows += [
         (f"in-batch false negatives at {size}", f"{share:.1%} of rows") for size, share in found.false_negatives.items()
     ]
@@ -591,7 +629,12 @@ def _read(source: str, columns: str) -> Any:
                 f"expected ours=yours, got {item!r}; for example query=question", param_hint="--columns"
             )
         renamed[ours.strip()] = theirs.strip()
-    return load_data(source, columns=renamed)
+    with _bar(enabled=int(os.environ.get("RANK", "0")) == 0) as advance:
+        return load_data(source, columns=renamed, advance=advance)
+
+
+def _span(least: int, most: int) -> str:
+    return f"{least}" if least == most else f"{least}–{most}"
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:
@@ -685,10 +728,8 @@ def _quiet() -> None:
 def _formats() -> str:
     from sigmax.data.readers import READERS
 
-    return (
-        "; ".join(reader.describes for reader in READERS.values())
-        + '. Tables are JSONL, CSV or Parquet; a list in a CSV cell: one|two or ["one", "two"].'
-    )
+    listed = "".join(f"\n    - {reader.describes}" for reader in READERS.values()).replace("*", r"\*")
+    return f'{listed}\n\n    Tables are JSONL, CSV or Parquet; a list in a CSV cell: one|two or ["one", "two"].'
 
 
 check.__doc__ = (check.__doc__ or "").replace("{formats}", _formats())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,16 +16,33 @@ import numpy as np
 
 from sigmax.baselines import TfidfBaseline
 from sigmax.data.batches import Batches
+from sigmax.data.check import check
 from sigmax.data.dataset import SPLITS, MatchDataset
+from sigmax.encoders import default_encoder, defaults_of
 from sigmax.errors import DataError, lookup
-from sigmax.evaluation import FIGURES, Evaluation, Scorer, calibrate, evaluate, quick_figures
+from sigmax.evaluation import FIGURES, Evaluation, Scorer, calibrate, evaluate, goodness, quick_figures
+from sigmax.examples import Answers, Example, best_answers, choose_examples
 from sigmax.metrics.intervals import Difference, Estimate, Floats, combine_seeds, difference, estimate
-from sigmax.training import Settings, check_answers, train
+from sigmax.model import DualEncoder
+from sigmax.training import Settings, check_answers, loss_floor, train
 
-__all__ = ["CONTENDERS", "Budget", "Comparison", "Contender", "Result", "Trial", "compare", "contenders_for"]
+__all__ = [
+    "CONTENDERS",
+    "Budget",
+    "Comparison",
+    "Contender",
+    "Result",
+    "Training",
+    "Trial",
+    "compare",
+    "contenders_for",
+]
 
 
 log = logging.getLogger("sigmax")
+
+#: Points of a training curve, at most.
+POINTS = 200
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,12 @@ class Budget:
     scales: tuple[float, ...] = (0.5, 1.0)
     seeds: int = 3
 
+    @classmethod
+    def of(cls, settings: Settings, data: MatchDataset) -> Budget:
+        """Return what suits the encoder: a network over pictures or tokens gets one training, without a search."""
+        quick = defaults_of(settings.encoder or default_encoder(data), data, frozen=settings.frozen).quick
+        return cls() if quick else cls((1.0,), (1.0,), 1)
+
     def __post_init__(self) -> None:
         """Check that there is something to do."""
         if not (self.rates and self.scales and self.seeds >= 1):
@@ -100,6 +125,16 @@ class Trial:
     dev: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Training:
+    """How the chosen setting was trained with the first seed."""
+
+    curve: tuple[tuple[int, float], ...]  #: steps done, mean loss over the steps since the point before
+    floor: float  #: see `loss_floor`
+    parameter_bytes: int
+    optimizer_bytes: int  #: the two moments that AdamW keeps of each parameter it trains
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """What one contender reached on test."""
@@ -111,6 +146,7 @@ class Result:
     draws: dict[str, Floats]  #: figure -> (1 + draws,) on test, seeds combined
     evaluations: list[Evaluation]  #: one a seed
     train_seconds: float  #: mean of one training
+    training: Training | None = None  #: None for the scikit-learn baseline
 
     def __getitem__(self, figure: str) -> Estimate:
         """Return a figure, mean over seeds, with its 95% interval over queries and seeds."""
@@ -129,6 +165,8 @@ class Comparison:
     budget: Budget
     results: list[Result]
     versions: dict[str, str] = field(default_factory=dict)
+    examples: tuple[Example, ...] = ()  #: test queries with the answers of each family's best, first seed
+    peak_bytes: int | None = None  #: most memory the whole process ever held; None where the system does not tell
 
     def __getitem__(self, name: str) -> Result:
         """Return a contender's result."""
@@ -143,8 +181,15 @@ class Comparison:
         """Paired difference a − b on test with its 95% interval over queries and seeds."""
         return difference(self[a].draws[figure], self[b].draws[figure])
 
+    def best(self, family: str, figure: str) -> str | None:
+        """Name of a family's contender that did best on dev in a figure; None for a family without any."""
+        of_family = [result for result in self.results if result.contender.family == family]
+        known = [result for result in of_family if not math.isnan(result.dev.get(figure, math.nan))] or of_family
+        found = max(known, key=lambda result: goodness(figure, result.dev.get(figure, 0.0)), default=None)
+        return None if found is None else found.contender.name
+
     def as_dict(self) -> dict[str, Any]:
-        """Return everything, for JSON."""
+        """Return everything, for JSON; curves and bins are those of the first seed."""
         return {
             "data": self.data,
             "encoder": self.encoder,
@@ -153,11 +198,19 @@ class Comparison:
             "batch_size": self.batch_size,
             "budget": asdict(self.budget),
             "versions": self.versions,
+            "peak_bytes": self.peak_bytes,
+            "examples": [example.as_dict() for example in self.examples],
             "results": [
                 {
                     **asdict(result.contender),
                     "settings": None if result.settings is None else asdict(result.settings),
                     "train_seconds": result.train_seconds,
+                    "training": None if result.training is None else asdict(result.training),
+                    **{
+                        name: evaluation[name]
+                        for evaluation in [one.as_dict() for one in result.evaluations[:1]]
+                        for name in ("reliability", "risk_coverage", "logits")
+                    },
                     "dev": {name: _known(value) for name, value in result.dev.items()},
                     "test": {name: result[name].as_dict() for name in result.draws},
                     "test_by_seed": [
@@ -178,6 +231,8 @@ class Comparison:
 
 #: Called with (fraction done in [0, 1], what is being done).
 Advance = Callable[[float, str], None]
+#: Steps done and mean loss over the steps since the point before.
+Curve = list[tuple[int, float]]
 
 
 def contenders_for(data: MatchDataset) -> list[str]:
@@ -209,7 +264,7 @@ def compare(
         data: the data set.
         settings: what all share; their loss, draw, seed, learning rate and scale are set by the comparison.
         contenders: names in `CONTENDERS`; None: all that fit the data.
-        budget: search and seeds.
+        budget: search and seeds; None: what suits the encoder, see `Budget.of`.
         advance: called as work goes on.
 
     Raises:
@@ -217,7 +272,7 @@ def compare(
         ValueError: an unknown contender.
     """
     shared = (settings or Settings()).filled(data)
-    budget = budget or Budget()
+    budget = budget or Budget.of(shared, data)
     names = list(dict.fromkeys(contenders or contenders_for(data)))
     entries = [lookup(CONTENDERS, name, "contender") for name in names]
     for entry in entries:
@@ -235,12 +290,14 @@ def compare(
     trained = [entry for entry in entries if entry.loss is not None]
     total = budget.runs * len(trained) + (len(entries) - len(trained))
     done = 0
-    results = []
+    results, answers = [], {}
     for entry in entries:
         step = _part(advance, entry.name, done, total)
-        results.append(_run(entry, data, shared, budget, step) if entry.loss else _run_baseline(entry, data, step))
+        run = _run(entry, data, shared, budget, step) if entry.loss else _run_baseline(entry, data, step)
+        results.append(run[0])
+        answers[entry.name] = run[1]
         done += budget.runs if entry.loss else 1
-    return Comparison(
+    comparison = Comparison(
         data=facts(data),
         encoder=shared.encoder or "",
         metric=shared.metric,
@@ -249,7 +306,11 @@ def compare(
         budget=budget,
         results=results,
         versions=_versions(),
+        peak_bytes=_peak_bytes(),
     )
+    families = ("softmax", "sigmoid") if trained else ("today",)
+    shown = [name for name in (comparison.best(family, shared.metric) for family in families) if name]
+    return replace(comparison, examples=choose_examples(data, {name: answers[name] for name in shown or names}))
 
 
 def _tell(data: MatchDataset) -> None:
@@ -265,11 +326,12 @@ def _tell(data: MatchDataset) -> None:
 
 
 def facts(data: MatchDataset) -> dict[str, Any]:
-    """Return the data set's sizes, for people."""
+    """Return the data set's sizes and faults, for people."""
     counts = data.answer_counts
     answered = counts[counts > 0]
     return {
         "name": data.name,
+        "fingerprint": data.fingerprint,
         "queries": len(data.queries),
         "candidates": len(data.candidates),
         "labels": data.labels,
@@ -277,6 +339,7 @@ def facts(data: MatchDataset) -> dict[str, Any]:
         "several_answers": float((answered > 1).mean()) if len(answered) else 0.0,
         "splits": {name: len(data.split(name)) for name in SPLITS},
         "unanswered": {name: data.unanswered(name) for name in SPLITS},
+        "findings": check(data).findings,
     }
 
 
@@ -295,10 +358,18 @@ def _part(advance: Advance | None, name: str, done: int, total: int) -> Advance:
     return step
 
 
-def _run(entry: Contender, data: MatchDataset, shared: Settings, budget: Budget, advance: Advance) -> Result:
+def _run(
+    entry: Contender, data: MatchDataset, shared: Settings, budget: Budget, advance: Advance
+) -> tuple[Result, list[Answers]]:
     seconds: list[float] = []
 
-    def fit(rate: float, scale: float, seed: int, what: str) -> Scorer:
+    def fit(rate: float, scale: float, seed: int, what: str) -> tuple[DualEncoder, Curve]:
+        curve: Curve = []
+
+        def logged(at: int, figures: dict[str, float]) -> None:
+            if "loss" in figures:
+                curve.append((at, figures["loss"]))
+
         settings = _settings(entry, shared, rate, scale, seed)
         number = len(seconds)
         begin = time.perf_counter()
@@ -309,28 +380,43 @@ def _run(entry: Contender, data: MatchDataset, shared: Settings, budget: Budget,
             tell=False,
             calibrated=False,
             progress=lambda at, of, _: advance(number + at / of, what),
+            logged=logged,
         )
         seconds.append(time.perf_counter() - begin)
-        return model
+        return model, curve
 
     trials: list[Trial] = []
-    first: dict[tuple[float, float], Scorer] = {}
+    first: dict[tuple[float, float], tuple[DualEncoder, Curve]] = {}
     for rate, scale in product(budget.rates, budget.scales):
         settings = _settings(entry, shared, rate, scale, shared.seed)
-        model = fit(rate, scale, shared.seed, f"search {len(trials) + 1} of {len(budget.rates) * len(budget.scales)}")
+        model, curve = fit(
+            rate, scale, shared.seed, f"search {len(trials) + 1} of {len(budget.rates) * len(budget.scales)}"
+        )
         figures = quick_figures(model, data, split="dev")
         trials.append(Trial(settings.learning_rate or 0.0, settings.logit_scale or 0.0, figures))
         if not first or figures[shared.metric] >= max(trial.dev[shared.metric] for trial in trials):
-            first = {(rate, scale): model}
-    ((rate, scale), model) = next(iter(first.items()))
+            first = {(rate, scale): (model, curve)}
+    (((rate, scale), (model, curve)),) = first.items()
     models = [model]
     for seed in range(1, budget.seeds):
-        models.append(fit(rate, scale, shared.seed + seed, f"seed {seed + 1} of {budget.seeds}"))
+        models.append(fit(rate, scale, shared.seed + seed, f"seed {seed + 1} of {budget.seeds}")[0])
     chosen = _settings(entry, shared, rate, scale, shared.seed)
-    return _measured(entry, chosen, trials, models, data, float(np.mean(seconds)))
+    training = _training(model, curve, chosen, data)
+    return _measured(entry, chosen, trials, models, data, float(np.mean(seconds)), training)
 
 
-def _run_baseline(entry: Contender, data: MatchDataset, advance: Advance) -> Result:
+def _training(model: DualEncoder, curve: Curve, settings: Settings, data: MatchDataset) -> Training:
+    places = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), POINTS)).round().astype(int)).tolist()
+    sizes = [(parameter.nbytes, parameter.requires_grad) for parameter in model.parameters()]
+    return Training(
+        tuple(curve[place] for place in places),
+        loss_floor(data, settings),
+        sum(size for size, _ in sizes),
+        2 * sum(size for size, trained in sizes if trained),
+    )
+
+
+def _run_baseline(entry: Contender, data: MatchDataset, advance: Advance) -> tuple[Result, list[Answers]]:
     advance(0.0, "fit")
     begin = time.perf_counter()
     model = TfidfBaseline(data)
@@ -345,12 +431,13 @@ def _measured(
     models: Sequence[Scorer],
     data: MatchDataset,
     seconds: float,
-) -> Result:
+    training: Training | None = None,
+) -> tuple[Result, list[Answers]]:
     for model in models:
         calibrate(model, data)
     dev = [evaluate(model, data, split="dev", draws=0) for model in models]
     test = [evaluate(model, data, split="test") for model in models]
-    return Result(
+    result = Result(
         contender=entry,
         settings=settings,
         trials=trials,
@@ -358,7 +445,9 @@ def _measured(
         draws={name: combine_seeds([one.draws[name] for one in test]) for name in test[0].draws},
         evaluations=test,
         train_seconds=seconds,
+        training=training,
     )
+    return result, best_answers(models[0], data)
 
 
 def _settings(entry: Contender, shared: Settings, rate: float, scale: float, seed: int) -> Settings:
@@ -371,6 +460,16 @@ def _settings(entry: Contender, shared: Settings, rate: float, scale: float, see
         learning_rate=(shared.learning_rate or 1.0) * rate,
         logit_scale=(shared.logit_scale or 1.0) * scale,
     )
+
+
+def _peak_bytes() -> int | None:
+    """Largest resident size of this process since it started."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _versions() -> dict[str, str]:

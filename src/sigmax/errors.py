@@ -33,10 +33,10 @@ def extra(name: str) -> Iterator[None]:
         raise ImportError(f"{error.name or error} is not installed. Try: pip install 'sigmax[{name}]'") from error
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return ' Did you mean …?' for the known name closest to `name`, or nothing."""
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
+    """Return ' Did you mean …?' for the known name closest to `name`, or nothing if none is as like as `cutoff`."""
     folded = {str(known).lower(): str(known) for known in names}
-    close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name).lower(), folded, n=1, cutoff=cutoff)
     return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 

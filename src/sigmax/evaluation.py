@@ -24,6 +24,7 @@ from sigmax.metrics.abstention import (
     auroc_figure,
     fpr95_figure,
 )
+from sigmax.metrics.histogram import LogitHistogram
 from sigmax.metrics.intervals import DRAWS, Estimate, Figure, Floats, bootstrap_weights, estimate, evaluate_figures
 from sigmax.metrics.presence import PRESENCE, PresenceTally, ReliabilityBin
 from sigmax.metrics.ranking import RANKING, ranking_figures, ranking_values
@@ -37,8 +38,11 @@ __all__ = [
     "Scorer",
     "calibrate",
     "evaluate",
+    "evaluate_logits",
     "goodness",
+    "queries_of",
     "quick_figures",
+    "scored",
 ]
 
 #: Every figure's name and what it is, in the order of tables.
@@ -107,6 +111,7 @@ class Evaluation:
     draws: dict[str, Floats]  #: figure -> (1 + draws,), the first being the plain value
     reliability: tuple[ReliabilityBin, ...] = ()  #: bins in which equally many right pairs are expected
     risk_coverage: tuple[RiskPoint, ...] = ()  #: risk when only the surest queries are answered
+    logits: LogitHistogram | None = None  #: of right pairs, wrong pairs and queries with no right answer
 
     def __getitem__(self, figure: str) -> Estimate:
         """Return a figure with its 95% interval."""
@@ -122,6 +127,7 @@ class Evaluation:
             "figures": {name: self[name].as_dict() for name in self.draws},
             "reliability": [one.as_dict() for one in self.reliability],
             "risk_coverage": [point.as_dict() for point in self.risk_coverage],
+            "logits": None if self.logits is None else self.logits.as_dict(),
         }
 
 
@@ -147,12 +153,12 @@ def calibrate(
     Raises:
         DataError: a split without a right or without a wrong pair, or one that cannot carry the method.
     """
-    logits, right = _scored(model, data, split)
+    logits, right = scored(model, data, split)
     model.calibrator = fit_calibrator(
         logits,
         right,
         data.candidate_ids,
-        none=model.none_logits(_queries(data, split)),
+        none=model.none_logits(queries_of(data, split)),
         method=method,
         about={"data": data.name, "split": split},
         seed=seed,
@@ -172,48 +178,84 @@ def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: i
         split: which queries.
         draws: bootstrap draws; 0 for plain values.
     """
-    logits, right = _scored(model, data, split)
+    logits, right = scored(model, data, split)
+    return evaluate_logits(
+        logits,
+        right,
+        candidate_ids=data.candidate_ids,
+        calibrator=model.calibrator,
+        none=None if model.calibrator is None else model.none_logits(queries_of(data, split)),
+        data=data.name,
+        split=split,
+        draws=draws,
+    )
+
+
+def evaluate_logits(
+    logits: NDArray[np.float32],
+    right: NDArray[np.bool_],
+    *,
+    candidate_ids: Sequence[str] = (),
+    calibrator: Calibrator | None = None,
+    none: NDArray[np.float32] | None = None,
+    data: str = "",
+    split: str = "test",
+    draws: int = DRAWS,
+) -> Evaluation:
+    """Measure logits as `evaluate` does.
+
+    Args:
+        logits: (n, m) of every query over every candidate.
+        right: (n, m) which pairs are right.
+        candidate_ids: (m,), as the calibrator knows them.
+        calibrator: for figures of presence and P(any); None leaves them out.
+        none: (n,) logits of *none of these*, where it was trained.
+        data: name of the data.
+        split: name of the split.
+        draws: bootstrap draws; 0 for plain values.
+    """
     presence = None
-    if model.calibrator is not None:
-        presence = model.calibrator.presence(logits, data.candidate_ids)
+    if calibrator is not None:
+        presence = calibrator.presence(logits, candidate_ids)
     figures = _ranking_and_none(logits, right, presence)
     tally = selection = None
-    if model.calibrator is not None and presence is not None:
-        tally = _tally(presence, right, model.calibrator.default_threshold)
+    if calibrator is not None and presence is not None:
+        tally = _tally(presence, right, calibrator.default_threshold)
         figures.update(tally.figures())
-        none = model.none_logits(_queries(data, split))
-        anything = model.calibrator.any(logits, data.candidate_ids, none)
+        anything = calibrator.any(logits, candidate_ids, none)
         figures.update(any_figures(np.clip(anything, 0.0, 1.0), np.asarray(right.any(1))))
         if right.any():
             selection = _selection(logits, presence, right)
             figures.update(selection.figures())
     weights = bootstrap_weights(len(right), draws=draws)
     return Evaluation(
-        data.name,
+        data,
         split,
         len(right),
-        data.unanswered(split),
+        int((~right.any(1)).sum()),
         evaluate_figures({name: figures[name] for name in FIGURES if name in figures}, weights),
         reliability=() if tally is None else tally.reliability(weights),
         risk_coverage=() if selection is None else selection.points(weights),
+        logits=LogitHistogram.of(logits, right),
     )
 
 
 def quick_figures(model: Scorer, data: MatchDataset, *, split: str = "dev") -> dict[str, float]:
     """Ranking and none-of-these figures without intervals: what training watches on dev."""
-    logits, right = _scored(model, data, split)
+    logits, right = scored(model, data, split)
     figures = _ranking_and_none(logits, right, None)
     one = np.ones((1, len(right)))
     return {name: float(figure(one)[0]) for name, figure in figures.items() if name in WATCHED}
 
 
-def _scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """(n, m) logits of a split's queries over all candidates, and (n, m) which pairs are right."""
-    logits = model.logits(_queries(data, split), data.candidates)
+    logits = model.logits(queries_of(data, split), data.candidates)
     return logits, data.graph[data.split(split)].toarray().astype(bool)
 
 
-def _queries(data: MatchDataset, split: str) -> list[Query]:
+def queries_of(data: MatchDataset, split: str) -> list[Query]:
+    """Return the queries of a split."""
     return [data.queries[i] for i in data.split(split)]
 
 

@@ -32,7 +32,7 @@ from sigmax.losses import make_loss
 from sigmax.metrics import NONE_SCORES, RANKING
 from sigmax.model import DualEncoder, Features
 
-__all__ = ["PRECISIONS", "Progress", "Settings", "build_model", "train"]
+__all__ = ["PRECISIONS", "Logged", "Progress", "Settings", "build_model", "loss_floor", "train"]
 
 log = logging.getLogger("sigmax")
 
@@ -41,6 +41,8 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 #: Called with (steps done, steps in all, latest figures) as training goes on.
 Progress = Callable[[int, int, dict[str, float]], None]
+#: Called with (step, figures) each time Trainer logs; "loss" is the mean over the steps since it was last logged.
+Logged = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ def train(
     resume: bool = False,
     stop_early: bool = True,
     progress: Progress | None = None,
+    logged: Logged | None = None,
     tell: bool = True,
     report_to: str = "none",
     calibrated: bool = True,
@@ -185,6 +188,7 @@ def train(
         stop_early: watch `settings.metric` on dev each epoch, stop when it stays behind, return the best epoch.
             Without it the last epoch is returned.
         progress: called as training goes on.
+        logged: called when figures are logged.
         tell: log sizes, and how many queries the loss leaves out.
         report_to: Trainer's loggers, such as "tensorboard" or "wandb".
         calibrated: fit presence, P(any) and rules on dev in the end.
@@ -198,18 +202,7 @@ def train(
     """
     given = settings or Settings()
     settings = given.filled(data)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    batches = Batches(
-        data,
-        batch_size=settings.batch_size,
-        epochs=settings.epochs or 1,
-        steps=settings.steps,
-        answers=settings.answers,
-        negatives=settings.negatives,
-        seed=settings.seed,
-        draw=settings.draw,
-        processes=world,
-    )
+    batches = _batches(data, settings)
     check_answers(data)
     _check_metric(data, settings.metric)
     if tell:
@@ -233,8 +226,8 @@ def train(
         trainer.data, trainer.settings = data, settings
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        if progress is not None:
-            trainer.add_callback(_Report(progress))
+        if progress is not None or logged is not None:
+            trainer.add_callback(_Report(progress, logged))
         best = _KeepBest(settings) if stop_early and not folder else None
         if best is not None:
             trainer.add_callback(best)
@@ -255,6 +248,41 @@ def train(
         "steps": trainer.state.global_step,
     }
     return model
+
+
+def loss_floor(data: MatchDataset, settings: Settings) -> float:
+    """Value below which no model brings the mean training loss.
+
+    A perfect model reaches it, unless a batch contradicts itself: "one-positive" may hold an answer twice, and then
+    takes it as right and as wrong.
+
+    A batch's floor is the mean of `Objective.floor` over the queries that count, 0 where none does, as its loss is;
+    the result is the mean over the batches of the first epoch. It is that of the graphs trained: a batch holds at most
+    `settings.answers` right answers drawn for a query, unless it offers every candidate.
+    """
+    objective, batches = OBJECTIVES[settings.loss], _batches(data, settings)
+    total, number = 0.0, min(batches.steps_per_epoch * batches.processes, len(batches))
+    for item in range(number):
+        positives = batches[item].positives
+        counts = (positives.with_none() if settings.none_candidate else positives).counts
+        counted = counts[objective.counted(counts)]
+        total += float(objective.floor(counted.double()).sum()) / max(1, len(counted))
+    return total / number
+
+
+def _batches(data: MatchDataset, settings: Settings) -> Batches:
+    """The batches that settings with nothing left open ask for, shared by the processes there are."""
+    return Batches(
+        data,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs or 1,
+        steps=settings.steps,
+        answers=settings.answers,
+        negatives=settings.negatives,
+        seed=settings.seed,
+        draw=settings.draw,
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+    )
 
 
 # -- how Trainer sees it ------------------------------------------------------------------------
@@ -387,7 +415,7 @@ def _arguments(
         metric_for_best_model=f"eval_{settings.metric}",
         greater_is_better=True,  # of all that may be watched
         restore_callback_states_from_checkpoint=True,
-        logging_steps=max(1, each_epoch // 4),
+        logging_steps=max(1, min(each_epoch // 4, batches.steps // 20)),
         logging_nan_inf_filter=False,
         report_to=report_to,
         disable_tqdm=True,
@@ -399,17 +427,20 @@ def _arguments(
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
-    """Hands steps and latest figures to a progress function."""
+    """Hands steps and latest figures to a progress function, and figures to whoever wants them when they are logged."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress | None, logged: Logged | None) -> None:
         self.progress = progress
+        self.logged = logged
         self.latest: dict[str, float] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         self.latest.update(logs or {})
+        if self.logged is not None and state.is_world_process_zero:
+            self.logged(state.global_step, dict(logs or {}))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
+        if self.progress is not None and state.is_world_process_zero:
             self.progress(state.global_step, state.max_steps, self.latest)
 
 

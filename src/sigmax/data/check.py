@@ -10,6 +10,7 @@ import numpy as np
 
 from sigmax.data.batches import Batches
 from sigmax.data.dataset import SPLITS, MatchDataset, row_of
+from sigmax.data.pictures import Picture, Query
 
 __all__ = ["Check", "check", "false_negative_share"]
 
@@ -31,11 +32,12 @@ class Check:
     answers: dict[str, float]  #: right answers of a query that has any: mean, median, most, share with several
     unused_candidates: int  #: right for no query
     untrained_candidates: int  #: right for a dev or test query, but for no training query
-    duplicate_queries: int  #: queries whose text an earlier query of the same split has
+    duplicate_queries: int  #: queries that are equal to an earlier one of the same split
     conflicting_queries: int  #: those of them with other right answers
-    leaked_queries: int  #: dev and test queries whose text is a training query too
+    leaked_queries: int  #: dev and test queries that are training queries too
     duplicate_candidates: int  #: candidates whose text an earlier one has
     false_negatives: dict[int, float]  #: batch size -> share of rows, see `false_negative_share`
+    pictures: dict[str, Any] | None  #: width and height (least, most), how many are grey and in colour; None for texts
 
     @property
     def findings(self) -> list[str]:
@@ -48,7 +50,7 @@ class Check:
             )
         if self.conflicting_queries:
             found.append(
-                f"{self.conflicting_queries} queries repeat an earlier text with other right answers. Merge them, or "
+                f"{self.conflicting_queries} queries repeat an earlier one with other right answers. Merge them, or "
                 "correct one."
             )
         if self.duplicate_queries > self.conflicting_queries:
@@ -118,7 +120,23 @@ def check(data: MatchDataset) -> Check:
         duplicate_candidates=len(data.candidates) - len(set(data.candidates)),
         false_negatives={size: false_negative_share(data, size) for size in BATCH_SIZES if size <= rows}
         or ({rows: false_negative_share(data, rows)} if rows else {}),
+        pictures=_pictures(data),
     )
+
+
+def _pictures(data: MatchDataset) -> dict[str, Any] | None:
+    """Sizes, and how many pictures are grey."""
+    forms = [query.form() for query in data.queries if isinstance(query, Picture)]
+    if not forms:
+        return None
+    widths, heights, modes = zip(*forms, strict=True)
+    grey = modes.count("L")
+    return {
+        "width": [min(widths), max(widths)],
+        "height": [min(heights), max(heights)],
+        "grey": grey,
+        "colour": len(forms) - grey,
+    }
 
 
 def false_negative_share(data: MatchDataset, batch_size: int, *, batches: int = 20, seed: int = 0) -> float:
@@ -151,8 +169,8 @@ def _columns(candidates: Any, m: int) -> Any:
 
 
 def _duplicates(data: MatchDataset) -> tuple[int, int]:
-    """Queries with the text of an earlier one in their split, and those of them with other right answers."""
-    answers: dict[tuple[str, str], list[frozenset[int]]] = defaultdict(list)
+    """Queries equal to an earlier one in their split, and those of them with other right answers."""
+    answers: dict[tuple[str, Query], list[frozenset[int]]] = defaultdict(list)
     for name in SPLITS:
         for i in data.split(name):
             answers[name, data.queries[i]].append(frozenset(row_of(data.graph, i).tolist()))

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from sigmax.errors import DataError
 
-__all__ = ["ENDINGS", "MAX_PIXELS", "Picture", "Query", "as_picture", "check_pictures", "key_of", "pixel_batch"]
+__all__ = [
+    "ENDINGS",
+    "MAX_PIXELS",
+    "Picture",
+    "Query",
+    "as_picture",
+    "check_pictures",
+    "digests",
+    "key_of",
+    "pixel_batch",
+]
 
-#: File endings that are taken for pictures; what is inside is told from the content.
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
-#: A picture with more pixels is refused before it is unpacked: a small file can hold a sheet of any size.
-MAX_PIXELS = 100_000_000
+#: What is read. Pillow knows more, and hands some of it (EPS) to other programs.
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
+#: File endings that are taken for pictures; what is inside is told from the content. Those of formats that are not
+#: read are among them, so that such files are refused and not overlooked.
+ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".jxl", ".jp2"}
+)
+#: A picture with more pixels is refused before it is unpacked: a small file can hold a sheet of any size. Pillow warns
+#: of more than 89 million.
+MAX_PIXELS = 80_000_000
 #: Bytes of pixels that are kept, so that files are decoded once and not once an epoch.
 KEPT_BYTES = 1 << 30
 
 Pixels = NDArray[np.uint8]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,26 +85,25 @@ class Picture:
         """
         if isinstance(self.source, np.ndarray):
             return Image.fromarray(self.source)
-        data = self._bytes()
-        if not data:
-            raise DataError(f"{self.name}: the file is empty.")
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"{self.name}: {image.width:,} × {image.height:,} pixels, more than {MAX_PIXELS:,}. Shrink it."
-                    )
-                if least is not None:
-                    image.draft(None, (least, least))
-                return _plain(ImageOps.exif_transpose(image))
-        except (DataError, MemoryError):
-            raise
-        except Image.DecompressionBombError:
-            raise DataError(f"{self.name}: more than {MAX_PIXELS:,} pixels. Shrink it.") from None
-        except UnidentifiedImageError:
-            raise DataError(f"{self.name}: not a picture in a known format.") from None
-        except Exception as error:  # decoders raise whatever a broken file makes them stumble over
-            raise DataError(f"{self.name}: the picture is broken: {error}.") from None
+        with self._opened() as image:
+            if least is not None:
+                image.draft(None, (least, least))
+            return _plain(ImageOps.exif_transpose(image))
+
+    def form(self) -> tuple[int, int, str]:
+        """Width, height and mode of what `image` returns; most formats say it in their header.
+
+        Raises:
+            DataError: see `image`.
+        """
+        if isinstance(self.source, np.ndarray):
+            height, width = self.source.shape[:2]
+            return width, height, "L" if self.source.ndim == 2 else "RGB"
+        with self._opened() as image:
+            width, height = image.size
+            if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+                width, height = height, width
+            return width, height, _plain_mode(image)
 
     def pixels(self, size: int, mode: str) -> Pixels:
         """(size, size, 1 or 3) the whole picture squeezed into a square, in mode "L" or "RGB".
@@ -103,9 +122,30 @@ class Picture:
             if image.size != (size, size):
                 image = image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
             kept = np.asarray(image, dtype=np.uint8).reshape(size, size, -1)
-            if len(_kept) * kept.nbytes < KEPT_BYTES:
-                _kept[key] = kept
+            _kept.add(key, kept)
         return kept
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Image.Image]:
+        """Open the file, its header read. Whatever goes wrong with it inside the block becomes a DataError."""
+        data = self._bytes()
+        if not data:
+            raise DataError(f"{self.name}: the file is empty.")
+        try:
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(
+                        f"{self.name}: {image.width:,} × {image.height:,} pixels, more than {MAX_PIXELS:,}. Shrink it."
+                    )
+                yield image
+        except (DataError, MemoryError):
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise DataError(f"{self.name}: more than {MAX_PIXELS:,} pixels. Shrink it.") from None
+        except UnidentifiedImageError:
+            raise DataError(f"{self.name}: not a picture in a known format ({', '.join(_formats())}).") from None
+        except Exception as error:  # decoders raise whatever a broken file makes them stumble over
+            raise DataError(f"{self.name}: the picture cannot be decoded: {error}.") from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Picture) and self.digest == other.digest
@@ -132,7 +172,26 @@ class Picture:
 #: What is matched to candidates.
 Query = str | Picture
 
-_kept: dict[tuple[str, int, str], Pixels] = {}
+
+class _Kept:
+    """Pixels by picture, size and mode, until `KEPT_BYTES` are full."""
+
+    def __init__(self) -> None:
+        self.pixels: dict[tuple[str, int, str], Pixels] = {}
+        self.nbytes = 0
+        self.lock = threading.Lock()
+
+    def get(self, key: tuple[str, int, str]) -> Pixels | None:
+        return self.pixels.get(key)
+
+    def add(self, key: tuple[str, int, str], pixels: Pixels) -> None:
+        with self.lock:
+            if key not in self.pixels and self.nbytes + pixels.nbytes <= KEPT_BYTES:
+                self.pixels[key] = pixels
+                self.nbytes += pixels.nbytes
+
+
+_kept = _Kept()
 
 
 def key_of(query: Query) -> str:
@@ -144,7 +203,7 @@ def as_picture(given: Any) -> Picture:
     """Make a picture of a path, of an encoded file's bytes, of a PIL image or of an array of pixels.
 
     Raises:
-        DataError: an array of another shape or type, or anything else.
+        DataError: an array of another shape or type, a PIL image that cannot be decoded, or anything else.
     """
     if isinstance(given, Picture):
         return given
@@ -153,7 +212,11 @@ def as_picture(given: Any) -> Picture:
     if isinstance(given, bytes):
         return Picture(f"{len(given):,} bytes", given)
     if isinstance(given, Image.Image):
-        return Picture(getattr(given, "filename", "") or "picture", np.asarray(_plain(ImageOps.exif_transpose(given))))
+        name = str(getattr(given, "filename", "") or "picture")
+        try:
+            return Picture(name, np.asarray(_plain(ImageOps.exif_transpose(given))))
+        except (ValueError, OSError) as error:
+            raise DataError(f"{name}: the picture cannot be decoded: {error}.") from None
     if isinstance(given, np.ndarray) and given.dtype == np.uint8:
         if given.ndim == 3 and given.shape[2] == 1:
             given = given[:, :, 0]
@@ -168,21 +231,55 @@ def as_picture(given: Any) -> Picture:
 def check_pictures(pictures: Sequence[Picture], advance: Callable[[float, str], None] | None = None) -> None:
     """Decode every picture once, so that none breaks in the middle of training.
 
+    Args:
+        pictures: what to decode.
+        advance: told now and then how much is done, from 0 to 1, and what it is.
+
     Raises:
         DataError: pictures that cannot be read: how many, and the first ten by name and reason.
     """
-    broken: list[str] = []
-    for done, reason in enumerate(_in_threads(_reason, pictures), start=1):
-        if reason is not None:
-            broken.append(reason)
+    # All of a JPEG's data is read at an eighth of its size too.
+    _each(lambda picture: picture.image(least=1).size, pictures, advance)
+
+
+def digests(pictures: Sequence[Picture]) -> list[str]:
+    """`Picture.digest` of each.
+
+    Raises:
+        DataError: files that cannot be read, as in `check_pictures`.
+    """
+    return _each(lambda picture: picture.digest, pictures)
+
+
+def _each(
+    work: Callable[[Picture], T],
+    pictures: Sequence[Picture],
+    advance: Callable[[float, str], None] | None = None,
+) -> list[T]:
+    """What `work` makes of each picture, or one error that names all it fails for."""
+
+    def tried(picture: Picture) -> T | DataError:
+        try:
+            return work(picture)
+        except DataError as error:
+            return error
+
+    made: list[T] = []
+    broken: list[DataError] = []
+    for done, result in enumerate(_in_threads(tried, pictures), start=1):
+        if isinstance(result, DataError):
+            broken.append(result)
+        else:
+            made.append(result)
         if advance is not None and done % 50 == 0:
             advance(done / len(pictures), f"reading {len(pictures):,} pictures")
     if broken:
-        more = f"\n  … and {len(broken) - 10} more" if len(broken) > 10 else ""
+        more = f"\n  … and {len(broken) - 10:,} more" if len(broken) > 10 else ""
         listed = "".join(f"\n  {reason}" for reason in broken[:10])
         raise DataError(
-            f"{len(broken)} of {len(pictures):,} pictures cannot be read. Mend or remove them:{listed}{more}"
+            f"{len(broken):,} of {len(pictures):,} pictures cannot be read. Mend or remove them:{listed}{more}"
         )
+    return made
 
 
 def pixel_batch(pictures: Sequence[Picture], size: int, mode: str) -> Pixels:
@@ -204,24 +301,32 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "pictures")
 
 
-def _reason(picture: Picture) -> str | None:
-    try:
-        picture.image()
-    except DataError as error:
-        return str(error)
-    return None
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """`FORMATS`, less those that this Pillow was built without."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _plain_mode(image: Image.Image) -> str:
+    return "L" if image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I") else "RGB"
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """In mode L or RGB, on white."""
-    if image.mode in ("I;16", "I;16L", "I;16B", "I"):  # 16 bits of grey
-        return Image.fromarray((np.clip(np.asarray(image, dtype=np.int64), 0, 65535) >> 8).astype(np.uint8))
+    """In mode L or RGB, on white.
+
+    Raises:
+        ValueError: pixels that are floating-point numbers, or integers of more than 16 bits.
+    """
+    if image.mode.startswith("I"):  # 16 bits of grey, in 16 or 32
+        values = np.asarray(image, dtype=np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"grey values from {values.min()} to {values.max()}, expected 8 or 16 bits")
+        return Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode == "F":
-        return Image.fromarray(np.clip(np.asarray(image), 0, 255).astype(np.uint8))
+        raise ValueError("grey values are floating-point numbers, expected 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         sheet = image.convert("RGBA")
         white = Image.new("RGBA", sheet.size, "white")
-        return Image.alpha_composite(white, sheet).convert("L" if image.mode in ("LA", "La") else "RGB")
-    if image.mode in ("1", "L"):
-        return image.convert("L")
-    return image.convert("RGB")
+        return Image.alpha_composite(white, sheet).convert(_plain_mode(image))
+    return image.convert(_plain_mode(image))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sigmax.data.dataset import SPLITS, Indices, MatchDataset, seeded_split
-from sigmax.data.tables import TABLES, Row, lines, read_rows, text_list
+from sigmax.data import picture_readers
+from sigmax.data.dataset import MatchDataset
+from sigmax.data.splits import complete, split_of
+from sigmax.data.tables import TABLES, Row, columns_of, label_cell, lines, read_rows, split_rows, tables_of, text_list
 from sigmax.errors import DataError, UnknownNameError, nearest
 
 __all__ = ["READERS", "Reader", "read"]
-
-#: How people name the parts of a data set, and what we call them.
-SPLIT_NAMES = {"train": "train", "dev": "dev", "valid": "dev", "val": "dev", "validation": "dev", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def read(path: str | Path, *, columns: Mapping[str, str] | None = None, seed: in
     """
     path = Path(path)
     columns = dict(columns or {})
-    known = {"query", "answer", "answers", "wrong", "text", "label", "labels", "split"}
+    known = {"query", "answer", "answers", "wrong", "text", "label", "labels", "image", "file_name", "split"}
     for name in columns:
         if name not in known:
             raise UnknownNameError(
@@ -51,7 +50,11 @@ def read(path: str | Path, *, columns: Mapping[str, str] | None = None, seed: in
             )
     if not path.exists():
         raise DataError(f"{path}: no such file or folder.")
-    found = _columns(path, columns)
+    endings = (*TABLES, ".json", ".npz")
+    if path.is_file() and path.suffix not in endings:
+        raise DataError(f"{path}: expected a file ending in {', '.join(endings)}, got {path.suffix or 'no ending'!r}.")
+    has_tables = path.suffix in TABLES if path.is_file() else not (path / "qrels").is_dir()
+    found = columns_of(path, columns) if has_tables else []
     for reader in READERS.values():
         if reader.claims(path, found):
             return reader.read(path, columns, seed)
@@ -81,7 +84,7 @@ def _read_beir(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatase
     pairs: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     part: dict[int, str] = {}
     for file in sorted((path / "qrels").glob("*.tsv")):
-        name = SPLIT_NAMES.get(file.stem, file.stem)
+        name = split_of(file.stem, str(file))
         for number, line in enumerate(lines(file), start=1):
             where = f"{file}, line {number}"
             fields = line.split("\t")
@@ -107,8 +110,8 @@ def _read_beir(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatase
             pairs[score > 0].append((i, candidate_place[document]))
     for i, row in enumerate(queries.values()):
         given = row.values.get("split")
-        if i not in part and given is not None:
-            part[i] = SPLIT_NAMES.get(str(given), str(given))
+        if i not in part and given:
+            part[i] = split_of(given, row.where)
     texts = [_text(row, "text") for row in queries.values()]
     return MatchDataset(
         name=path.name,
@@ -116,7 +119,7 @@ def _read_beir(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatase
         candidates=[_document(row) for row in corpus.values()],
         pairs=_array(pairs[True]),
         wrong=_array(pairs[False]),
-        splits=_complete([part.get(i) for i in range(len(texts))], texts, seed),
+        splits=complete([part.get(i) for i in range(len(texts))], texts, seed),
         query_ids=list(queries),
         candidate_ids=list(corpus),
     )
@@ -172,7 +175,7 @@ def _read_pairs(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatas
         candidates=list(candidates),
         pairs=_array(right),
         wrong=_array(wrong),
-        splits=_complete([part for part, _ in queries], texts, seed),
+        splits=complete([part for part, _ in queries], texts, seed),
     )
 
 
@@ -182,10 +185,8 @@ def _read_labelled(path: Path, columns: Mapping[str, str], seed: int) -> MatchDa
     labels: dict[str, int] = {}
     pairs: list[tuple[int, int]] = []
     for row, part in _rows_by_split(path, columns):
-        column = "labels" if "labels" in row.values else "label"
-        if column not in row.values:
-            raise DataError(f"{row.where}: expected a list of texts under `labels` (empty for none), got no such key.")
-        for label in text_list(row.values[column], row.where, column):
+        column, value = label_cell(row)
+        for label in text_list(value, row.where, column):
             pairs.append((len(texts), labels.setdefault(label, len(labels))))
         texts.append(_text(row, "text"))
         parts.append(part)
@@ -198,7 +199,7 @@ def _read_labelled(path: Path, columns: Mapping[str, str], seed: int) -> MatchDa
         queries=texts,
         candidates=order,
         pairs=_array([(i, place[j]) for i, j in pairs]),
-        splits=_complete(parts, texts, seed),
+        splits=complete(parts, texts, seed),
         labels=True,
     )
 
@@ -212,6 +213,41 @@ READERS: dict[str, Reader] = {
             "a BEIR folder: queries.jsonl, corpus.jsonl, qrels/{train,dev,test}.tsv (score 0: known to be wrong)",
             lambda path, found: (path / "queries.jsonl").exists() and (path / "qrels").is_dir(),
             _read_beir,
+        ),
+        Reader(
+            "coco",
+            "COCO: an instances file (JSON) beside its pictures, or a folder with annotations/instances_*.json or "
+            "{train,valid,test}/_annotations.coco.json; the labels of a picture are its categories",
+            picture_readers.claims_coco,
+            picture_readers.read_coco,
+        ),
+        Reader(
+            "voc",
+            "a Pascal VOC folder: JPEGImages, Annotations/*.xml and, if there, ImageSets/Main/{train,val,test}.txt",
+            picture_readers.claims_voc,
+            picture_readers.read_voc,
+        ),
+        Reader(
+            "arrays",
+            "pictures as arrays: an .npz file with images and labels (optionally split and label_names), or x_train, "
+            "y_train, x_test, …, or train_images, train_labels, val_images, …",
+            lambda path, found: path.suffix == ".npz" and path.is_file(),
+            picture_readers.read_arrays,
+        ),
+        Reader(
+            "pictures",
+            "labelled pictures: columns image or file_name (a path, or in Parquet the file itself) and "
+            "label or labels (a list; empty for none), optionally split; also as metadata.csv, .jsonl or .parquet in a "
+            "folder of pictures",
+            lambda path, found: bool({"image", "file_name"} & {*found}) and bool({"label", "labels"} & {*found}),
+            picture_readers.read_table,
+        ),
+        Reader(
+            "classes",
+            "a folder of pictures for each label: cat/1.jpg, or train/cat/1.jpg, test/cat/2.jpg; pictures beside the "
+            "folders have none of the labels",
+            picture_readers.claims_classes,
+            picture_readers.read_classes,
         ),
         Reader(
             "labelled",
@@ -233,77 +269,9 @@ READERS: dict[str, Reader] = {
 # -- shared by the readers ----------------------------------------------------------------------
 
 
-def _tables(path: Path) -> list[tuple[Path, str | None]]:
-    """Table files of a path and the split each stands for, if its name says so."""
-    if path.is_file():
-        return [(path, None)]
-    return [
-        (file, SPLIT_NAMES[file.stem])
-        for file in sorted(path.iterdir())
-        if file.suffix in TABLES and file.stem in SPLIT_NAMES
-    ]
-
-
-def _columns(path: Path, columns: Mapping[str, str]) -> list[str]:
-    if (path / "qrels").is_dir():
-        return []
-    found: dict[str, None] = {}
-    for file, _ in _tables(path):
-        names = dict.fromkeys(name for row in read_rows(file) for name in row.values)
-        for theirs in columns.values():
-            if theirs not in names:
-                raise DataError(
-                    f"{file}: no column {theirs!r}; its columns are {', '.join(names)}.{nearest(theirs, names)}"
-                )
-        found.update(dict.fromkeys(_renamed(names, columns)))
-    return list(found)
-
-
-def _renamed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Under our names. A column that has one of our names by accident gives way to the one that was asked for."""
-    names = {theirs: ours for ours, theirs in columns.items()}
-    return {names.get(name, name): value for name, value in values.items() if name in names or name not in columns}
-
-
-def _rows_by_split(path: Path, columns: Mapping[str, str]) -> list[tuple[Row, str | None]]:
-    rows = []
-    for file, part in _tables(path):
-        for row in read_rows(file):
-            values = _renamed(row.values, columns)
-            given = part or values.get("split") or None  # an empty cell of a CSV file is none
-            if given is not None and (not isinstance(given, str) or given not in SPLIT_NAMES):
-                raise DataError(
-                    f"{row.where}: expected split to be one of {', '.join(SPLIT_NAMES)}, got {given!r}."
-                    f"{nearest(str(given), SPLIT_NAMES)}"
-                )
-            rows.append((Row(values, row.where), SPLIT_NAMES[given] if given is not None else None))
-    return rows
-
-
-def _complete(parts: Sequence[str | None], keys: Sequence[str], seed: int) -> dict[str, Indices]:
-    """Given splits where they are complete; where one is missing, made from the queries by seed.
-
-    Without any, all queries are split; without dev, a tenth of train becomes dev; with test alone (as many
-    retrieval sets come), it is split.
-    """
-    given = {name: [i for i, part in enumerate(parts) if part == name] for name in (*SPLITS, *sorted(_others(parts)))}
-    free = [i for i, part in enumerate(parts) if part is None]
-    if not given["train"] and not (given["dev"] and given["test"]):
-        free, given = list(range(len(parts))), {name: [] for name in SPLITS}
-    if not given["dev"] and given["train"]:
-        made = seeded_split([keys[i] for i in given["train"]], seed=seed, shares=(0.9, 0.1))
-        train = given["train"]
-        given["train"] = [train[k] for k in made["train"]]
-        given["dev"] = [train[k] for name in ("dev", "test") for k in made[name]]
-    if free:
-        made = seeded_split([keys[i] for i in free], seed=seed)
-        for name in SPLITS:
-            given[name] += [free[k] for k in made[name]]
-    return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in given.items()}
-
-
-def _others(parts: Sequence[str | None]) -> set[str]:
-    return {part for part in parts if part is not None} - set(SPLITS)
+def _rows_by_split(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Row, str | None]]:
+    for file, part in tables_of(path):
+        yield from split_rows(file, part, columns)
 
 
 def _text(row: Row, column: str) -> str:

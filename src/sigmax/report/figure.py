@@ -17,7 +17,14 @@ from sigmax.report.words import number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["comparison_figure", "reliability_figure"]
+__all__ = [
+    "COLOURS",
+    "comparison_figure",
+    "draw_reliability",
+    "draw_values",
+    "reliability_figure",
+    "reliability_limits",
+]
 
 _PANELS = (
     ("map", "Ranking", "mean average precision"),
@@ -55,7 +62,7 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
             1, len(panels), figsize=(1.6 + 3.3 * len(panels), 1.9 + 0.42 * len(results)), sharey=True, squeeze=False
         )
         for ax, (name, title, unit) in zip(axes[0], panels, strict=True):
-            _panel(ax, comparison, results, name)
+            draw_values(ax, comparison, results, name)
             better = "← better" if name in LOWER_IS_BETTER else "best: 1" if name in CLOSER_TO_ONE else "better →"
             ax.set_title(title, loc="left", fontweight="bold", fontsize=11)
             ax.set_xlabel(f"{unit}   {better}")
@@ -80,7 +87,8 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
         pyplot.close(figure)
 
 
-def _panel(ax: Any, comparison: Comparison, results: list[Any], name: str) -> None:
+def draw_values(ax: Any, comparison: Comparison, results: list[Any], name: str) -> None:
+    """Draw a figure's value and interval of each result, one above the other."""
     for place, result in enumerate(results):
         colour = COLOURS[result.contender.family]
         dots: list[tuple[str, float, bool]] = [(name, place, True)]
@@ -116,12 +124,12 @@ def reliability_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
         )
     columns = 2 if len(evaluations) in (2, 4) else min(3, len(evaluations))
     rows = -(-len(evaluations) // columns)
-    limits = _limits(evaluations)
+    limits = reliability_limits(evaluations)
     with rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(max(6.2, 1 + 3.5 * columns), 1.3 + 3.6 * rows))
         axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for ax, (name, evaluation) in zip(axes, evaluations.items(), strict=False):
-            _reliability(ax, evaluation, limits)
+            draw_reliability(ax, evaluation, limits, COLOURS["sigmoid"])
             ax.set_title(name, loc="left", fontweight="bold", fontsize=11, parse_math=False)
         for place, ax in enumerate(axes):
             ax.set_visible(place < len(evaluations))
@@ -141,14 +149,15 @@ def reliability_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
     return figure
 
 
-def _limits(evaluations: Mapping[str, Evaluation]) -> tuple[float, float]:
+def reliability_limits(evaluations: Mapping[str, Evaluation]) -> tuple[float, float]:
     """Presences that all dots lie between, away from 0 and 1, where a logit axis has no end."""
     values = [value for one in evaluations.values() for b in one.reliability for value in (b.presence, b.right.value)]
     inside = [value for value in values if 1e-6 < value < 1 - 1e-6] or [0.5]
     return min(0.1, min(inside) / 2), max(0.9, 1 - (1 - max(inside)) / 2)
 
 
-def _reliability(ax: Any, evaluation: Evaluation, limits: tuple[float, float]) -> None:
+def draw_reliability(ax: Any, evaluation: Evaluation, limits: tuple[float, float], colour: str) -> None:
+    """Draw a reliability diagram on logit axes that end at the limits, in (0, 1)."""
     low, high = limits
     ticks = [10.0**-k for k in range(6, 0, -1)] + [0.5] + [1 - 10.0**-k for k in range(1, 7)]
     ticks = [tick for tick in ticks if low <= tick <= high]
@@ -169,24 +178,9 @@ def _reliability(ax: Any, evaluation: Evaluation, limits: tuple[float, float]) -
     for one in evaluation.reliability:
         x, y = min(max(one.presence, low), high), min(max(one.right.value, low), high)
         if one.right.low < one.right.high:  # not without draws either
-            ax.plot(
-                [x, x],
-                [max(one.right.low, low), min(one.right.high, high)],
-                color=COLOURS["sigmoid"],
-                lw=2.2,
-                alpha=0.55,
-            )
+            ax.plot([x, x], [max(one.right.low, low), min(one.right.high, high)], color=colour, lw=2.2, alpha=0.55)
         inside = low <= one.right.value <= high
-        ax.plot(
-            x,
-            y,
-            "o",
-            ms=5.5,
-            color=COLOURS["sigmoid"],
-            mfc=COLOURS["sigmoid"] if inside else "white",
-            mew=1.4,
-            clip_on=False,
-        )
+        ax.plot(x, y, "o", ms=5.5, color=colour, mfc=colour if inside else "white", mew=1.4, clip_on=False)
     said = [
         f"{title} {number(evaluation[name].value)}"
         for name, title in (("smooth_calibration_error", "smooth error"), ("calibration_slope", "slope"))

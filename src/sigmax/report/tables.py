@@ -15,9 +15,17 @@ from sigmax.metrics.abstention import ANY, NONE_FPR95, NONE_SCORES, SELECTION
 from sigmax.metrics.intervals import Estimate
 from sigmax.metrics.presence import PRESENCE
 from sigmax.metrics.ranking import RANKING
-from sigmax.report.words import number
+from sigmax.report.words import interval, number
 
-__all__ = ["TITLES", "calibration_table", "comparison_table", "evaluation_table", "threshold_rows"]
+__all__ = [
+    "GROUPS",
+    "LEFT_OUT",
+    "TITLES",
+    "calibration_table",
+    "comparison_table",
+    "evaluation_table",
+    "threshold_rows",
+]
 
 #: Short names for tables and figures.
 TITLES = {
@@ -46,14 +54,15 @@ TITLES = {
     "aurc": "area under risk–coverage ↓",
     "excess_aurc": "above the best order's ↓",
 }
-_GROUPS = {
+#: Figures in the order of tables, by the question they answer.
+GROUPS = {
     "ranking": tuple(RANKING),
     "presence": PRESENCE,
     "none of these": (*NONE_SCORES.values(), *NONE_FPR95.values(), *ANY),
     "the surest first": SELECTION,
 }
 #: What the comparison's table leaves to --json.
-_LEFT_OUT = {
+LEFT_OUT = {
     *("mrr", "precision@5", "recall@1", "recall@5", "recall@100"),
     *("brier", "smooth_calibration_error", "expected_ratio"),
     *("none_auroc_presence", "fpr95_share", "fpr95_presence", "excess_aurc"),
@@ -68,8 +77,8 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column("")
     for result in comparison.results:
         table.add_column(result.contender.name.replace("-", "-\n", 1), justify="right")
-    for group, names in _GROUPS.items():
-        shown = [name for name in names if name in comparison.figures and name not in _LEFT_OUT]
+    for group, names in GROUPS.items():
+        shown = [name for name in names if name in comparison.figures and name not in LEFT_OUT]
         if shown:
             table.add_row(Text(group, style="italic"))
         for name in shown:
@@ -89,13 +98,13 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     table = Table(title=Text(title), title_justify="left")
     for name in ("", "value", "95% interval"):
         table.add_column(name, justify="right" if name else "left")
-    for group, names in _GROUPS.items():
+    for group, names in GROUPS.items():
         shown = [name for name in names if name in evaluation.draws]
         if shown:
             table.add_row(Text(group, style="italic"))
         for name in shown:
             value = evaluation[name]
-            table.add_row(f"  {TITLES.get(name, name)}", number(value.value), _interval(value))
+            table.add_row(f"  {TITLES.get(name, name)}", number(value.value), interval(value))
     return table
 
 
@@ -141,10 +150,6 @@ def _cells(values: list[Estimate], name: str) -> list[Text]:
     ranks = [goodness(name, value.value) for value in values]
     best = max((rank for rank in ranks if not math.isnan(rank)), default=None)
     return [
-        Text.assemble((number(value.value), "bold" if rank == best else ""), "\n", (_interval(value), "dim"))
+        Text.assemble((number(value.value), "bold" if rank == best else ""), "\n", (interval(value), "dim"))
         for value, rank in zip(values, ranks, strict=True)
     ]
-
-
-def _interval(value: Estimate) -> str:
-    return f"{number(value.low)}–{number(value.high)}"

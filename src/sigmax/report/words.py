@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from sigmax.comparison import Comparison
-from sigmax.evaluation import goodness
-from sigmax.metrics.intervals import Difference, difference
+from sigmax.evaluation import CLOSER_TO_ONE, goodness
+from sigmax.metrics.intervals import Difference, Estimate, difference
 
-__all__ = ["QUESTIONS", "number", "verdict"]
+__all__ = [
+    "ASPECTS",
+    "FAMILIES",
+    "QUESTIONS",
+    "Standing",
+    "interval",
+    "number",
+    "outcome",
+    "signed",
+    "standings",
+    "verdict",
+]
+
+#: The families, as a reader calls them.
+FAMILIES = {"softmax": "Softmax", "sigmoid": "Sigmoid", "today": "Today’s practice"}
 
 #: What people want to know, and the figure that answers it.
 QUESTIONS = {
     "ranking": ("map", "MAP"),
     "presence": ("log_loss", "log loss"),
     "saying “none of these”": ("none_auroc_logit", "AUROC of the largest logit"),
+}
+#: What one family may do better than another, and the figure that shows it.
+ASPECTS = {
+    "map": "Ranking, by MAP",
+    "precision@1": "The best candidate, by precision@1",
+    "log_loss": "Presence, by log loss a query",
+    "smooth_calibration_error": "Calibration, by its smooth error",
+    "micro_f1": "Accepting from a threshold on, by micro-F1",
+    "none_auroc_logit": "“None of these” by the largest logit, AUROC",
+    "none_auroc_any": "“None of these” by the probability of any, AUROC",
+    "aurc": "Answering the surest first, by the area under risk–coverage",
 }
 #: Below this many test queries a bootstrap interval is too narrow to trust.
 FEW_QUERIES = 50
@@ -38,8 +64,8 @@ def verdict(comparison: Comparison) -> str:
                     "Every test query has a right answer, so saying “none of these” could not be measured."
                 )
             continue
-        softmax = _best(comparison, "softmax", figure)
-        sigmoid = _best(comparison, "sigmoid", figure)
+        softmax = comparison.best("softmax", figure)
+        sigmoid = comparison.best("sigmoid", figure)
         if softmax is None or sigmoid is None:
             continue
         sentences.append(_sentence(comparison, question, figure, title, softmax, sigmoid))
@@ -51,6 +77,62 @@ def verdict(comparison: Comparison) -> str:
             "gather more before you decide."
         )
     return " ".join(sentences)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a family does better and worse than the others on this data, each with its numbers; nothing beyond them."""
+
+    family: str
+    better: list[str]
+    worse: list[str]
+    same: list[str]  #: where no difference is shown
+
+
+def standings(comparison: Comparison) -> list[Standing]:
+    """Each family against each other one: by `ASPECTS`, both by their best on dev, measured on test.
+
+    An advantage or disadvantage is a difference whose 95% interval excludes 0.
+    """
+    families = [family for family in FAMILIES if comparison.best(family, "map")]
+    found = []
+    for family in families:
+        said: dict[str, list[str]] = {"better": [], "worse": [], "not significant": []}
+        for figure, aspect in ASPECTS.items():
+            for other in families:
+                one, rival = comparison.best(family, figure), comparison.best(other, figure)
+                if figure not in comparison.figures or one is None or rival is None or one == rival:
+                    continue
+                gap = comparison.difference(one, rival, figure)
+                values = (number(comparison[name][figure].value) for name in (one, rival))
+                numbers = "{} for {one}, {} for {rival}; ".format(*values, one=one, rival=rival)
+                said[outcome(figure, gap)].append(f"{aspect}: {numbers}{_gap(gap)}.")
+        found.append(Standing(family, said["better"], said["worse"], said["not significant"]))
+    return found
+
+
+def outcome(figure: str, gap: Difference) -> str:
+    """What a difference a − b says of a: better, worse, or not significant.
+
+    Of a figure that is perfect at 1 (`CLOSER_TO_ONE`) a difference alone does not tell: "differs".
+    """
+    if not gap.significant:
+        return "not significant"
+    if figure in CLOSER_TO_ONE:
+        return "differs"
+    return "better" if goodness(figure, math.copysign(1, gap.low)) > 0 else "worse"
+
+
+def interval(value: Estimate) -> str:
+    """Print both ends of an interval."""
+    return f"{number(value.low)}–{number(value.high)}"
+
+
+def signed(value: float) -> str:
+    """Print a difference: +0.026, -0.004, and never as 0 what is not."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:+.3f}" if not value or abs(value) >= 0.0005 else f"{value:+.1g}"
 
 
 def number(value: float) -> str:
@@ -76,7 +158,7 @@ def _shares(comparison: Comparison) -> list[str]:
     """What a share alone would have told about none-of-these."""
     if "none_auroc_share" not in comparison.figures:
         return []
-    softmax = _best(comparison, "softmax", "none_auroc_logit")
+    softmax = comparison.best("softmax", "none_auroc_logit")
     if softmax is None:
         return []
     share, logit = (comparison[softmax].draws[f"none_auroc_{score}"] for score in ("share", "logit"))
@@ -110,15 +192,6 @@ def _today(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def _best(comparison: Comparison, family: str, figure: str) -> str | None:
-    """The family's contender that did best on dev in this figure."""
-    of_family = [result for result in comparison.results if result.contender.family == family]
-    if not of_family:
-        return None
-    known = [result for result in of_family if figure in result.dev and not math.isnan(result.dev[figure])] or of_family
-    return max(known, key=lambda result: goodness(figure, result.dev.get(figure, 0.0))).contender.name
-
-
 def _says(gap: Difference, above: str, below: str, neither: str) -> str:
     """Choose the words by the side of 0 that the whole interval is on."""
     if not gap.significant:
@@ -127,4 +200,4 @@ def _says(gap: Difference, above: str, below: str, neither: str) -> str:
 
 
 def _gap(gap: Difference) -> str:
-    return f"difference {gap.value:+.3f}, 95% interval {gap.low:+.3f} to {gap.high:+.3f}"
+    return f"difference {signed(gap.value)}, 95% interval {signed(gap.low)} to {signed(gap.high)}"

@@ -1,0 +1,64 @@
+"""The parts of a data set: what people call them, and making those that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sigmax.data.dataset import SPLITS, Indices, seeded_split
+from sigmax.errors import DataError, nearest
+
+__all__ = ["SPLIT_NAMES", "complete", "split_of"]
+
+#: How people name the parts of a data set, and what we call them.
+SPLIT_NAMES = {"train": "train", "dev": "dev", "valid": "dev", "val": "dev", "validation": "dev", "test": "test"}
+
+
+def split_of(name: Any, where: str) -> str:
+    """Return our name of a split.
+
+    Raises:
+        DataError: a name that is not in `SPLIT_NAMES`; says where and the nearest.
+    """
+    if not isinstance(name, str) or name not in SPLIT_NAMES:
+        raise DataError(
+            f"{where}: expected split to be one of {', '.join(SPLIT_NAMES)}, got {name!r}."
+            f"{nearest(str(name), SPLIT_NAMES)}"
+        )
+    return SPLIT_NAMES[name]
+
+
+def complete(parts: Sequence[str | None], keys: Sequence[str], seed: int) -> dict[str, Indices]:
+    """Given splits where they are complete; where one is missing, made from the queries by seed.
+
+    Without any, all queries are split; without dev, a tenth of train becomes dev; without test, half of dev becomes
+    test; with test or dev alone (as many retrieval sets come), it is split.
+
+    Args:
+        parts: of each query its split, or None.
+        keys: equal for equal queries, which stay together in what is made.
+        seed: of what is made.
+    """
+    given = {name: [i for i, part in enumerate(parts) if part == name] for name in SPLITS}
+    free = [i for i, part in enumerate(parts) if part is None]
+
+    def divide(name: str, into: str, share: float) -> None:
+        """Leave a share of a given split there and move the rest."""
+        whole = given[name]
+        made = seeded_split([keys[i] for i in whole], seed=seed, shares=(share, 1 - share))
+        given[name] = [whole[k] for k in made["train"]]
+        given[into] = [whole[k] for part in ("dev", "test") for k in made[part]]
+
+    if not given["train"] and not (given["dev"] and given["test"]):
+        free, given = list(range(len(parts))), {name: [] for name in SPLITS}
+    if given["train"] and not given["dev"]:
+        divide("train", "dev", 0.9)
+    elif given["train"] and not given["test"] and not free:
+        divide("dev", "test", 0.5)
+    if free:
+        made = seeded_split([keys[i] for i in free], seed=seed)
+        for name in SPLITS:
+            given[name] += [free[k] for k in made[name]]
+    return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in given.items()}

@@ -1,0 +1,124 @@
+"""Test queries to read: what each contender answered, chosen without a look at how interesting they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from sigmax.data.dataset import MatchDataset, row_of
+from sigmax.evaluation import Scorer, queries_of, scored
+
+__all__ = ["KINDS", "Answer", "Answers", "Example", "best_answers", "choose_examples"]
+
+#: How the best candidates of several contenders may turn out, and how a reader says it.
+KINDS = {
+    "right": "All are right",
+    "differ": "Some are right, some are wrong",
+    "wrong": "All are wrong",
+    "unanswered": "Nothing is right",
+}
+TOP = 3
+EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One candidate for a query."""
+
+    candidate: str
+    right: bool
+    logit: float
+    share: float
+    presence: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One contender's best candidates for a query, best first."""
+
+    best: tuple[Answer, ...]
+    any: float  #: probability that at least one of all candidates is right
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query, its right answers, and what contenders gave."""
+
+    query: str  #: its text, or a picture's name
+    kind: str  #: a name in `KINDS`
+    right: tuple[str, ...]
+    answers: dict[str, Answers]  #: contender -> its best candidates
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything, for JSON."""
+        return asdict(self)
+
+
+def best_answers(model: Scorer, data: MatchDataset, split: str = "test") -> list[Answers]:
+    """The best candidates of a calibrated model for each query of a split, with share and presence."""
+    assert model.calibrator is not None
+    logits, right = scored(model, data, split)
+    shares = special.softmax(logits.astype(np.float64), axis=1)
+    presences = model.calibrator.presence(logits, data.candidate_ids)
+    anything = model.calibrator.any(logits, data.candidate_ids, model.none_logits(queries_of(data, split)))
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+    return [
+        Answers(
+            tuple(
+                Answer(
+                    data.candidates[j],
+                    bool(right[i, j]),
+                    float(logits[i, j]),
+                    float(shares[i, j]),
+                    float(presences[i, j]),
+                )
+                for j in order[i]
+            ),
+            float(anything[i]),
+        )
+        for i in range(len(order))
+    ]
+
+
+def choose_examples(
+    data: MatchDataset, answers: Mapping[str, Sequence[Answers]], split: str = "test"
+) -> tuple[Example, ...]:
+    """Draw up to `EXAMPLES` queries, as many of each of `KINDS` as there are, by a fixed seed.
+
+    Args:
+        data: the data set.
+        answers: contender -> its answers to each query of the split; the best candidates of all decide the kind.
+        split: which queries.
+    """
+    rows = data.split(split)
+    kinds = [
+        _kind([given[place].best[0].right for given in answers.values()]) if data.answer_counts[i] else "unanswered"
+        for place, i in enumerate(rows)
+    ]
+    random = np.random.default_rng(0)
+    piles = {
+        kind: random.permutation([place for place, one in enumerate(kinds) if one == kind]).astype(int).tolist()
+        for kind in KINDS
+    }
+    drawn: list[int] = []
+    while len(drawn) < min(EXAMPLES, len(rows)):
+        drawn += [pile.pop() for pile in piles.values() if pile][: EXAMPLES - len(drawn)]
+    order = list(KINDS)
+    return tuple(
+        Example(
+            str(data.queries[rows[place]]),
+            kinds[place],
+            tuple(data.candidates[j] for j in row_of(data.graph, rows[place])),
+            {name: given[place] for name, given in answers.items()},
+        )
+        for place in sorted(drawn, key=lambda place: (order.index(kinds[place]), place))
+    )
+
+
+def _kind(right: Sequence[bool]) -> str:
+    """How best candidates turned out, by whether each is right."""
+    return "right" if all(right) else "differ" if any(right) else "wrong"

@@ -1,0 +1,43 @@
+"""Where the logits lie: of right pairs, of wrong pairs, and the largest of each query that has no right answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LogitHistogram"]
+
+BINS = 25
+
+
+@dataclass(frozen=True, eq=False)
+class LogitHistogram:
+    """Counts in bins of equal width from the smallest logit to the largest."""
+
+    edges: NDArray[np.float64]  #: (BINS + 1,)
+    right: NDArray[np.int64]  #: (BINS,) right pairs
+    wrong: NDArray[np.int64]  #: (BINS,) all other pairs
+    unanswered: NDArray[np.int64]  #: (BINS,) queries with no right answer, by their largest logit
+
+    @classmethod
+    def of(cls, logits: NDArray[Any], right: NDArray[np.bool_]) -> LogitHistogram:
+        """Count (n, m) finite logits by whether the pairs are right (n, m)."""
+        ends = (float(logits.min()), float(logits.max()))
+
+        def counts(values: NDArray[Any]) -> NDArray[np.int64]:
+            return np.histogram(values, BINS, ends)[0].astype(np.int64)
+
+        of_right = counts(logits[right])
+        return cls(
+            np.histogram_bin_edges(logits[:0], BINS, ends),
+            of_right,
+            counts(logits) - of_right,
+            counts(logits[~right.any(1)].max(1)),
+        )
+
+    def as_dict(self) -> dict[str, list[float]]:
+        """Return edges and counts, for JSON."""
+        return {name: getattr(self, name).tolist() for name in ("edges", "right", "wrong", "unanswered")}
