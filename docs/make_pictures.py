@@ -60,8 +60,7 @@ def page(target: Path) -> None:
             shown.get_by_label("Your question").fill("party")
             shown.get_by_label("Rule").select_option("precision")
             shown.get_by_label("Level").fill("0.5")
-            shown.wait_for_function("document.querySelectorAll('.promise').length === 2")
-            shown.wait_for_timeout(1000)  # bars grow
+            shown.wait_for_timeout(3000)  # until both have answered, and the bars have grown
             shown.get_by_role("heading", name="Sigmax").click()
             shown.screenshot(path=target)
             server.terminate()

@@ -46,7 +46,7 @@ def page(browser, server):
             page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
             page.on("pageerror", lambda error: said.append(str(error)))
             page.goto(server.url)
-            page.wait_for_function("document.querySelector('#rule').options.length > 0")
+            page.locator("#rule option").first.wait_for(state="attached")
             return page
 
         said = []
@@ -56,10 +56,7 @@ def page(browser, server):
 
 def ask(page, text):
     page.get_by_label("Your question").fill(text)
-    page.wait_for_function(
-        "text => [...document.querySelectorAll('section caption')].some(one => one.textContent.includes(text))",
-        arg=f"“{text}”",
-    )
+    page.locator("section caption", has_text=f"“{text}”").first.wait_for()
 
 
 def colours(page):
@@ -92,7 +89,7 @@ def test_rules_and_levels(page, server):
         shown.get_by_label("Rule").select_option("recall")
     with shown.expect_response(lambda answer: "recall=0.3" in (answer.request.post_data or "")):
         shown.get_by_label("Level").fill("0.3")
-    shown.wait_for_function("document.querySelector('.promise').textContent.includes('0.3 are accepted')")
+    shown.locator(".promise", has_text="0.3 are accepted").first.wait_for()
     for name in ("precision", "false-claims", "contains"):
         with shown.expect_response(lambda answer, name=name: f"{name}=0.3" in (answer.request.post_data or "")) as told:
             shown.get_by_label("Rule").select_option(name)
@@ -237,7 +234,7 @@ def test_the_key_is_asked_for(browser, folder):  # noqa: F811
         page.get_by_text("got another").wait_for()
         page.get_by_label("This server asks for a key").fill("sesame")
         page.get_by_role("button", name="Use it").click()
-        page.wait_for_function("document.querySelector('#rule').options.length > 0")
+        page.locator("#rule option").first.wait_for(state="attached")
         ask(page, "moon")
         assert page.locator("section").count() == 1
         assert not page.get_by_label("This server asks for a key").is_visible()

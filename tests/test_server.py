@@ -370,7 +370,7 @@ def test_heads_that_do_not_end(server, monkeypatch):
     with server.connect() as silent, server.connect() as half:
         half.sendall(b"GET /health HT")
         for connection in (silent, half):
-            assert connection.recv(65536) == b""  # closed after ten seconds
+            assert connection.recv(65536) == b""  # closed when their time is over
     assert server.ask("/health")[0] == 200
 
 

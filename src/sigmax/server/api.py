@@ -78,7 +78,7 @@ class MatchRequest(_Asked):
 class ExplainRequest(_Asked):
     """Queries whose logits are shown side by side."""
 
-    query: Annotated[Items, AfterValidator(_few)]
+    query: Annotated[Items, AfterValidator(_few)] = Field(description=f"At most {MAX_EXPLAINED}.")
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": ["party", "pizza"], "top_k": 5}]})
 

@@ -8,12 +8,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["Connection"]
 
-HEAD_SECONDS = 10.0
 HEAD_BYTES = 64 * 1024
 
 
 class Connection(HttpToolsProtocol):
-    """Uvicorn's, which by itself waits for a head for ever, of whatever length."""
+    """Uvicorn's, which by itself waits for a head for ever, of whatever length.
+
+    A head has as many seconds as `Guard`, which is the application, then gives the rest of the request.
+    """
 
     _clock: asyncio.TimerHandle | None = None
     _head = 0  # bytes of the head that is awaited
@@ -44,7 +46,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _start(self) -> None:
-        self._clock = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        self._clock = self.loop.call_later(self.config.app.seconds, self.transport.close)  # type: ignore[union-attr]
 
     def _stop(self) -> None:
         self._head = 0

@@ -170,7 +170,7 @@ class Served:
         self._seen = _signature(folder)
         self.loaded = Loaded(folder)
         self.error: str | None = None  #: why a newer model could not be loaded
-        self._waiting: deque[tuple[Work, asyncio.Future[Any]]] = deque()
+        self._waiting: dict[asyncio.Future[Any], Work] = {}  # the first comes first
         self._queries = 0
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, f"model {name}")
@@ -184,10 +184,13 @@ class Served:
         if self._queries + len(work.queries) > self.max_queue:
             raise Full
         future = asyncio.get_running_loop().create_future()
+        self._waiting[future] = work
         self._count(len(work.queries))
-        self._waiting.append((work, future))
         self._wake.set()
-        return await future
+        try:
+            return await future
+        finally:
+            self._leave(future)  # who goes away before the turn comes
 
     async def run(self) -> None:
         """Answer what waits, for ever."""
@@ -198,9 +201,9 @@ class Served:
             if not batch:
                 self._wake.clear()
                 continue
-            self.metrics.batches.labels(self.name).observe(sum(len(work.queries) for work, _ in batch))
-            answers = await loop.run_in_executor(self._thread, self.loaded.answer, [work for work, _ in batch])
-            for (_, future), answer in zip(batch, answers, strict=True):
+            self.metrics.batches.labels(self.name).observe(sum(len(work.queries) for work in batch.values()))
+            answers = await loop.run_in_executor(self._thread, self.loaded.answer, list(batch.values()))
+            for future, answer in zip(batch, answers, strict=True):
                 if future.done():
                     continue
                 if isinstance(answer, Exception):
@@ -235,20 +238,22 @@ class Served:
         self.metrics.reloads.labels(self.name, "loaded").inc()
         log.info("%s: a newer model was loaded.", self.name)
 
-    def _take(self) -> list[tuple[Work, asyncio.Future[Any]]]:
-        """All that wait, up to `max_batch` queries; who has gone away meanwhile is passed over."""
-        batch: list[tuple[Work, asyncio.Future[Any]]] = []
+    def _take(self) -> dict[asyncio.Future[Any], Work]:
+        """All that wait, up to `max_batch` queries."""
+        batch: dict[asyncio.Future[Any], Work] = {}
         size = 0
-        while self._waiting:
-            work, future = self._waiting[0]
-            if batch and size + len(work.queries) > self.max_batch:
+        for future, work in list(self._waiting.items()):
+            size += len(work.queries)
+            if batch and size > self.max_batch:
                 break
-            self._waiting.popleft()
-            self._count(-len(work.queries))
-            if not future.done():
-                batch.append((work, future))
-                size += len(work.queries)
+            self._leave(future)
+            batch[future] = work
         return batch
+
+    def _leave(self, future: asyncio.Future[Any]) -> None:
+        work = self._waiting.pop(future, None)
+        if work is not None:
+            self._count(-len(work.queries))
 
     def _count(self, queries: int) -> None:
         self._queries += queries
