@@ -78,7 +78,7 @@ def server(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
     command = [sys.executable, "-m", "sigmax", "serve", str(folder), "--port", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        said = re.search(r"http://\S+", process.stderr.readline())
+        said = next((found for line in process.stderr if (found := re.search(r"http://\S+", line))), None)
         assert said, "the server did not start"
         try:
             yield said[0], process.pid

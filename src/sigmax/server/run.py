@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import signal
@@ -71,6 +72,8 @@ def serve(
         name: Served(name, folder, max_queue=max_queue, max_batch=max_batch, metrics=metrics)
         for name, folder in folders.items()
     }
+    gc.collect()
+    gc.freeze()  # what is there stays; looking through it time and again would stop all answers for a while
     app = Guard(
         make_api(served, metrics),
         metrics=metrics,
