@@ -21,7 +21,9 @@ from sigmax.comparison import Budget, compare
 from sigmax.data.check import check
 from sigmax.data.sources import load_data
 from sigmax.evaluation import evaluate
+from sigmax.explain import explain
 from sigmax.model import load
+from sigmax.report.activations import explanation_words
 from sigmax.training import Settings
 from test_training import frozen, things  # noqa: F401
 
@@ -476,6 +478,56 @@ def test_paths_with_brackets(sigmax, tmp_path):
     assert "On a[red]b (" in done.out
 
 
+# -- explain -------------------------------------------------------------------------------------
+
+FIRST = "cat=0.02,dog=-2.49,plane=-1.75,fish=2.07,building=1.25"
+SECOND = "cat=-1.43,dog=-3.94,plane=-3.20,fish=0.62,building=-0.20"
+
+
+def test_explain_bare_activations(sigmax, tmp_path):
+    picture = tmp_path / "deep" / "table.svg"
+    done = sigmax("explain", "--logits", FIRST, "--logits", SECOND, "--figure", picture)
+    assert done.code == 0
+    assert done.words == f"Written: {picture}"
+    assert "cat 0.02 1.02 0.080 0.505 perhaps -1.43 0.24 0.080 0.193 absent" in " ".join(done.out.split())
+    assert "The activations of item 2 are those of item 1 shifted by −1.45." in done.out
+    assert picture.read_bytes().rstrip().endswith(b"</svg>")
+    assert [path.name for path in picture.parent.iterdir()] == ["table.svg"]
+    done = sigmax("explain", "--logits", FIRST, "--logits", SECOND, "--json")
+    found = json.loads(done.out, parse_constant=pytest.fail)
+    assert found["shift"] == [pytest.approx(-1.45)]
+    assert [row["share"] for row in found["items"][0]["activations"]] == pytest.approx(
+        [row["share"] for row in found["items"][1]["activations"]]
+    )
+    huge = json.loads(sigmax("explain", "--logits", "a=1000,b=0", "--json").out, parse_constant=pytest.fail)
+    assert (huge["items"][0]["activations"][0]["exp"], huge["shift"]) == (None, None)
+    assert "a, b" in sigmax("explain", "--logits", '{"a, b": 1.0}').out
+
+
+def test_explain_a_model(sigmax, model, tmp_path):
+    done = sigmax("explain", model, "the lunar night", "sky", "--json", "--figure", tmp_path / "table.png")
+    assert done.code == 0, done.err
+    found = json.loads(done.out, parse_constant=pytest.fail)
+    trained = load(model)
+    expected = explain(trained, ["the lunar night", "sky"])
+    assert found["items"] == [one.as_dict() for one in expected]
+    assert found["words"] == explanation_words(expected)
+    assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
+    for one, item in zip(found["items"], trained.match(["the lunar night", "sky"], top_k=6), strict=True):
+        assert one["any"] == item.any
+        assert {row["candidate"]: row["presence"] for row in one["activations"]} == {
+            m.candidate: m.presence for m in item
+        }
+    done = sigmax("explain", model, "sky", "--top-k", "2")
+    assert done.code == 0
+    assert done.err == ""
+    assert "Shown: the 2 best of 6 candidates; shares and sums are over all 6." in done.out
+    assert "presence" in done.out
+    done = sigmax("explain", model, *BRACKETS)
+    for text in BRACKETS:
+        assert text in done.out
+
+
 # -- compare -------------------------------------------------------------------------------------
 
 
@@ -568,6 +620,15 @@ def test_compare_without_matplotlib(sigmax, data, tmp_path, monkeypatch):
         ("evaluate MODEL DATA --split tests", ["`split`", "Did you mean 'test'?"]),
         ("match MODEL", ["Missing argument"]),
         ("match MODEL moon --top-k 0", ["--top-k"]),
+        ("explain", ["DIR ITEM…", "--logits label=number"]),
+        ("explain MODEL", ["at least one item"]),
+        ("explain MODEL moon --logits a=1", ["either a model and items", "not both"]),
+        ("explain MODEL moon --top-k 0", ["--top-k"]),
+        ("explain MODEL moon --figure a.jpg", ["--figure", ".png, .svg, .pdf", "got 'a.jpg'"]),
+        ("explain --logits a", ["--logits", "Expected label=number, got 'a'", "needs JSON"]),
+        ("explain --logits a=", ["Expected a number for 'a', got ''"]),
+        ("explain --logits a=1,a=2", ["Expected each label once, got 'a' twice"]),
+        ("explain --logits a=nan", ["Expected a finite number for 'a', got nan"]),
         ("compare DATA --rates 1,x", ["--rates", "expected numbers separated by commas, got '1,x'"]),
         ("compare DATA --rates 1,", ["--rates"]),
         ("compare DATA --rates -1", ["--rates", "expected numbers above 0"]),
@@ -612,7 +673,9 @@ def test_data_that_cannot_be_read(command, sigmax, model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["evaluate MODEL DATA", "match MODEL moon", "match MODEL moon --json"])
+@pytest.mark.parametrize(
+    "command", ["evaluate MODEL DATA", "match MODEL moon", "match MODEL moon --json", "explain MODEL moon"]
+)
 def test_models_that_cannot_be_read(command, sigmax, model, data, tmp_path):
     half = tmp_path / "half"
     shutil.copytree(model, half)
@@ -631,6 +694,7 @@ def test_models_that_cannot_be_read(command, sigmax, model, data, tmp_path):
 
 def test_work_that_fails(sigmax, data, model, tmp_path):
     refused(sigmax("match", model, " "), 1, "Expected a text to match")
+    refused(sigmax("explain", model, " "), 1, "Expected a text to match")
     refused(sigmax("train", data, "-o", tmp_path / "a", "--encoder", "no/such-encoder"), 1, "no/such-encoder")
     refused(sigmax("train", data, "-o", tmp_path / "b", "--encoder", "ngrams-linear"), 1, "ngrams-linear")
     refused(sigmax("train", data, "-o", tmp_path / "c", "--learning-rate", "-1"), 1, "`learning_rate` above 0")

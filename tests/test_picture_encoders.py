@@ -371,6 +371,25 @@ def run(*args):
     return ran
 
 
+def test_checkpoints_go_on_where_a_run_stopped(few, tmp_path):
+    settings = Settings("sigmoid", steps=8)
+    whole = train(few, settings, checkpoints=tmp_path / "whole", stop_early=False)
+
+    class Killed(Exception):
+        pass
+
+    def kill(at, of, latest):
+        if at == 6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(few, settings, checkpoints=tmp_path / "cut", stop_early=False, progress=kill)
+    assert list((tmp_path / "cut").glob("checkpoint-*"))
+    mended = train(few, settings, checkpoints=tmp_path / "cut", stop_early=False, resume=True)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(mended.state_dict()[name], tensor, rtol=0, atol=0, msg=name)
+
+
 @pytest.mark.slow
 def test_command_line_from_pictures_to_answers(few, tmp_path):
     for part, folder in (("train", "train"), ("dev", "val"), ("test", "test")):

@@ -431,7 +431,7 @@ def match(
 @app.command()
 def explain(
     folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Model folder.")] = None,
-    items: Annotated[list[str] | None, typer.Argument(metavar="[ITEM…]", help="What to explain.")] = None,
+    items: Annotated[list[str] | None, typer.Argument(metavar="[ITEM…]", help="Texts, or picture files.")] = None,
     logits: Annotated[
         list[str] | None,
         typer.Option(
@@ -473,8 +473,7 @@ def explain(
         from sigmax.explain import explain as run
         from sigmax.model import load
 
-        model = load(folder)
-        explanations = run(model, _items(model, items or []), top_k=top_k)
+        explanations = run(load(folder), items or [], top_k=top_k)
     if figure is not None:
         save_figure(activation_figure(explanations), figure)
         _say(f"Written: {figure}")
@@ -484,6 +483,7 @@ def explain(
         return
     for table in activation_tables(explanations, out):
         out.print(table)
+        out.print()
     for sentence in words:
         out.print(f"• {sentence}", markup=False, soft_wrap=not out.is_terminal)
 
@@ -654,11 +654,6 @@ def _explained(text: str) -> Any:
         return explain_logits(parse_logits(text))
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--logits") from None
-
-
-def _items(model: Any, given: list[str]) -> list[Any]:
-    """What the command line names -> queries of the model."""
-    return list(given)
 
 
 def _print_json(value: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from sigmax.data.pictures import Picture, Query
     from sigmax.model import DualEncoder, Rated
 
 __all__ = [
@@ -66,7 +67,7 @@ class Explanation:
     any: float | None  #: probability that at least one of them is right; None without a calibration
     bounds: tuple[float, float]
     calibrated: bool
-    picture: Any = None  #: what to draw at the head: an object with `image()` -> PIL image
+    picture: Picture | None = None  #: what to draw at the head
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the picture, for JSON; an exp that no float holds is None."""
@@ -120,7 +121,7 @@ def explain(
 
     Args:
         model: its logits, scale · similarity + bias, are the activations.
-        items: texts, or pictures: objects with `name` and `image()`.
+        items: texts, or for a model of pictures what `sigmax.data.pictures.as_picture` reads, such as file names.
         top_k: candidates of each item that are shown; those of any item are shown for all, the largest share first.
             All are shown where this would leave out no more than two.
         bounds: absent below the first, present from the second on.
@@ -131,6 +132,7 @@ def explain(
     Raises:
         ValueError: what `DualEncoder.match` refuses, one text instead of a list, `top_k` below 1, or bounds that are
             not 0 ≤ low ≤ high ≤ 1.
+        DataError: a picture that cannot be read.
     """
     _check_bounds(bounds)
     if isinstance(items, str):
@@ -142,7 +144,7 @@ def explain(
 
 
 def explain_rated(
-    items: Sequence[Any], rated: Sequence[Rated], *, top_k: int, bounds: tuple[float, float] = BOUNDS
+    items: Sequence[Query], rated: Sequence[Rated], *, top_k: int, bounds: tuple[float, float] = BOUNDS
 ) -> list[Explanation]:
     """Explain items from their ratings, all over the same offer; see `explain`."""
     offered = len(rated[0].logits) if rated else 0
@@ -154,7 +156,7 @@ def explain_rated(
     order = sorted(largest, key=lambda place: -largest[place])
     return [
         Explanation(
-            item if isinstance(item, str) else str(item.name),
+            str(item),
             tuple(_activation(**vars(one.match(place)), bounds=bounds) for place in order),
             offered,
             float((_binary(one.logits.astype(np.float64)) if one.presences is None else one.presences).sum()),

@@ -335,6 +335,11 @@ class _Trainer(Trainer):  # type: ignore[misc]
     def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float | None:
         return None  # gradients are not clipped; their norm would cost a pass over a table
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # safetensors takes no layout but the plain one; convolutions are faster with channels last
+        state = self.model.state_dict() if state_dict is None else state_dict
+        super()._save(output_dir, {name: tensor.contiguous() for name, tensor in state.items()})
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         try:
             super()._save_checkpoint(model, trial)

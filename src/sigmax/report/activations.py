@@ -43,7 +43,7 @@ def explanation_words(explanations: Sequence[Explanation]) -> list[str]:
     for name, one in zip(names, explanations, strict=True):
         words.append(f"{_upper(name)}: {_findings(one)}.")
         if one.any is not None:
-            words[-1] += f" That anything is right at all has the probability {one.any:.3f}."
+            words[-1] += f" At least one of all {one.offered:,} is right with probability {one.any:.3f}."
     rows, offered = len(explanations[0].activations), explanations[0].offered
     if rows < offered:
         best = f"the {rows} best" if len(explanations) == 1 else f"{rows}, the best of each item,"
@@ -75,7 +75,7 @@ def _findings(one: Explanation) -> str:
         if not found:
             continue
         if len(found) == len(order) and verdict == "absent":
-            return "nothing is there, all rows are absent" if len(order) > 1 else f"{order[0].candidate} is absent"
+            return "every one shown is absent"
         named = [f"{row.candidate} ({row.probability:.2f})" for row in found[:_NAMED]]
         if len(found) > _NAMED:
             named.append(f"{len(found) - _NAMED} more")
@@ -176,7 +176,7 @@ def _side_by_side(
     explanations: Sequence[Explanation], heads: Sequence[str], candidates: dict[str, str], console: Console
 ) -> Table:
     parts = [_part(one, candidates, labels=place == 0) for place, one in enumerate(explanations)]
-    grid = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
+    grid = Table.grid(padding=(0, 3, 0, 0), pad_edge=False)
     for part in parts:
         grid.add_column(max_width=_width(part, console), vertical="bottom")
     grid.add_row(*(Text(head, style="italic") for head in heads))
@@ -212,7 +212,7 @@ def _part(one: Explanation, candidates: dict[str, str], *, labels: bool) -> Tabl
 _ROW, _LABEL_CHARACTER, _PANEL, _GAP, _MARGIN = 0.32, 0.092, 4.75, 0.45, 0.25
 _PICTURE = 1.3
 #: Right edges of the columns of numbers and the left edges and length of bars, from a panel's left.
-_LOGIT_AT, _EXP_AT, _SHARE_AT, _PROBABILITY_AT, _BAR = 0.62, 1.35, 1.6, 3.2, 0.9
+_LOGIT_AT, _EXP_AT, _SHARE_AT, _PROBABILITY_AT, _BAR = 0.6, 1.4, 1.62, 3.2, 0.9
 _LONGEST_LABEL = 30
 _ALPHA = {"present": 1.0, "perhaps": 0.5, "absent": 0.22}
 

@@ -12,7 +12,7 @@ from sigmax.comparison import Comparison, Result
 from sigmax.errors import extra
 from sigmax.evaluation import FIGURES
 from sigmax.examples import KINDS
-from sigmax.report.figure import COLOURS, draw_reliability, reliability_limits
+from sigmax.report.figure import draw_reliability, reliability_limits
 from sigmax.report.panels import (
     draw_curve,
     draw_logits,
@@ -21,6 +21,7 @@ from sigmax.report.panels import (
     draw_risk_coverage,
     inline_svg,
 )
+from sigmax.report.style import COLOURS
 from sigmax.report.tables import GROUPS, LEFT_OUT, TITLES
 from sigmax.report.words import FAMILIES, interval, number, outcome, signed, standings, verdict
 

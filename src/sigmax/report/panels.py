@@ -13,7 +13,8 @@ import numpy as np
 from sigmax.comparison import Comparison, Result, Training
 from sigmax.errors import extra
 from sigmax.metrics.histogram import LogitHistogram
-from sigmax.report.figure import COLOURS, draw_values
+from sigmax.report.figure import draw_values
+from sigmax.report.style import COLOURS
 
 __all__ = [
     "draw_curve",
