@@ -16,7 +16,7 @@ compare: install
 	$(BIN)/sigmax compare $(ARGS)
 
 test: dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 check: dev
 	$(BIN)/ruff format --check .

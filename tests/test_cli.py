@@ -265,7 +265,7 @@ def test_every_option_of_train_arrives(sigmax, data, tmp_path):
     options = (
         "--loss softmax-any --two-towers --epochs 2 --batch-size 16 --learning-rate 0.01 --logit-scale 7 --answers 2 "
         "--negatives 3 --none-candidate --mini-batch-size 5 --metric mrr --patience 5 --precision bfloat16 "
-        "--seed 3 --encoder ngrams"
+        "--seed 3 --encoder ngrams --head cosine --augment mirrored"
     )
     done = sigmax("train", data, "-o", tmp_path / "model", *options.split(), "--json")
     assert done.code == 0
@@ -273,6 +273,9 @@ def test_every_option_of_train_arrives(sigmax, data, tmp_path):
         "loss": "softmax-any",
         "encoder": "ngrams",
         "two_towers": True,
+        "head": "cosine",
+        "frozen": False,
+        "augment": "mirrored",
         "epochs": 2,
         "steps": None,
         "batch_size": 16,

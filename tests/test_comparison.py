@@ -282,9 +282,9 @@ def test_tfidf_of_labels_without_two_sides():
 
 
 def test_tfidf_needs_labels():
-    with pytest.raises(DataError, match="needs fixed labels"):
+    with pytest.raises(DataError, match="needs texts with fixed labels"):
         TfidfBaseline(things())
-    with pytest.raises(DataError, match="needs fixed labels"):
+    with pytest.raises(DataError, match="needs texts with fixed labels"):
         compare(things(), Settings(steps=1), contenders=["tfidf-lr"])
 
 

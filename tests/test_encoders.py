@@ -405,7 +405,7 @@ def test_static_vectors_under_another_name(static):
 def test_towers_of_a_static_folder(static):
     towers = build_towers(str(static), data())
     assert towers.candidate is None
-    assert build_towers(str(static), data(), two_towers=True).candidate is not None
+    assert build_towers(str(static), data(), Plan(two_towers=True)).candidate is not None
     labels = build_towers(str(static), data(labels=True))
     assert isinstance(labels.candidate, LabelTable)
     expected = torch.nn.functional.normalize(
