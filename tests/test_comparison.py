@@ -282,7 +282,7 @@ def test_tfidf_of_labels_without_two_sides():
 
 
 def test_tfidf_needs_labels():
-    with pytest.raises(DataError, match="needs texts with fixed labels"):
+    with pytest.raises(DataError, match="needs fixed labels"):
         TfidfBaseline(things())
     with pytest.raises(DataError, match="needs texts with fixed labels"):
         compare(things(), Settings(steps=1), contenders=["tfidf-lr"])
