@@ -7,17 +7,19 @@ import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
 import typer
 
-import sigmax
 from pages import DOCS, PAGES, README, ROOT, blocks, commands, name, run_python
+from sigmax import __all__ as public_names
 from sigmax.cli import app
+from test_cli import messages, sigmax  # noqa: F401
 
 TRAINS = {"tutorial", "none-of-these", "pictures"}
+WALKED = {"tutorial"}  # from its first block to its last, commands and all, by a test of its own
+BRIEF = ("--seeds", "1", "--rates", "1", "--scales", "1")
 
 
 def marked(page):
@@ -25,7 +27,11 @@ def marked(page):
 
 
 def holding(*languages):
-    return [marked(page) for page in PAGES if any(block.language in languages for block in blocks(page))]
+    return [
+        marked(page)
+        for page in PAGES
+        if page.stem not in WALKED and any(block.language in languages for block in blocks(page))
+    ]
 
 
 # -- what pages show -----------------------------------------------------------------------------
@@ -83,30 +89,22 @@ def test_commands_are_found_and_parsed():
 
 
 @pytest.mark.slow
-def test_tutorial_from_its_first_block_to_its_last(tmp_path):
-    """Every step in order, in an empty folder: Python as a script, commands in a shell of their own."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(sigmax.__file__).parents[1]), "PYTHONWARNINGS": "ignore"}
-    page = DOCS / "tutorial.md"
-    script, printed = "", {}
-    for block in blocks(page):
+def test_tutorial_from_its_first_block_to_its_last(sigmax, tmp_path, monkeypatch):  # noqa: F811
+    """Every step in order, in an empty folder; only the comparison's search and seeds are cut short."""
+    monkeypatch.chdir(tmp_path)
+    namespace, printed = {"__name__": "tutorial"}, {}
+    for block in blocks(DOCS / "tutorial.md"):
         if block.language == "python":
-            script += block.text
-            done = subprocess.run(
-                [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stderr
+            exec(compile(block.text, "docs/tutorial.md", "exec"), namespace)
         elif block.language == "sh":
             for line in block.text.splitlines():
-                words = shlex.split(line)
-                assert words[0] == "sigmax"
-                done = subprocess.run(
-                    [sys.executable, "-m", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
-                )
-                assert done.returncode == 0, f"{line}\n{done.stderr}"
-                printed[words[1]] = done.stdout
+                program, *words = shlex.split(line)
+                assert program == "sigmax"
+                done = sigmax(*words, *(BRIEF if words[0] == "compare" else ()))
+                assert done.code == 0, f"{line}\n{done.err}"
+                printed[words[0]] = done.out
         elif block.title:
-            said = [line.rstrip() for line in printed[block.title].splitlines()]
-            assert said == block.text.splitlines()
+            assert [line.rstrip() for line in printed[block.title].splitlines()] == block.text.splitlines()
     made = ("helpdesk.html", "reliability.png", "table.png")
     for path in (*made, "runs/helpdesk/comparison.json", "runs/helpdesk/model/sigmax.json"):
         assert (tmp_path / path).exists()
@@ -139,7 +137,7 @@ def test_tables_hold_what_was_measured(page):
         assert [row[0] for row in rows] == list(found)
         for row, *cells in rows:
             expected = [
-                "{value:.3f} ({low:.3f}–{high:.3f})".format(**found[row][figure]) if figure in found[row] else "–"
+                "{value:.3f}<br>({low:.3f}–{high:.3f})".format(**found[row][figure]) if figure in found[row] else "–"
                 for figure in figures
             ]
             assert cells == expected, f"{file}, {row}"
@@ -236,7 +234,7 @@ def test_command_line_page_is_that_of_the_help(site):
 def test_every_public_name_has_its_place_in_the_reference():
     text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
     documented = [path.rpartition(".")[2] for path in re.findall(r"^::: (\S+)", text, re.MULTILINE)]
-    assert {public for public in sigmax.__all__ if documented.count(public) != 1} == set()
+    assert {public for public in public_names if documented.count(public) != 1} == set()
 
 
 def test_pages_are_found():
