@@ -1,6 +1,7 @@
 # make compare   train every loss on the built-in emoji set, print the comparison
 # make test      run the whole test suite
 # make check     formatting, lint and types
+# make docs      the documentation, into site/
 # ARGS go to sigmax compare, for example: make compare ARGS="my.csv --output runs/mine"
 # Each sets up .venv on first use; PYTHON chooses the interpreter (3.10 or newer).
 
@@ -9,7 +10,7 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: compare test check install dev clean
+.PHONY: compare test check docs install dev clean
 .DELETE_ON_ERROR:
 
 compare: install
@@ -22,6 +23,9 @@ check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 install: .venv/installed
 dev: .venv/installed-dev
@@ -42,4 +46,4 @@ dev: .venv/installed-dev
 	@touch $@
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site

@@ -2,7 +2,6 @@ import ast
 import importlib
 import inspect
 import pkgutil
-import re
 import subprocess
 import sys
 from importlib import metadata
@@ -11,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import sigmax
+from pages import README, run_python
 
 SOURCE = Path(sigmax.__file__).parent
-README = Path(__file__).parents[1] / "README.md"
 MODULES = sorted(module.name for module in pkgutil.walk_packages([str(SOURCE)], "sigmax."))
 modules = pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
 
@@ -104,19 +103,12 @@ def test_everything_public_is_documented(name):
                     assert found.__doc__, f"{name}.{public}.{method}"
 
 
-def snippets():
-    text = README.read_text(encoding="utf-8") if README.exists() else ""
-    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")  # on sentence-transformers' word
 def test_readme_runs(tmp_path, monkeypatch):
     """Every block of Python, one after the other, as a reader would type them."""
     monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "readme"}
-    for number, code in enumerate(snippets(), start=1):
-        exec(compile(code, f"README.md, block {number}", "exec"), namespace)
+    run_python(README)
 
 
 # -- layers --------------------------------------------------------------------------------------

@@ -95,8 +95,10 @@ def explain_logits(logits: Mapping[str, float], *, item: str = "", bounds: tuple
     Raises:
         ValueError: no logits, one that is not finite, or bounds that are not 0 ≤ low ≤ high ≤ 1.
 
-    >>> [f"{one.share:.3f} {one.binary:.3f} {one.verdict}" for one in explain_logits({"cat": 0, "fish": 2}).activations]
-    ['0.119 0.500 perhaps', '0.881 0.881 present']
+    Example:
+        >>> rows = explain_logits({"cat": 0, "fish": 2}).activations
+        >>> [f"{one.share:.3f} {one.binary:.3f} {one.verdict}" for one in rows]
+        ['0.119 0.500 perhaps', '0.881 0.881 present']
     """
     _check_bounds(bounds)
     if not logits:
