@@ -70,7 +70,7 @@ def model_card(
 
 
 def _what(objective: Objective, candidates: Sequence[str], pictures: bool, calibrator: Calibrator | None) -> str:
-    named = ", ".join(f"*{_plain(text)}*" for text in candidates[:_NAMED])
+    named = ", ".join(f"“{_plain(text)}”" for text in candidates[:_NAMED])
     offered = f"{len(candidates):,} candidates: {named}" if candidates else "no candidates yet"
     more = f" and {len(candidates) - _NAMED:,} more" if len(candidates) > _NAMED else ""
     said = (
@@ -158,4 +158,4 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", " ".join(text.split()))
