@@ -53,7 +53,9 @@ def test_what_cannot_be_on_the_hub_is_not_looked_for(name, repository):
         load(name)
 
 
-EVIL = "from pathlib import Path\nPath('executed').touch()\nclass Evil:\n    load = classmethod(lambda *_, **__: None)\n"
+EVIL = (
+    "from pathlib import Path\nPath('executed').touch()\nclass Evil:\n    load = classmethod(lambda *_, **__: None)\n"
+)
 
 
 def test_no_code_and_no_pickle_of_a_repository_is_read(repository, monkeypatch):
@@ -79,9 +81,9 @@ def test_a_repository_of_something_else(repository):
 
 def test_without_a_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="me/sky: no such folder.* could not be looked for, .* the hub's cache has no"):
+    with pytest.raises(DataError, match=r"me/sky: no such folder.* could not be looked for, .* the hub's cache has no"):
         load("me/sky")
-    with pytest.raises(DataError, match="me/sky: could not be published .* a token that may write: hf auth login"):
+    with pytest.raises(DataError, match=r"me/sky: could not be published .* a token that may write: hf auth login"):
         load(MODEL).push_to_hub("me/sky")
 
 

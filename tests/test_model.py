@@ -540,12 +540,18 @@ def test_folders_of_older_versions(name, tmp_path):
         queries = expected["queries"]
         assert model.logits(queries, model.candidates) == pytest.approx(np.array(expected["logits"]), abs=1e-5)
         found = model.match(queries, top_k=3)
-        presences = [[{match.candidate: match.presence for match in one}[text] for text in model.candidates] for one in found]
+        presences = [
+            [{match.candidate: match.presence for match in one}[text] for text in model.candidates] for one in found
+        ]
         assert np.array(presences) == pytest.approx(np.array(expected["presences"]), abs=1e-5)
         assert [one.any for one in found] == pytest.approx(expected["any"], abs=1e-5)
         assert model.threshold == pytest.approx(expected["threshold"])
         none = model.none_logits(queries)
-        assert none is None if expected["none_logits"] is None else none == pytest.approx(expected["none_logits"], abs=1e-5)
+        assert (
+            none is None
+            if expected["none_logits"] is None
+            else none == pytest.approx(expected["none_logits"], abs=1e-5)
+        )
 
 
 def test_a_folder_of_format_1(tmp_path):
