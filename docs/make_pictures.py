@@ -46,8 +46,28 @@ def report(target: Path) -> None:
             page.screenshot(path=target)
 
 
+def page(target: Path) -> None:
+    """The page of `sigmax serve`: one question, two models of the emoji set with the food hidden."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"sigmoid": "--loss sigmoid", "softmax": "--loss softmax-decoupled --none-candidate"}
+        for name, given in options.items():
+            words = ["train", "emoji-hidden", *given.split(), "-o", f"{folder}/{name}"]
+            subprocess.run([sys.executable, "-m", "sigmax", *words], check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "sigmax", "serve", *(f"{folder}/{name}" for name in options), "--port", "0"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server, browser(1120, 860) as shown:
+            assert server.stderr is not None
+            shown.goto(server.stderr.readline().split()[-1])
+            shown.get_by_label("Your question").fill("party")
+            shown.get_by_label("Rule").select_option("precision")
+            shown.get_by_label("Level").fill("0.5")
+            shown.wait_for_timeout(3000)  # until both have answered, and the bars have grown
+            shown.get_by_role("heading", name="Sigmax").click()
+            shown.screenshot(path=target)
+            server.terminate()
+
+
 #: File in docs/ without its suffix -> what makes it.
-PICTURES = {"report": report}
+PICTURES = {"page": page, "report": report}
 
 if __name__ == "__main__":
     unknown = set(sys.argv[1:]) - set(PICTURES)

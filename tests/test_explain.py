@@ -9,6 +9,7 @@ import re
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -17,7 +18,7 @@ from sigmax.calibration import Platt
 from sigmax.calibrator import Calibrator
 from sigmax.data.pictures import Picture
 from sigmax.explain import BOUNDS, common_shift, explain, explain_logits, parse_logits
-from sigmax.model import Match, Matches
+from sigmax.model import Offer, Rated
 from sigmax.report.activations import activation_figure, activation_tables, explanation_words, shifts
 from sigmax.report.style import save_figure
 
@@ -205,19 +206,18 @@ class Scripted:
         self.candidates = [f"c{j}" for j in range(self.logits.shape[1])]
         self.calibrator = Calibrator(Platt(2.0, -1.0), tuple(self.candidates)) if calibrated else None
 
-    def match(self, items, *, top_k):
-        found = []
-        for item, s in zip(items, self.logits, strict=False):
+    def as_queries(self, items):
+        return list(items)
+
+    def offer(self):
+        return Offer(tuple(f"text {name}" for name in self.candidates), tuple(self.candidates), torch.empty(0))
+
+    def rate(self, queries, offer):
+        for _, s in zip(queries, self.logits, strict=False):
             share = np.exp(s - s.max()) / np.exp(s - s.max()).sum()
             presence = self.calibrator and self.calibrator.presence(s, self.candidates)
-            rows = [
-                Match(f"text {name}", name, float(s[j]), float(share[j]), self.calibrator and float(presence[j]))
-                for j, name in enumerate(self.candidates)
-            ]
-            best = tuple(sorted(rows, key=lambda row: -row.logit)[:top_k])
             anything = self.calibrator and float(self.calibrator.any(s[None], self.candidates)[0])
-            found.append(Matches(item, best, any=anything))
-        return found
+            yield Rated(offer, s, share, presence, anything)
 
 
 def painted(name, *shape):

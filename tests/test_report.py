@@ -120,6 +120,29 @@ def test_verdict_of_few_queries(queries, few):
     assert (f"With {queries} test queries the intervals are rough" in text) == few
 
 
+@pytest.mark.parametrize(
+    ("several", "unanswered", "said"),
+    [
+        (
+            0.0,
+            0,
+            "Every item has exactly one label: where one is always there, softmax with cross-entropy is the textbook",
+        ),
+        (0.0, 3, "Every item has at most one label, and some have none: where one is always there"),
+        (
+            0.62,
+            3,
+            "62% of the items with a label have several: the averaged softmax is at its best when each of k right",
+        ),
+    ],
+)
+def test_verdict_of_labels(several, unanswered, said):
+    facts = {"several_answers": several, "unanswered": dict.fromkeys(("train", "dev", "test"), unanswered)}
+    assert said in verdict(scripted({"softmax-average": {}, "sigmoid": {}}, labels=True, **facts))
+    assert "label" not in verdict(scripted({"softmax-average": {}, "sigmoid": {}}, labels=False, **facts))
+    assert "label" not in verdict(scripted({"sigmoid": {}}, labels=True, **facts)), "nothing to say of a softmax"
+
+
 def test_verdict_without_presence():
     text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, without=PRESENCE))
     assert "For presence" not in text

@@ -56,8 +56,15 @@ class Calibrator:
 
     def any(self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None = None) -> Floats:
         """(n, m) logits over all candidates and (n,) those of *none of these*, if trained -> (n,) P(any)."""
-        seen = self._seen(logits, candidate_ids, none)
-        return noisy_or(seen.presence) if self.any_fit is None else self.any_fit.probability(seen)
+        return self.read(logits, candidate_ids, none)[1]
+
+    def read(
+        self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None = None
+    ) -> tuple[Floats, Floats]:
+        """(n, m) logits over all candidates and (n,) those of *none of these* -> (n, m) presences and (n,) P(any)."""
+        seen = Seen(logits, self.calibration.log_odds(logits, self.places(candidate_ids)), none)
+        presence = seen.presence
+        return presence, noisy_or(presence) if self.any_fit is None else self.any_fit.probability(seen)
 
     def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision:
         """Choose the threshold of a rule, such as "precision=0.95", on the dev split.
@@ -90,9 +97,6 @@ class Calibrator:
         before = special.logit(np.clip(self.default_threshold, 1e-12, 1 - 1e-12))
         threshold = float(special.expit(before + special.logit(share_to) - special.logit(share_from)))
         return replace(self, calibration=calibration, any_fit=None, record=None, threshold=threshold)
-
-    def _seen(self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None) -> Seen:
-        return Seen(logits, self.calibration.log_odds(logits, self.places(candidate_ids)), none)
 
     # -- files -----------------------------------------------------------------------------------
 

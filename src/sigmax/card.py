@@ -118,7 +118,7 @@ def _measured(one: Mapping[str, Any]) -> str:
         estimate = Estimate(**{key: math.nan if value is None else value for key, value in saved.items()})
         rows.append((name, number(estimate.value), interval(estimate), FIGURES.get(name, "")))
     looked_at = (
-        " Training and calibration look at this split: on other queries figures tend to be worse, calibration most of all."
+        " Training and calibration look at this split: elsewhere figures tend to be worse, those of presence most."
         if one["split"] == "dev"
         else ""
     )

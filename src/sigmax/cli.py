@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sigmax.errors import DataError, UnknownNameError
+from sigmax.errors import DataError, UnknownNameError, extra
 
 app = typer.Typer(
     name="sigmax",
@@ -539,6 +539,56 @@ def explain(
 
 
 @app.command()
+def serve(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR…", help="Model folders, as `sigmax train` makes them.")],
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    timeout: Annotated[float, typer.Option(min=0.01, help="Seconds that a request may take.")] = 10.0,
+    max_queue: Annotated[int, typer.Option(min=64, help="Queries of a model that may wait; more are refused.")] = 1024,
+    max_batch: Annotated[int, typer.Option(min=1, help="Queries that a model answers together.")] = 64,
+) -> None:
+    """Serve models: an HTTP API, and a page at / to try them.
+
+    A model's name is that of its folder. When a folder changes, its new model takes over and no request is lost.
+    Whoever can reach the server can use it: for a HOST that is not this machine alone, a key in the environment
+    variable SIGMAX_API_KEY is required, and requests must bring it (Authorization: Bearer KEY). SIGTERM and Ctrl-C
+    end it when what was begun is answered.
+
+    Example: sigmax serve runs/emoji, then
+
+    curl http://127.0.0.1:8000/match -H 'content-type: application/json' -d '{"query": "party", "top_k": 3}'
+
+    Also POST /explain, GET /models, /health, /metrics (Prometheus) and /openapi.json.
+    """
+    _quiet()
+    with extra("serve"):
+        from sigmax.server.run import is_loopback
+        from sigmax.server.run import serve as run
+
+    key = os.environ.get("SIGMAX_API_KEY") or None
+    if key is None and not is_loopback(host):
+        raise typer.BadParameter(
+            f"others can reach {host}, so a key is needed; set one: SIGMAX_API_KEY=… sigmax serve …",
+            param_hint="--host",
+        )
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        raise typer.BadParameter(
+            f"a model's name is that of its folder; expected different ones, got {', '.join(names)}", param_hint="DIR"
+        )
+    run(
+        dict(zip(names, folders, strict=True)),
+        host=host,
+        port=port,
+        key=key,
+        seconds=timeout,
+        max_queue=max_queue,
+        max_batch=max_batch,
+        started=lambda url: _say(f"Serving {', '.join(names)} at {url}"),
+    )
+
+
+@app.command()
 def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
     """Say what matters about DATA before training on it.
 
@@ -711,6 +761,7 @@ def _quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")  # one bar is enough: ours
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read by transformers too
     from rich.logging import RichHandler
 
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)

@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from sigmax.data.pictures import Picture
-    from sigmax.model import DualEncoder
+    from sigmax.data.pictures import Picture, Query
+    from sigmax.model import DualEncoder, Rated
 
-__all__ = ["BOUNDS", "Activation", "Explanation", "common_shift", "explain", "explain_logits", "parse_logits"]
+__all__ = [
+    "BOUNDS",
+    "Activation",
+    "Explanation",
+    "common_shift",
+    "explain",
+    "explain_logits",
+    "explain_rated",
+    "parse_logits",
+]
 
 #: A probability below the first is *absent*, from the second on *present*, between them *perhaps*. Symmetric about even
 #: odds: one to three against, three to one for.
@@ -130,36 +139,34 @@ def explain(
         raise ValueError(f"Expected a list of items, got the text {items!r}. Try [{items!r}].")
     if top_k < 1:
         raise ValueError(f"Expected `top_k` of at least 1, got {top_k}.")
-    offered = len(model.candidates)
-    found = model.match(list(items), top_k=max(1, offered))
+    queries = model.as_queries(items)
+    return explain_rated(queries, list(model.rate(queries, model.offer())), top_k=top_k, bounds=bounds)
+
+
+def explain_rated(
+    items: Sequence[Query], rated: Sequence[Rated], *, top_k: int, bounds: tuple[float, float] = BOUNDS
+) -> list[Explanation]:
+    """Explain items from their ratings, all over the same offer; see `explain`."""
+    offered = len(rated[0].logits) if rated else 0
     shown = offered if offered <= top_k + _SPARE else top_k
-    largest: dict[str, float] = {}
-    for matches in found:
-        for match in matches[:shown]:
-            largest[match.candidate_id] = max(match.share, largest.get(match.candidate_id, 0.0))
-    order = sorted(largest, key=lambda candidate_id: -largest[candidate_id])
-    explanations = []
-    for matches in found:
-        rows = {
-            match.candidate_id: _activation(
-                match.candidate, match.candidate_id, match.logit, match.share, match.presence, bounds
-            )
-            for match in matches
-        }
-        is_text = isinstance(matches.query, str)
-        explanations.append(
-            Explanation(
-                str(matches.query),
-                tuple(rows[candidate_id] for candidate_id in order),
-                offered,
-                math.fsum(row.probability for row in rows.values()),
-                matches.any,
-                bounds,
-                model.calibrator is not None,
-                None if is_text else matches.query,
-            )
+    largest: dict[int, float] = {}
+    for one in rated:
+        for place in one.best(shown).tolist():
+            largest[place] = max(float(one.shares[place]), largest.get(place, 0.0))
+    order = sorted(largest, key=lambda place: -largest[place])
+    return [
+        Explanation(
+            str(item),
+            tuple(_activation(**vars(one.match(place)), bounds=bounds) for place in order),
+            offered,
+            float((_binary(one.logits.astype(np.float64)) if one.presences is None else one.presences).sum()),
+            one.any,
+            bounds,
+            one.presences is not None,
+            None if isinstance(item, str) else item,
         )
-    return explanations
+        for item, one in zip(items, rated, strict=True)
+    ]
 
 
 def common_shift(a: Explanation, b: Explanation) -> float | None:
@@ -242,11 +249,16 @@ def _activation(
         exp = math.exp(logit)
     except OverflowError:
         exp = math.inf
-    binary = float(np.exp(-np.logaddexp(0.0, -logit)))
+    binary = float(_binary(logit))
     probability = binary if presence is None else presence
     low, high = bounds
     verdict = "present" if probability >= high else "perhaps" if probability >= low else "absent"
     return Activation(candidate, candidate_id, logit, exp, share, binary, presence, verdict)
+
+
+def _binary(logits: Any) -> Any:
+    """σ(s)."""
+    return np.exp(-np.logaddexp(0.0, -logits))
 
 
 def _check_bounds(bounds: tuple[float, float]) -> None:

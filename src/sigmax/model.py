@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -36,13 +36,16 @@ from sigmax.positives import Positives
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["DualEncoder", "Features", "Match", "Matches", "check_place", "load"]
+__all__ = ["DualEncoder", "Features", "Match", "Matches", "Offer", "Rated", "check_place", "load"]
 
 #: What an encoder reads: tensors by name.
 Features = dict[str, Any]
 
 #: Raised whenever a saved folder can no longer be read by older versions.
 FORMAT = 2
+#: Candidates compared at a time, and pairs rated at a time: they bound the memory beside the candidates' vectors.
+CANDIDATE_BLOCK = 2**14
+PAIR_BLOCK = 2**22
 #: What a model folder holds.
 PARTS = frozenset(
     {"README.md", "sigmax.json", "candidates.jsonl", "dev.safetensors", "none.safetensors"}
@@ -62,7 +65,7 @@ class Match:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,52 @@ class Matches(Sequence[Match]):
                 "sigmax.calibrate(model, data)."
             )
         return self.chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """Candidates with their vectors, encoded once for many queries; it does not follow what the model learns later."""
+
+    candidates: tuple[str, ...]
+    candidate_ids: tuple[str, ...]
+    vectors: Tensor  #: (m, d)
+
+
+@dataclass(frozen=True, eq=False)
+class Rated:
+    """One query's logits over all m candidates of an offer, and what they say."""
+
+    offer: Offer
+    logits: NDArray[np.float32]  #: (m,)
+    shares: NDArray[np.float64]  #: (m,) softmax of the logits
+    presences: NDArray[np.float64] | None  #: (m,); None if the model was not calibrated
+    any: float | None  #: probability that at least one is right; None if the model was not calibrated
+
+    def best(self, top_k: int) -> NDArray[np.int64]:
+        """(k,) places of the highest logits, best first; of equal ones the first in the offer."""
+        places = np.arange(len(self.logits))
+        if top_k < len(places):
+            places = np.flatnonzero(self.logits >= np.partition(self.logits, -top_k)[-top_k])
+        return self._ordered(places)[:top_k]
+
+    def accepted(self, decision: Decision | None) -> NDArray[np.int64]:
+        """(a,) places of all candidates that a decision accepts, best first; none without calibration."""
+        if decision is None or self.presences is None:
+            return np.empty(0, np.int64)
+        return self._ordered(np.flatnonzero(self.presences >= decision.threshold))
+
+    def match(self, place: int) -> Match:
+        """Return the candidate at a place of the offer."""
+        return Match(
+            self.offer.candidates[place],
+            self.offer.candidate_ids[place],
+            float(self.logits[place]),
+            float(self.shares[place]),
+            None if self.presences is None else float(self.presences[place]),
+        )
+
+    def _ordered(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        return places[np.argsort(-self.logits[places], kind="stable")]
 
 
 class _Replayed(torch.autograd.Function):
@@ -245,24 +294,12 @@ class DualEncoder(nn.Module):
         Raises:
             ValueError: logits that are not finite.
         """
-        offered = self.encode(candidates, "candidate").to(self.device)
-        asked = self.encode(queries, "query")
-        logits = np.empty((len(queries), len(candidates)), np.float32)
-        for start in range(0, len(queries), block):
-            part = slice(start, start + block)
-            logits[part] = self.loss.logits(asked[part].to(self.device), offered).float().cpu().numpy()
-        if not np.isfinite(logits).all():
-            raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
-        return logits
+        return self._logits(self.encode(queries, "query"), self.encode(candidates, "candidate"), block)
 
     @torch.no_grad()
     def none_logits(self, queries: Sequence[Query]) -> NDArray[np.float32] | None:
         """(n,) logits of *none of these* for every query; None for a model trained without it."""
-        if self.none_vector is None:
-            return None
-        asked = self.encode(queries, "query").to(self.device)
-        logits: NDArray[np.float32] = self.loss.logits(asked, self.none_vector[None])[:, 0].float().cpu().numpy()
-        return logits
+        return None if self.none_vector is None else self._none_logits(self.encode(queries, "query"))
 
     def as_queries(self, given: Sequence[Any]) -> list[Query]:
         """Check texts, or make pictures of what stands for them.
@@ -310,40 +347,92 @@ class DualEncoder(nn.Module):
             raise ValueError(f"Expected `top_k` of at least 1, got {top_k}.")
         if not queries:
             return []
+        decision = self.decide(rule, confidence=confidence)
+        found = [
+            Matches(
+                one,
+                tuple(rated.match(place) for place in rated.best(top_k)),
+                decision,
+                rated.any,
+                tuple(rated.match(place) for place in rated.accepted(decision)),
+            )
+            for one, rated in zip(queries, self.rate(queries, self.offer()), strict=True)
+        ]
+        return found if several else found[0]
+
+    def offer(self) -> Offer:
+        """Encode the candidates, for `rate`.
+
+        Raises:
+            ValueError: a model without candidates.
+        """
         if not self.candidates:
             raise ValueError("The model has no candidates to offer. Set model.candidates to a list of texts.")
-        logits = self.logits(queries, self.candidates)
-        shares = special.softmax(logits.astype(np.float64), axis=1)
-        presences = anything = decision = None
+        return Offer(tuple(self.candidates), tuple(self.candidate_ids), self.encode(self.candidates, "candidate"))
+
+    @torch.no_grad()
+    def rate(self, queries: Sequence[Query], offer: Offer) -> Iterator[Rated]:
+        """Rate every candidate of an offer for each query, some queries at a time.
+
+        Raises:
+            ValueError: logits that are not finite.
+            DataError: a picture that cannot be read.
+        """
+        if not queries:
+            return
+        asked = self.encode(queries, "query")
+        size = max(1, PAIR_BLOCK // len(offer.candidates))
+        for start in range(0, len(queries), size):
+            yield from self._rated(asked[start : start + size], offer)
+
+    def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision | None:
+        """Choose what a rule accepts, see `Calibrator.decide`; None for the default rule without calibration.
+
+        Raises:
+            ValueError: a rule that cannot be read or that a model without calibration cannot follow.
+            DataError: a rule that needs the dev split's record, of a model saved without it.
+        """
         if self.calibrator is not None:
-            presences = self.calibrator.presence(logits, self.candidate_ids)
-            anything = self.calibrator.any(logits, self.candidate_ids, self.none_logits(queries))
-            decision = self.calibrator.decide(rule, confidence=confidence)
-        elif str(rule) != DEFAULT_RULE:
+            return self.calibrator.decide(rule, confidence=confidence)
+        if str(rule) != DEFAULT_RULE:
             raise ValueError(f"The model was not calibrated, so it cannot accept by {rule}. Try sigmax calibrate.")
+        return None
 
-        def made(row: int, j: int) -> Match:
-            presence = None if presences is None else float(presences[row, j])
-            return Match(
-                self.candidates[j], self.candidate_ids[j], float(logits[row, j]), float(shares[row, j]), presence
+    def _rated(self, asked: Tensor, offer: Offer) -> Iterator[Rated]:
+        logits = self._logits(asked, offer.vectors)
+        shares = special.softmax(logits.astype(np.float64), axis=1)
+        presences = anything = None
+        if self.calibrator is not None:
+            presences, anything = self.calibrator.read(logits, offer.candidate_ids, self._none_logits(asked))
+        for row in range(len(asked)):
+            yield Rated(
+                offer,
+                logits[row],
+                shares[row],
+                None if presences is None else presences[row],
+                None if anything is None else float(anything[row]),
             )
 
-        found = []
-        for row, one in enumerate(queries):
-            order = np.argsort(-logits[row], kind="stable")
-            accepted = (
-                () if decision is None or presences is None else order[presences[row, order] >= decision.threshold]
-            )
-            found.append(
-                Matches(
-                    one,
-                    tuple(made(row, j) for j in order[:top_k]),
-                    decision,
-                    None if anything is None else float(anything[row]),
-                    tuple(made(row, j) for j in accepted),
-                )
-            )
-        return found if several else found[0]
+    def _logits(self, asked: Tensor, offered: Tensor, block: int = 1024) -> NDArray[np.float32]:
+        """(n, d), (m, d) vectors -> (n, m), in blocks of queries and of candidates."""
+        logits = np.empty((len(asked), len(offered)), np.float32)
+        for left in range(0, len(offered), CANDIDATE_BLOCK):
+            columns = slice(left, left + CANDIDATE_BLOCK)
+            candidates = offered[columns].to(self.device)
+            for top in range(0, len(asked), block):
+                rows = slice(top, top + block)
+                logits[rows, columns] = self.loss.logits(asked[rows].to(self.device), candidates).float().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
+        return logits
+
+    def _none_logits(self, asked: Tensor) -> NDArray[np.float32] | None:
+        if self.none_vector is None:
+            return None
+        logits: NDArray[np.float32] = (
+            self.loss.logits(asked.to(self.device), self.none_vector[None])[:, 0].float().cpu().numpy()
+        )
+        return logits
 
     # -- files -----------------------------------------------------------------------------------
 

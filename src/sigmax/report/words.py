@@ -69,12 +69,32 @@ def verdict(comparison: Comparison) -> str:
         sentences.append(_sentence(comparison, question, figure, title, softmax, sigmoid))
     sentences.extend(_shares(comparison))
     sentences.extend(_today(comparison))
+    sentences.extend(_labels(comparison))
     if data["splits"]["test"] < FEW_QUERIES:
         sentences.append(
             f"With {data['splits']['test']} test queries the intervals are rough and another split may say otherwise: "
             "gather more before you decide."
         )
     return " ".join(sentences)
+
+
+def _labels(comparison: Comparison) -> list[str]:
+    """What fixed labels mean for the softmax, whatever was measured: one of them, several, or none."""
+    data = comparison.data
+    if not data["labels"] or comparison.best("softmax", "map") is None:
+        return []
+    unanswered = any(data["unanswered"].values())
+    if not data["several_answers"]:
+        have = "at most one label, and some have none" if unanswered else "exactly one label"
+        return [
+            f"Every item has {have}: where one is always there, softmax with cross-entropy is the textbook choice. Of "
+            "an item that has none of the labels its shares add up to 1 all the same; logits and presences can say so."
+        ]
+    return [
+        f"{data['several_answers']:.0%} of the items with a label have several: the averaged softmax is at its best "
+        "when each of k right labels has a share of 1/k, so that with two none should have more than 0.5. Read "
+        "presences, not shares."
+    ]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,279 @@
+"""A model that serves: requests wait in a queue, one thread answers all that wait together, newer models replace it."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sigmax.calibrator import DEFAULT_RULE
+from sigmax.data.pictures import Query, as_picture
+from sigmax.decisions import CONFIDENCE, Decision
+from sigmax.errors import DataError
+from sigmax.explain import explain_rated
+from sigmax.model import DualEncoder, Rated, load
+from sigmax.report.activations import explanation_words, shifts
+from sigmax.server.metrics import Metrics
+
+__all__ = ["ExplainWork", "Full", "Loaded", "MatchWork", "Served", "Work"]
+
+log = logging.getLogger("sigmax.server")
+
+#: Accepted candidates listed in an answer, the best of them; their number is always told.
+MAX_ACCEPTED = 100
+#: Decisions kept, one for each rule, level and confidence that was asked for.
+KEPT_DECISIONS = 256
+
+
+class Full(Exception):
+    """The queue has no room for a request."""
+
+
+class Work(Protocol):
+    """A request in the queue: its queries, and how their ratings become its answer."""
+
+    @property
+    def queries(self) -> Sequence[Query]:
+        """What is rated."""
+
+    def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> Any:
+        """Make the answer, in the model's thread."""
+
+
+@dataclass(frozen=True)
+class MatchWork:
+    """The best candidates for each query, as `DualEncoder.match` finds them."""
+
+    queries: Sequence[Query]
+    top_k: int
+    rule: str
+    confidence: float
+
+    def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> dict[str, Any]:
+        """Return the decision and a result for each query."""
+        decision, told = loaded.decide(self.rule, self.confidence)
+        results = []
+        for query, one in zip(self.queries, rated, strict=True):
+            accepted = one.accepted(decision).tolist()
+            right = set(accepted)
+            results.append(
+                {
+                    "query": str(query),
+                    "any": one.any,
+                    "accepted_count": None if decision is None else len(accepted),
+                    "accepted": None if decision is None else [one.match(j).as_dict() for j in accepted[:MAX_ACCEPTED]],
+                    "matches": [
+                        {**one.match(j).as_dict(), "accepted": None if decision is None else j in right}
+                        for j in one.best(self.top_k).tolist()
+                    ],
+                }
+            )
+        return {"rule": told, "results": results}
+
+
+@dataclass(frozen=True)
+class ExplainWork:
+    """The activation table of each query, as `sigmax.explain` makes it."""
+
+    queries: Sequence[Query]
+    top_k: int
+
+    def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> dict[str, Any]:
+        """Return the tables, and what they say in words."""
+        explanations = explain_rated(self.queries, list(rated), top_k=self.top_k)
+        return {
+            "items": [one.as_dict() for one in explanations],
+            "shift": shifts(explanations),
+            "words": explanation_words(explanations),
+        }
+
+
+class Loaded:
+    """A model in memory, with the vectors of its candidates.
+
+    Raises:
+        DataError: not a model folder, a model that is damaged, has no candidates or whose logits are not finite.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.model: DualEncoder = load(folder)
+        self.since = datetime.datetime.now(tz=datetime.timezone.utc)
+        try:
+            offer = self.model.offer()
+            self.offer = replace(offer, vectors=_mapped(offer.vectors))
+            # A first query, so that none later waits for what is loaded on use.
+            first = as_picture(np.zeros((8, 8), np.uint8)) if self.model.pictures else "a"
+            list(self.model.rate([first], self.offer))
+            self.decide = lru_cache(KEPT_DECISIONS)(self._decide)
+            self.decide(DEFAULT_RULE)
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{folder}: cannot be served. {error}") from error
+
+    def answer(self, works: Sequence[Work]) -> list[Any]:
+        """Rate the queries of all works together; an exception stands for the answer of a work that failed."""
+        try:
+            rated = self.model.rate([query for work in works for query in work.queries], self.offer)
+            return [self._one(work, islice(rated, len(work.queries))) for work in works]
+        except Exception as error:
+            if len(works) == 1:
+                return [error]
+            return [answer for work in works for answer in self.answer([work])]  # one must not fail the others
+
+    def _one(self, work: Work, rated: Iterator[Rated]) -> Any:
+        try:
+            return work.answer(self, rated)
+        except ValueError as error:  # a rule that this model cannot follow
+            return error
+        finally:
+            deque(rated, maxlen=0)  # the next work's ratings come after
+
+    def _decide(self, rule: str, confidence: float = CONFIDENCE) -> tuple[Decision | None, dict[str, Any] | None]:
+        decision = self.model.decide(rule, confidence=confidence)
+        return decision, None if decision is None else {**decision.as_dict(), "promise": decision.promise}
+
+
+class Served:
+    """A model folder under a name: the model in it, a queue, and one thread that answers.
+
+    While the thread answers some requests, others come to wait; it then takes all that wait, up to `max_batch` queries.
+    Nothing is delayed for company's sake.
+
+    Args:
+        name: by which requests choose it.
+        folder: as `sigmax train` makes it; it is never written to.
+        max_queue: queries that may wait.
+        max_batch: queries answered together, but for one request that has more.
+        metrics: where batches are counted.
+
+    Raises:
+        DataError: see `Loaded`.
+    """
+
+    def __init__(self, name: str, folder: Path, *, max_queue: int, max_batch: int, metrics: Metrics) -> None:
+        self.name, self.folder = name, folder
+        self.max_queue, self.max_batch, self.metrics = max_queue, max_batch, metrics
+        self._seen = _signature(folder)
+        self.loaded = Loaded(folder)
+        self.error: str | None = None  #: why a newer model could not be loaded
+        self._waiting: dict[asyncio.Future[Any], Work] = {}  # the first comes first
+        self._queries = 0
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, f"model {name}")
+
+    async def ask(self, work: Work) -> Any:
+        """Wait for the answer of a work.
+
+        Raises:
+            Full: too many queries wait already.
+        """
+        if self._queries + len(work.queries) > self.max_queue:
+            raise Full
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[future] = work
+        self._count(len(work.queries))
+        self._wake.set()
+        try:
+            return await future
+        finally:
+            self._leave(future)  # who goes away before the turn comes
+
+    async def run(self) -> None:
+        """Answer what waits, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            batch = self._take()
+            if not batch:
+                self._wake.clear()
+                continue
+            self.metrics.batches.labels(self.name).observe(sum(len(work.queries) for work in batch.values()))
+            answers = await loop.run_in_executor(self._thread, self.loaded.answer, list(batch.values()))
+            for future, answer in zip(batch, answers, strict=True):
+                if future.done():
+                    continue
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+
+    async def watch(self, every: float = 1.0) -> None:
+        """Load the folder again, in the background, when it has changed and then stayed as it is for a while.
+
+        Requests are answered by the old model until the new one is there, and by the old one alone if it cannot be
+        loaded.
+        """
+        loaded = before = self._seen
+        while True:
+            await asyncio.sleep(every)
+            now = await asyncio.to_thread(_signature, self.folder)
+            if now and now == before and now != loaded:
+                loaded = now
+                await self._reload()
+            before = now
+
+    async def _reload(self) -> None:
+        try:
+            self.loaded = await asyncio.to_thread(Loaded, self.folder)
+        except Exception as error:
+            self.error = f"The newer model could not be loaded: {str(error).replace(str(self.folder), self.name)}"
+            self.metrics.reloads.labels(self.name, "failed").inc()
+            log.error("%s: %s The old one goes on.", self.name, self.error)
+            return
+        self.error = None
+        self.metrics.reloads.labels(self.name, "loaded").inc()
+        log.info("%s: a newer model was loaded.", self.name)
+
+    def _take(self) -> dict[asyncio.Future[Any], Work]:
+        """All that wait, up to `max_batch` queries."""
+        batch: dict[asyncio.Future[Any], Work] = {}
+        size = 0
+        for future, work in list(self._waiting.items()):
+            size += len(work.queries)
+            if batch and size > self.max_batch:
+                break
+            self._leave(future)
+            batch[future] = work
+        return batch
+
+    def _leave(self, future: asyncio.Future[Any]) -> None:
+        work = self._waiting.pop(future, None)
+        if work is not None:
+            self._count(-len(work.queries))
+
+    def _count(self, queries: int) -> None:
+        self._queries += queries
+        self.metrics.waiting.labels(self.name).set(self._queries)
+
+
+def _mapped(vectors: Tensor) -> Tensor:
+    """The same numbers in a file without a name, which the system may put away and which ends with the process."""
+    with tempfile.TemporaryFile() as file:
+        array = np.memmap(file, np.float32, "w+", shape=tuple(vectors.shape))
+    array[:] = vectors.numpy()
+    return torch.from_numpy(array)
+
+
+def _signature(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """What tells one state of a folder from another; empty where there is no model, or just now none."""
+    try:
+        found = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    except OSError:
+        return ()
+    if "sigmax.json" not in {name for name, _ in found}:
+        return ()
+    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
