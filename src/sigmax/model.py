@@ -462,8 +462,8 @@ class DualEncoder(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write the model: encoders, sigmax.json, candidates, and its card as README.md.
 
-        A model that was there stays whole until this one is. Vectors and weights are safetensors; sigmax.json holds
-        scale, bias, family, similarity, calibration and facts.
+        A model that was there stays whole until this one is; its card is written anew. Vectors and weights are
+        safetensors; sigmax.json holds scale, bias, family, similarity, calibration and facts.
 
         Raises:
             DataError: something else is there.
