@@ -18,7 +18,7 @@ from sigmax.encoders.pretrained import load_pretrained
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.losses import make_loss
 from sigmax.model import DualEncoder, load
-from test_model import DATA, calibrated, tiny
+from test_model import DATA, tiny
 from test_training import static_folder, things  # noqa: F401
 
 TEXTS = ["the moon by night", "sun", "xyzzy", "solar warmth, solar warmth", "水"]
@@ -144,7 +144,7 @@ def test_logits_and_presences_from_the_files_alone(tmp_path):
 @pytest.mark.parametrize("side", ["query", "candidate"])
 def test_vectors_as_parquet(side, tmp_path, monkeypatch):
     monkeypatch.setattr(embeddings, "_ROWS", 7)  # several parts, the last one smaller
-    data, model, told = things(), calibrated(), []
+    data, model, told = things(), model_of(ngrams(), ngrams(1)), []
     file = tmp_path / "deep" / "vectors.parquet"
     rows, width = write_embeddings(model, data, file, side=side, advance=lambda part, what: told.append(part))
     table = parquet.read_table(file)

@@ -610,7 +610,9 @@ def test_unknown_column_names(tmp_path):
 def test_no_such_path(tmp_path):
     with pytest.raises(DataError, match=r"nothing\.csv: no such file or folder\."):
         read(tmp_path / "nothing.csv")
-    with pytest.raises(DataError, match=r"emojis: no such .* \(built in: .*emoji-hidden\)\. Did you mean 'emoji'\?"):
+    with pytest.raises(
+        DataError, match=r"emojis: no such .* \(built in: .*emoji-hidden, digits\)\. Did you mean 'emoji'\?"
+    ):
         load_data("emojis")
     with pytest.raises(DataError, match="no such file or folder, and no built-in data set of that name"):
         load_data(tmp_path / "nothing.csv")
