@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from pyarrow import parquet
 from safetensors.torch import load_file
 
 from sigmax import cli
@@ -292,8 +293,37 @@ def test_every_option_of_train_arrives(sigmax, data, tmp_path):
         "seed": 3,
     }
     parameters = {parameter.name for parameter in COMMANDS["train"].params}
-    others = {"data", "output", "resume", "fresh", "report_to", "columns", "as_json", "help"}
+    others = {"data", "output", "resume", "fresh", "report_to", "columns", "as_json", "help", "model_license"}
     assert parameters - others <= json.loads(done.out)["facts"]["settings"].keys()
+
+
+def test_train_writes_a_card(sigmax, data, tmp_path):
+    sigmax("train", data, "-o", tmp_path / "model", "--epochs", "1", "--license", "apache-2.0")
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "license: apache-2.0\n" in card
+    assert "On the dev split of things: 27 queries, 6 of them with no right answer" in card
+    value = f"{evaluate(load(tmp_path / 'model'), load_data(data), split='dev')['map'].value:.3f}"
+    assert f"| map | {value} |" in card
+    sigmax("calibrate", tmp_path / "model", data, "--split", "test")
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "## Measured\n\nNothing was measured on this model as it is." in card  # only before
+    assert "license: apache-2.0\n" in card
+
+
+@pytest.mark.parametrize("side", ["query", "candidate"])
+def test_encode(side, sigmax, model, data, tmp_path):
+    file = tmp_path / "vectors.parquet"
+    done = sigmax("encode", model, data, "-o", file, "--side", side, "--json")
+    assert done.code == 0
+    assert f"Written: {file}" in done.words
+    found = json.loads(done.out)
+    table = parquet.read_table(file)
+    known = load_data(data)
+    items = known.queries if side == "query" else known.candidates
+    assert found == {"file": str(file), "side": side, "rows": len(items), "width": table.schema.field(2).type.list_size}
+    vectors = torch.tensor(table["embedding"].to_pylist())
+    assert torch.allclose(vectors, load(model).encode(items, side), atol=1e-6)
+    assert sigmax("encode", model, data, "-o", file).out == ""
 
 
 def test_train_prints_a_table(sigmax, data, tmp_path):
@@ -622,6 +652,9 @@ def test_compare_without_matplotlib(sigmax, data, tmp_path, monkeypatch):
         ("evaluate MODEL", ["Missing argument"]),
         ("evaluate MODEL DATA --split tests", ["`split`", "Did you mean 'test'?"]),
         ("match MODEL", ["Missing argument"]),
+        ("encode MODEL DATA", ["Missing option '--output'"]),
+        ("encode MODEL DATA -o OUT", ["--output", "expected a file ending in .parquet"]),
+        ("encode MODEL DATA -o OUT.parquet --side document", ["`side`", "got 'document'"]),
         ("match MODEL moon --top-k 0", ["--top-k"]),
         ("explain", ["DIR ITEM…", "--logits label=number"]),
         ("explain MODEL", ["at least one item"]),
@@ -677,7 +710,14 @@ def test_data_that_cannot_be_read(command, sigmax, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["evaluate MODEL DATA", "match MODEL moon", "match MODEL moon --json", "explain MODEL moon"]
+    "command",
+    [
+        "evaluate MODEL DATA",
+        "match MODEL moon",
+        "match MODEL moon --json",
+        "explain MODEL moon",
+        "encode MODEL DATA -o a.parquet",
+    ],
 )
 def test_models_that_cannot_be_read(command, sigmax, model, data, tmp_path):
     half = tmp_path / "half"
@@ -693,6 +733,16 @@ def test_models_that_cannot_be_read(command, sigmax, model, data, tmp_path):
     ):
         places = {"DATA": data, "MODEL": folder}
         refused(sigmax(*(places.get(word, word) for word in command.split())), 1, str(folder), said)
+
+
+def test_models_and_data_on_the_hub(sigmax, model, data, tmp_path, monkeypatch):
+    """They are looked for; without a network neither is there."""
+    monkeypatch.chdir(tmp_path)
+    for words in (("match", "me/sky", "moon"), ("evaluate", "me/sky", data), ("explain", "me/sky", "moon")):
+        refused(sigmax(*words), 1, "me/sky: no such folder. On the Hugging Face hub it could not be looked for")
+    refused(sigmax("calibrate", "me/sky", data), 1, "me/sky: expected a folder")
+    refused(sigmax("evaluate", model, "hf:me/things"), 1, "hf:me/things: expected a data set on the Hugging Face hub")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_work_that_fails(sigmax, data, model, tmp_path):

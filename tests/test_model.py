@@ -90,7 +90,7 @@ def test_round_trip(kind, trained, tmp_path):
 def test_nothing_but_plain_files(trained, tmp_path):
     trained("texts").save(tmp_path / "model")
     endings = {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()}
-    assert endings == {".json", ".jsonl", ".safetensors"}
+    assert endings == {".json", ".jsonl", ".safetensors", ".md"}
     assert (tmp_path / "model").stat().st_mode & 0o777 == 0o755
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*") if path.is_file()}
     assert len(modes) == 1  # whoever may read one of them may read all
@@ -524,6 +524,34 @@ def test_candidates_added_after_calibration():
     assert after["moon"].presence == pytest.approx(before["moon"])
     assert after["fire"].presence == pytest.approx(before["fire"])
     assert after["ash"].presence == pytest.approx(1 / (1 + np.exp(1.0 - after["ash"].logit)))
+
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.mark.parametrize("name", ["model-format-1", "model-format-2"])
+def test_folders_of_older_versions(name, tmp_path):
+    """As Sigmax of that time wrote them, with the numbers it gave."""
+    expected = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
+    shutil.copytree(DATA / name, tmp_path / "old")
+    old = load(tmp_path / "old")
+    old.save(tmp_path / "new")
+    for model in (old, load(tmp_path / "new")):
+        queries = expected["queries"]
+        assert model.logits(queries, model.candidates) == pytest.approx(np.array(expected["logits"]), abs=1e-5)
+        found = model.match(queries, top_k=3)
+        presences = [
+            [{match.candidate: match.presence for match in one}[text] for text in model.candidates] for one in found
+        ]
+        assert np.array(presences) == pytest.approx(np.array(expected["presences"]), abs=1e-5)
+        assert [one.any for one in found] == pytest.approx(expected["any"], abs=1e-5)
+        assert model.threshold == pytest.approx(expected["threshold"])
+        none = model.none_logits(queries)
+        assert (
+            none is None
+            if expected["none_logits"] is None
+            else none == pytest.approx(expected["none_logits"], abs=1e-5)
+        )
 
 
 def test_a_folder_of_format_1(tmp_path):

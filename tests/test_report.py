@@ -11,11 +11,11 @@ from sigmax.calibration import Platt
 from sigmax.comparison import CONTENDERS, Budget, Comparison, Result
 from sigmax.evaluation import FIGURES, Evaluation, evaluate
 from sigmax.metrics.abstention import ANY, NONE_FPR95, NONE_SCORES
-from sigmax.metrics.intervals import Estimate
+from sigmax.metrics.intervals import Estimate, number
 from sigmax.metrics.presence import PRESENCE
 from sigmax.report.figure import comparison_figure, reliability_figure
 from sigmax.report.tables import comparison_table, evaluation_table
-from sigmax.report.words import QUESTIONS, number, verdict
+from sigmax.report.words import QUESTIONS, verdict
 
 NONE = [*NONE_SCORES.values(), *NONE_FPR95.values(), *ANY]
 

@@ -8,9 +8,9 @@ import pytest
 
 from sigmax.comparison import Budget, compare
 from sigmax.examples import KINDS
-from sigmax.metrics.intervals import Difference
+from sigmax.metrics.intervals import Difference, number
 from sigmax.report.html import check_report, report_html
-from sigmax.report.words import number, outcome, standings, verdict
+from sigmax.report.words import outcome, standings, verdict
 from sigmax.training import Settings
 from test_report import NONE, scripted
 from test_training import frozen, things  # noqa: F401

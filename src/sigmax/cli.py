@@ -25,8 +25,8 @@ from sigmax.errors import DataError, UnknownNameError, extra
 app = typer.Typer(
     name="sigmax",
     help="Train models that match things to their right answers (several, one or none), and learn whether softmax or "
-    "sigmoid suits your data.\n\nDATA is a file or folder (see `sigmax check --help`), or a built-in set: "
-    "emoji, emoji-hidden, digits (pictures).",
+    "sigmoid suits your data.\n\nDATA is a file or folder (see `sigmax check --help`), a data set on the Hugging Face "
+    "hub (hf:user/name), or a built-in set: emoji, emoji-hidden, digits (pictures).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,8 +36,14 @@ app = typer.Typer(
 out = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
 err = Console(stderr=True, highlight=False)
 
-Data = Annotated[str, typer.Argument(metavar="DATA", help="File, folder or built-in set.")]
+Data = Annotated[str, typer.Argument(metavar="DATA", help="File, folder, hf:user/name or built-in set.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Model folder, as `sigmax train` makes it.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR", help="Model folder, as `sigmax train` makes it, or a model on the Hugging Face hub: user/name."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Columns = Annotated[
     str,
@@ -79,7 +85,9 @@ Precision = Annotated[str, typer.Option(help="Of the products in training: float
 
 @app.command()
 def compare(
-    data: Annotated[str, typer.Argument(metavar="[DATA]", help="File, folder or built-in set.")] = "emoji-hidden",
+    data: Annotated[
+        str, typer.Argument(metavar="[DATA]", help="File, folder, hf:user/name or built-in set.")
+    ] = "emoji-hidden",
     encoder: EncoderName = None,
     head: Head = "cosine",
     frozen: Frozen = False,
@@ -212,10 +220,15 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of a killed run.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Throw the checkpoints of a killed run away.")] = False,
     report_to: Annotated[str, typer.Option(help="Trainer's loggers: none, tensorboard, wandb, …")] = "none",
+    model_license: Annotated[
+        str | None, typer.Option("--license", help="Of the model, for its card, such as apache-2.0. Default: left out.")
+    ] = None,
     columns: Columns = "",
     as_json: AsJson = False,
 ) -> None:
     """Train one model on DATA, calibrate it on dev, write it to a folder.
+
+    README.md in it is the model's card: what it is, how to use it, what was measured on dev.
 
     Checkpoints go to DIR.checkpoints each epoch and are removed at the end. Runs under torchrun too.
 
@@ -269,9 +282,12 @@ def train(
         )
     if not first:
         return
+    evaluation = measure(model, dataset, split="dev")
+    model.note(evaluation)
+    if model_license:
+        model.facts["license"] = model_license
     model.save(output)
     shutil.rmtree(checkpoints, ignore_errors=True)
-    evaluation = measure(model, dataset, split="dev")
     if as_json:
         _print_json({"model": str(output), "facts": model.facts, "evaluation": evaluation.as_dict()})
         return
@@ -283,7 +299,7 @@ def train(
 
 @app.command()
 def evaluate(
-    folder: Folder,
+    folder: Model,
     data: Data,
     split: Annotated[str, typer.Option(help="Which queries: train, dev or test.")] = "test",
     figure: Annotated[
@@ -312,7 +328,7 @@ def evaluate(
         from sigmax.report.figure import reliability_figure
         from sigmax.report.style import save_figure
 
-        save_figure(reliability_figure({folder.name: evaluation}), figure)
+        save_figure(reliability_figure({Path(folder).name: evaluation}), figure)
         _say(f"Written: {figure}")
     if as_json:
         _print_json(evaluation.as_dict())
@@ -360,7 +376,7 @@ def calibrate(
 
 @app.command()
 def match(
-    folder: Folder,
+    folder: Model,
     queries: Annotated[list[str], typer.Argument(metavar="TEXT…", help="What to match: texts, or picture files.")],
     top_k: Annotated[int, typer.Option(min=1, help="Candidates shown.")] = 5,
     rule: Annotated[
@@ -429,8 +445,42 @@ def match(
 
 
 @app.command()
+def encode(
+    folder: Model,
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Parquet file to write, ending in .parquet.")],
+    side: Annotated[str, typer.Option(help="What of DATA is encoded: query or candidate.")] = "query",
+    columns: Columns = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write the vectors of DATA's queries or candidates to a Parquet file.
+
+    Columns: id, text (of pictures: picture, their name) and embedding, a list of float32 numbers. The logit of a pair
+    is logit_scale × similarity + logit_bias; the three stand in the file's schema metadata under `sigmax`.
+
+    Example: sigmax encode runs/emoji/sigmoid emoji --side candidate -o emoji.parquet
+    """
+    _quiet()
+    from sigmax.embeddings import write_embeddings
+    from sigmax.model import load
+
+    if output.suffix != ".parquet":
+        raise typer.BadParameter(f"expected a file ending in .parquet, got {str(output)!r}", param_hint="--output")
+    if output.is_dir():
+        raise DataError(f"{output}: is a folder; --output needs a file.")
+    model, dataset = load(folder), _read(data, columns)
+    with _bar() as advance:
+        rows, width = write_embeddings(model, dataset, output, side=side, advance=advance)
+    if as_json:
+        _print_json({"file": str(output), "side": side, "rows": rows, "width": width})
+    _say(f"Written: {output}, {rows:,} vectors of {width:,} numbers")
+
+
+@app.command()
 def explain(
-    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Model folder.")] = None,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[DIR]", help="Model folder, or a model on the hub: user/name.")
+    ] = None,
     items: Annotated[list[str] | None, typer.Argument(metavar="[ITEM…]", help="Texts, or picture files.")] = None,
     logits: Annotated[
         list[str] | None,

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,13 +22,19 @@ from torch.autograd.function import once_differentiable
 
 from sigmax.calibration import Calibration, calibration_from_dict
 from sigmax.calibrator import DEFAULT_RULE, Calibrator
+from sigmax.card import model_card
 from sigmax.data.pictures import Query, as_picture
 from sigmax.decisions import CONFIDENCE, Choice, Decision, Record
 from sigmax.encoders import load_encoder, open_pictures, save_encoder
 from sigmax.errors import DataError
+from sigmax.evaluation import Evaluation
 from sigmax.files import recover_folder, replace_folder
+from sigmax.hub import fetch, is_hub_name, publish
 from sigmax.losses import MatchLoss, make_loss
 from sigmax.positives import Positives
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 __all__ = ["DualEncoder", "Features", "Match", "Matches", "Offer", "Rated", "check_place", "load"]
 
@@ -41,7 +48,8 @@ CANDIDATE_BLOCK = 2**14
 PAIR_BLOCK = 2**22
 #: What a model folder holds.
 PARTS = frozenset(
-    {"sigmax.json", "candidates.jsonl", "dev.safetensors", "none.safetensors", "query_encoder", "candidate_encoder"}
+    {"README.md", "sigmax.json", "candidates.jsonl", "dev.safetensors", "none.safetensors"}
+    | {"query_encoder", "candidate_encoder"}
 )
 
 
@@ -428,8 +436,34 @@ class DualEncoder(nn.Module):
 
     # -- files -----------------------------------------------------------------------------------
 
+    def note(self, evaluation: Evaluation) -> None:
+        """Keep the figures that were measured on this model, for its card; those of the same split give way."""
+        about = evaluation.as_dict()
+        kept = {name: about[name] for name in ("data", "split", "queries", "unanswered", "figures")}
+        kept["calibration"] = None if self.calibrator is None else dict(self.calibrator.about)
+        others = [
+            one
+            for one in self.facts.get("measured", ())
+            if (one["data"], one["split"]) != (evaluation.data, evaluation.split)
+        ]
+        self.facts["measured"] = [*others, kept]
+
+    def card(self, name: str) -> str:
+        """Return the model card, see `sigmax.card.model_card`: Markdown for README.md, here and on the hub."""
+        return model_card(
+            name,
+            objective=self.loss.objective,
+            candidates=self.candidates,
+            pictures=self.pictures,
+            calibrator=self.calibrator,
+            facts=self.facts,
+        )
+
     def save(self, folder: str | Path) -> None:
-        """Write the model: encoders, sigmax.json, candidates. A model that was there stays whole until this one is.
+        """Write the model: encoders, sigmax.json, candidates, and its card as README.md.
+
+        A model that was there stays whole until this one is; its card is written anew. Vectors and weights are
+        safetensors; sigmax.json holds scale, bias, family, similarity, calibration and facts.
 
         Raises:
             DataError: something else is there.
@@ -462,6 +496,46 @@ class DualEncoder(nn.Module):
             if self.none_vector is not None:
                 save_file({"vector": self.none_vector.detach().cpu()}, str(fresh / "none.safetensors"))
             (fresh / "sigmax.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            (fresh / "README.md").write_text(self.card(Path(folder).resolve().name), encoding="utf-8")
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Publish the model, its card included, on the Hugging Face hub; `sigmax.load(repo_id)` reads it there.
+
+        Args:
+            repo_id: user/name; made if it is not there. What an earlier push left is replaced.
+            private: whether a repository that is made is.
+            token: one that may write; None for that of `hf auth login` or the environment variable HF_TOKEN.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            DataError: the hub cannot be reached, or refuses.
+        """
+        with TemporaryDirectory() as scratch:
+            folder = Path(scratch, "model")
+            self.save(folder)
+            (folder / "README.md").write_text(self.card(repo_id), encoding="utf-8")
+            return publish(folder, repo_id, parts=PARTS, private=private, token=token)
+
+    def as_sentence_transformer(self) -> SentenceTransformer:
+        """Return the encoders as one SentenceTransformer, sharing their parameters.
+
+        Its `encode_query` and `encode_document` give what `encode` gives for queries and candidates, and its
+        `similarity` the logits but for scale and bias. Two encoders become two routes of a Router.
+        """
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.base.modules import Router
+
+        def modules(encoder: nn.Module) -> list[nn.Module]:
+            return list(encoder.children()) if isinstance(encoder, SentenceTransformer) else [encoder]
+
+        route = modules(self.query_encoder)
+        if self.candidate_encoder is not None:
+            route = [Router.for_query_document(route, modules(self.candidate_encoder))]
+        return SentenceTransformer(
+            modules=route, device=str(self.device), similarity_fn_name=self.loss.similarity
+        ).eval()
 
     def _encoder(self, side: str) -> nn.Module:
         if side == "candidate" and self.candidate_encoder is not None:
@@ -469,14 +543,25 @@ class DualEncoder(nn.Module):
         return self.query_encoder
 
 
-def load(folder: str | Path) -> DualEncoder:
-    """Read a model that `DualEncoder.save` wrote.
+def load(source: str | Path, *, revision: str | None = None) -> DualEncoder:
+    """Read a model that `DualEncoder.save` wrote, here or on the Hugging Face hub.
+
+    Nothing of it is executed: weights are safetensors, the rest is JSON.
+
+    Args:
+        source: a folder; or, as a text that is no folder here, a model on the hub such as "user/name".
+        revision: of a model on the hub, a branch, tag or commit; None for the newest.
 
     Raises:
-        DataError: not a model folder, or one of a newer format.
+        DataError: not a model folder, or one of a newer format; a hub that has no such model or cannot be reached.
+        ValueError: a revision of a folder here.
     """
-    folder = Path(folder)
+    folder = Path(source)
     recover_folder(folder)
+    if isinstance(source, str) and is_hub_name(source) and not folder.exists():
+        folder = fetch(source, revision)
+    elif revision is not None:
+        raise ValueError(f"{folder}: expected no `revision` of a folder here, got {revision!r}.")
     about_file = folder / "sigmax.json"
     if not about_file.exists():
         what = "an empty or other folder" if folder.is_dir() else "a file" if folder.exists() else "nothing"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import ENDINGS, Picture, Pixels, digests
 from sigmax.data.splits import SPLIT_NAMES, complete, split_of
-from sigmax.data.tables import class_names, label_cell, lines, split_rows, tables_of, text_list
+from sigmax.data.tables import class_names, label_cell, lines, named, split_rows, tables_of, text_list
 from sigmax.errors import DataError, nearest
 
 __all__ = [
@@ -107,7 +107,7 @@ def read_table(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatase
         base = path if path.is_dir() else path.parent
         for row, given in split_rows(table, part, columns):
             column, value = label_cell(row)
-            labels = text_list(_named(value, names[column], row.where, column), row.where, column)
+            labels = text_list(named(value, names[column], row.where, column), row.where, column)
             cell = "file_name" if row.values.get("image") is None else "image"
             source = row.values.get(cell)
             if isinstance(source, Mapping):
@@ -127,22 +127,6 @@ def read_table(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatase
             rows.append(Labelled(picture, labels, given))
     files.check()
     return _assemble(path, rows, seed)
-
-
-def _named(value: Any, names: Sequence[str] | None, where: str, column: str) -> Any:
-    """A cell with its integers as texts: their names, where there are any."""
-    if isinstance(value, list):
-        return [_named(item, names, where, column) for item in value]
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    if names is None:
-        return str(value)
-    if not 0 <= value < len(names):
-        raise DataError(
-            f"{where}: expected `{column}` in 0 … {len(names) - 1}, a place among its {len(names)} class names, got "
-            f"{value}." + (" -1 stands for an unknown label: drop such rows." if value == -1 else "")
-        )
-    return names[value]
 
 
 # -- COCO ---------------------------------------------------------------------------------------
@@ -395,7 +379,7 @@ def _array_labels(labels: NDArray[Any], names: Sequence[str] | None, where: str)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind in "iu" and labels.ndim == 1:
-        return [[_named(value, names, where, "labels")] for value in labels.tolist()]
+        return [[named(value, names, where, "labels")] for value in labels.tolist()]
     return [[text] if text else [] for text in _texts(labels, where)]
 
 

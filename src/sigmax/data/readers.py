@@ -12,8 +12,21 @@ import numpy as np
 
 from sigmax.data import picture_readers
 from sigmax.data.dataset import MatchDataset
+from sigmax.data.hugging_face import is_saved, saved_tables
 from sigmax.data.splits import complete, split_of
-from sigmax.data.tables import TABLES, Row, columns_of, label_cell, lines, read_rows, split_rows, tables_of, text_list
+from sigmax.data.tables import (
+    TABLES,
+    Row,
+    class_names,
+    columns_of,
+    label_cell,
+    lines,
+    named,
+    read_rows,
+    split_rows,
+    tables_of,
+    text_list,
+)
 from sigmax.errors import DataError, UnknownNameError, nearest
 
 __all__ = ["READERS", "Reader", "read"]
@@ -184,12 +197,16 @@ def _read_labelled(path: Path, columns: Mapping[str, str], seed: int) -> MatchDa
     parts: list[str | None] = []
     labels: dict[str, int] = {}
     pairs: list[tuple[int, int]] = []
-    for row, part in _rows_by_split(path, columns):
-        column, value = label_cell(row)
-        for label in text_list(value, row.where, column):
-            pairs.append((len(texts), labels.setdefault(label, len(labels))))
-        texts.append(_text(row, "text"))
-        parts.append(part)
+    for file, given in tables_of(path):
+        names = {ours: class_names(file, columns.get(ours, ours)) for ours in ("label", "labels")}
+        for row, part in split_rows(file, given, columns):
+            column, value = label_cell(row)
+            if names[column] is not None:
+                value = named(value, names[column], row.where, column)
+            for label in text_list(value, row.where, column):
+                pairs.append((len(texts), labels.setdefault(label, len(labels))))
+            texts.append(_text(row, "text"))
+            parts.append(part)
     if not labels:
         raise DataError(f"{path}: no text has a label.")
     order = sorted(labels)
@@ -204,6 +221,11 @@ def _read_labelled(path: Path, columns: Mapping[str, str], seed: int) -> MatchDa
     )
 
 
+def _read_saved(path: Path, columns: Mapping[str, str], seed: int) -> MatchDataset:
+    with saved_tables(path) as tables:
+        return read(tables, columns=columns, seed=seed)
+
+
 #: The formats, in the order they are tried.
 READERS: dict[str, Reader] = {
     reader.name: reader
@@ -213,6 +235,13 @@ READERS: dict[str, Reader] = {
             "a BEIR folder: queries.jsonl, corpus.jsonl, qrels/{train,dev,test}.tsv (score 0: known to be wrong)",
             lambda path, found: (path / "queries.jsonl").exists() and (path / "qrels").is_dir(),
             _read_beir,
+        ),
+        Reader(
+            "datasets",
+            "a data set saved by Hugging Face's datasets (save_to_disk), with columns as below; from the hub: "
+            "hf:user/name or hf:user/name:configuration",
+            lambda path, found: is_saved(path),
+            _read_saved,
         ),
         Reader(
             "coco",

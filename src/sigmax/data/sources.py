@@ -1,4 +1,4 @@
-"""Where a data set comes from: the name of a built-in set, or a path. What the command line calls DATA."""
+"""Where a data set comes from: a built-in set, a path, or the Hugging Face hub. What the command line calls DATA."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from sigmax.data.canvases import digits
 from sigmax.data.dataset import MatchDataset
+from sigmax.data.hugging_face import PREFIX, hub_tables
 from sigmax.data.pictures import Picture, check_pictures
 from sigmax.data.readers import read
 from sigmax.errors import DataError, nearest
@@ -62,10 +63,11 @@ def load_data(
     seed: int = 0,
     advance: Callable[[float, str], None] | None = None,
 ) -> MatchDataset:
-    """Load a built-in data set by name, or read a file or folder and decode every picture in it once.
+    """Load a built-in data set by name, or read a file, a folder or the hub's and decode every picture in it once.
 
     Args:
-        source: a name in `BUILTIN`, or a path (a path that exists wins only when it is no built-in name).
+        source: a name in `BUILTIN`; or hf:user/name or hf:user/name:configuration, of a data set on the Hugging Face
+            hub with the columns of our tables; or a path (one that exists wins only when it is none of these).
         columns: our column name -> the file's, see `sigmax.data.readers.read`.
         seed: of the split, where the data brings none.
         advance: told now and then how much is done, from 0 to 1, and what it is; see `check_pictures`.
@@ -77,11 +79,17 @@ def load_data(
         if columns:
             raise DataError(f"The built-in set {source} has no columns to rename, got {dict(columns)}.")
         return BUILTIN[str(source)].load()
+    if str(source).startswith(PREFIX):
+        with hub_tables(str(source)) as tables:
+            return _checked(read(tables, columns=columns, seed=seed), advance)
     if not Path(source).exists():
         raise DataError(
             f"{source}: no such file or folder, and no built-in data set of that name "
             f"(built in: {', '.join(BUILTIN)}).{nearest(str(source), BUILTIN)}"
         )
-    data = read(source, columns=columns, seed=seed)
+    return _checked(read(source, columns=columns, seed=seed), advance)
+
+
+def _checked(data: MatchDataset, advance: Callable[[float, str], None] | None) -> MatchDataset:
     check_pictures([query for query in data.queries if isinstance(query, Picture)], advance)
     return data

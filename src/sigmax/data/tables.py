@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ __all__ = [
     "columns_of",
     "label_cell",
     "lines",
+    "named",
     "read_rows",
     "split_rows",
     "tables_of",
@@ -229,6 +230,26 @@ def class_names(file: Path, column: str) -> list[str] | None:
         return [str(name) for name in feature["names"]]
     except (KeyError, TypeError, IndexError, ValueError):
         return None
+
+
+def named(value: Any, names: Sequence[str] | None, where: str, column: str) -> Any:
+    """Return a cell with its integers as texts: their names, where there are any.
+
+    Raises:
+        DataError: an integer that has no name.
+    """
+    if isinstance(value, list):
+        return [named(item, names, where, column) for item in value]
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if names is None:
+        return str(value)
+    if not 0 <= value < len(names):
+        raise DataError(
+            f"{where}: expected `{column}` in 0 … {len(names) - 1}, a place among its {len(names)} class names, got "
+            f"{value}." + (" -1 stands for an unknown label: drop such rows." if value == -1 else "")
+        )
+    return names[value]
 
 
 def text_list(value: Any, where: str, column: str) -> list[str]:

@@ -1,4 +1,10 @@
-"""Encoders as folders that sentence-transformers can load."""
+"""Encoders as folders that sentence-transformers can load.
+
+`SentenceTransformer(folder)` reads those of its own modules as they are. For ours it asks for trust_remote_code=True:
+without, it imports no class from outside its own package, be it installed or not. What is imported then is the
+installed Sigmax; a folder holds no code. `DualEncoder.as_sentence_transformer` needs no such consent: it hands the
+modules over already built.
+"""
 
 from __future__ import annotations
 

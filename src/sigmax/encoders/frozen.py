@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sigmax.data.dataset import Indices
 from sigmax.data.pictures import Picture, key_of
 from sigmax.encoders.images import with_constant
+from sigmax.encoders.places import module_folder
 from sigmax.files import write_bytes
 
 __all__ = ["FrozenEncoder", "cache_folder", "open_pictures"]
@@ -122,11 +123,11 @@ class FrozenEncoder(nn.Module):
         save_file(own, str(Path(output_path, "model.safetensors")))
 
     @classmethod
-    def load(cls, model_name_or_path: str, **_: Any) -> FrozenEncoder:
-        """Read what `save` wrote."""
+    def load(cls, model_name_or_path: str, subfolder: str = "", **given: Any) -> FrozenEncoder:
+        """Read what `save` wrote; the arguments are those sentence-transformers gives its modules."""
         from sigmax.encoders.folders import load_encoder
 
-        folder = Path(model_name_or_path)
+        folder = module_folder(model_name_or_path, subfolder, **given)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         encoder = cls(load_encoder(folder / "trunk"), linear=config["linear"])
         encoder.load_state_dict(load_file(str(folder / "model.safetensors")), strict=False)

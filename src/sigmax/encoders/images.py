@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sigmax.data.pictures import as_picture, pixel_batch
+from sigmax.encoders.places import module_folder
 from sigmax.errors import DataError, lookup
 
 __all__ = ["AUGMENTATIONS", "NETWORKS", "Network", "PictureEncoder"]
@@ -188,13 +189,14 @@ class PictureEncoder(nn.Module):
         save_file(state, str(Path(output_path, "model.safetensors")))
 
     @classmethod
-    def load(cls, model_name_or_path: str, **_: Any) -> PictureEncoder:
-        """Read what `save` wrote."""
+    def load(cls, model_name_or_path: str, subfolder: str = "", **given: Any) -> PictureEncoder:
+        """Read what `save` wrote; the arguments are those sentence-transformers gives its modules."""
         from safetensors.torch import load_file
 
-        config = json.loads(Path(model_name_or_path, "config.json").read_text(encoding="utf-8"))
+        folder = module_folder(model_name_or_path, subfolder, **given)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         encoder = cls(config.pop("network"), **config, trained=False)
-        encoder.load_state_dict(load_file(str(Path(model_name_or_path, "model.safetensors"))))
+        encoder.load_state_dict(load_file(str(folder / "model.safetensors")))
         return encoder
 
 

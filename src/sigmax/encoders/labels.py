@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sigmax.encoders.places import module_folder
 from sigmax.errors import DataError, nearest
 
 __all__ = ["LabelTable"]
@@ -66,10 +67,11 @@ class LabelTable(nn.Module):
         save_file({"vectors": self.vectors.detach().contiguous()}, str(Path(output_path, "model.safetensors")))
 
     @classmethod
-    def load(cls, model_name_or_path: str, **_: Any) -> LabelTable:
-        """Read what `save` wrote."""
+    def load(cls, model_name_or_path: str, subfolder: str = "", **given: Any) -> LabelTable:
+        """Read what `save` wrote; the arguments are those sentence-transformers gives its modules."""
         from safetensors.torch import load_file
 
-        config = json.loads(Path(model_name_or_path, "config.json").read_text(encoding="utf-8"))
-        vectors = load_file(str(Path(model_name_or_path, "model.safetensors")))["vectors"]
+        folder = module_folder(model_name_or_path, subfolder, **given)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        vectors = load_file(str(folder / "model.safetensors"))["vectors"]
         return cls(config["names"], vectors, frozen=config["frozen"])

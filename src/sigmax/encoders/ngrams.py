@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
+from sigmax.encoders.places import module_folder
+
 __all__ = ["NgramEmbedding"]
 
 #: Buckets of the hash, for words and for characters each: so many that collisions are rare.
@@ -175,12 +177,13 @@ class NgramEmbedding(nn.Module):
         save_file(self.state_dict(), str(Path(output_path, "model.safetensors")))
 
     @classmethod
-    def load(cls, model_name_or_path: str, **_: Any) -> NgramEmbedding:
-        """Read what `save` wrote."""
+    def load(cls, model_name_or_path: str, subfolder: str = "", **given: Any) -> NgramEmbedding:
+        """Read what `save` wrote; the arguments are those sentence-transformers gives its modules."""
         from safetensors.torch import load_file
 
-        state = load_file(str(Path(model_name_or_path, "model.safetensors")))
-        config = json.loads(Path(model_name_or_path, "config.json").read_text(encoding="utf-8"))
+        folder = module_folder(model_name_or_path, subfolder, **given)
+        state = load_file(str(folder / "model.safetensors"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         made = cls(state["buckets"], state["idf"], **config)
         made.load_state_dict(state)
         return made

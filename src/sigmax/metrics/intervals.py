@@ -7,13 +7,25 @@ each the number of times it was drawn (Efron & Tibshirani 1993, ch. 13). Every f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DRAWS", "Difference", "Estimate", "Figure", "bootstrap_weights", "combine_seeds", "difference", "estimate"]
+__all__ = [
+    "DRAWS",
+    "Difference",
+    "Estimate",
+    "Figure",
+    "bootstrap_weights",
+    "combine_seeds",
+    "difference",
+    "estimate",
+    "interval",
+    "number",
+]
 
 Floats = NDArray[np.float64]
 #: (b, n) query weights -> (b,) values; NaN where a draw has nothing to measure.
@@ -101,3 +113,17 @@ def difference(a: Floats, b: Floats) -> Difference:
 def evaluate_figures(figures: Mapping[str, Figure], weights: Floats) -> dict[str, Floats]:
     """Evaluate every figure on every row of weights."""
     return {name: figure(weights) for name, figure in figures.items()}
+
+
+def interval(value: Estimate) -> str:
+    """Print both ends of an interval."""
+    return f"{number(value.low)}–{number(value.high)}"
+
+
+def number(value: float) -> str:
+    """Print the digits that matter: 0.912, 0.0031, 12.0."""
+    if math.isnan(value):
+        return "–"
+    if 0 < abs(value) < 0.01:
+        return f"{value:.4f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

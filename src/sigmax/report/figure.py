@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sigmax.comparison import Comparison
 from sigmax.errors import extra
 from sigmax.evaluation import CLOSER_TO_ONE, LOWER_IS_BETTER, Evaluation
+from sigmax.metrics.intervals import number
 from sigmax.report.style import COLOURS, GREY, save_figure
-from sigmax.report.words import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

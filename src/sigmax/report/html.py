@@ -12,6 +12,7 @@ from sigmax.comparison import Comparison, Result
 from sigmax.errors import extra
 from sigmax.evaluation import FIGURES
 from sigmax.examples import KINDS
+from sigmax.metrics.intervals import interval, number
 from sigmax.report.figure import draw_reliability, reliability_limits
 from sigmax.report.panels import (
     draw_curve,
@@ -23,7 +24,7 @@ from sigmax.report.panels import (
 )
 from sigmax.report.style import COLOURS
 from sigmax.report.tables import GROUPS, LEFT_OUT, TITLES
-from sigmax.report.words import FAMILIES, interval, number, outcome, signed, standings, verdict
+from sigmax.report.words import FAMILIES, outcome, signed, standings, verdict
 
 __all__ = ["check_report", "report_html"]
 

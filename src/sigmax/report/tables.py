@@ -12,10 +12,9 @@ from sigmax.comparison import Comparison
 from sigmax.decisions import threshold_table
 from sigmax.evaluation import Evaluation, goodness
 from sigmax.metrics.abstention import ANY, NONE_FPR95, NONE_SCORES, SELECTION
-from sigmax.metrics.intervals import Estimate
+from sigmax.metrics.intervals import Estimate, interval, number
 from sigmax.metrics.presence import PRESENCE
 from sigmax.metrics.ranking import RANKING
-from sigmax.report.words import interval, number
 
 __all__ = [
     "GROUPS",

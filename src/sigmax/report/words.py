@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 from sigmax.comparison import Comparison
 from sigmax.evaluation import CLOSER_TO_ONE, goodness
-from sigmax.metrics.intervals import Difference, Estimate, difference
+from sigmax.metrics.intervals import Difference, difference, number
 
 __all__ = [
     "ASPECTS",
     "FAMILIES",
     "QUESTIONS",
     "Standing",
-    "interval",
-    "number",
     "outcome",
     "signed",
     "standings",
@@ -143,25 +141,11 @@ def outcome(figure: str, gap: Difference) -> str:
     return "better" if goodness(figure, math.copysign(1, gap.low)) > 0 else "worse"
 
 
-def interval(value: Estimate) -> str:
-    """Print both ends of an interval."""
-    return f"{number(value.low)}–{number(value.high)}"
-
-
 def signed(value: float) -> str:
     """Print a difference: +0.026, -0.004, and never as 0 what is not."""
     if math.isnan(value):
         return "–"
     return f"{value:+.3f}" if not value or abs(value) >= 0.0005 else f"{value:+.1g}"
-
-
-def number(value: float) -> str:
-    """Print the digits that matter: 0.912, 0.0031, 12.0."""
-    if math.isnan(value):
-        return "–"
-    if 0 < abs(value) < 0.01:
-        return f"{value:.4f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _sentence(comparison: Comparison, question: str, figure: str, title: str, softmax: str, sigmoid: str) -> str:

@@ -1,0 +1,101 @@
+"""Data sets of Hugging Face's datasets, saved here or on the hub, as the Parquet tables that the readers know."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sigmax.data.splits import SPLIT_NAMES
+from sigmax.errors import DataError, extra
+
+__all__ = ["PREFIX", "hub_tables", "is_saved", "saved_tables"]
+
+#: What a data set on the hub is called by: hf:user/name, or hf:user/name:configuration.
+PREFIX = "hf:"
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder is one that `save_to_disk` of a Dataset or a DatasetDict wrote."""
+    return (path / "dataset_dict.json").is_file() or (
+        (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    )
+
+
+def saved_tables(path: Path) -> contextlib.AbstractContextManager[Path]:
+    """Give the tables of a data set that `save_to_disk` wrote, see `_tables`.
+
+    Raises:
+        DataError: files that are missing or broken.
+        ImportError: datasets is not installed.
+    """
+    with extra("sentence-transformers"):
+        from datasets import load_from_disk
+    try:
+        return _tables(load_from_disk(str(path)), path.resolve().name, str(path))
+    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a readable data set of Hugging Face's datasets: {_reason(error)}") from error
+
+
+def hub_tables(source: str) -> contextlib.AbstractContextManager[Path]:
+    """Give the tables of a data set on the hub, see `_tables`; it is downloaded unless it is in the cache.
+
+    Args:
+        source: hf:user/name, or hf:user/name:configuration.
+
+    Raises:
+        DataError: no such data set or configuration, or the hub cannot be reached.
+        ImportError: datasets is not installed.
+    """
+    with extra("sentence-transformers"):
+        from datasets import load_dataset
+    name, _, configuration = source.removeprefix(PREFIX).partition(":")
+    try:
+        return _tables(load_dataset(name, configuration or None), name.rpartition("/")[2], source)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{source}: expected a data set on the Hugging Face hub as {PREFIX}user/name or "
+            f"{PREFIX}user/name:configuration; it did not load: {_reason(error)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _tables(found: Any, name: str, source: str) -> Iterator[Path]:
+    """Give a Parquet file, or a folder with one for each split; class names and pictures are inside them.
+
+    They are there as long as the block lasts. A DataError raised in it names the source instead of them.
+
+    Args:
+        found: a Dataset, or a dict of them by split; splits whose names are unknown are left out.
+        name: what the data set is called.
+        source: what the user knows it by.
+
+    Raises:
+        DataError: several splits, none of which has a known name.
+    """
+    tables = dict(found) if isinstance(found, dict) else {"": found}
+    if not tables.keys() & {"", *SPLIT_NAMES}:
+        if len(tables) > 1:
+            raise DataError(f"{source}: expected splits named {', '.join(SPLIT_NAMES)}, got {', '.join(tables)}.")
+        tables = {"": next(iter(tables.values()))}  # one table, whatever it is called
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch, name)
+        known: dict[Path, str] = {}
+        for split, table in tables.items():
+            file = place / f"{split}.parquet" if split else Path(f"{place}.parquet")
+            file.parent.mkdir(exist_ok=True)
+            table.to_parquet(str(file))
+            known[file] = f"{source}, split {split}" if split else source
+        try:
+            yield place if place.is_dir() else file
+        except DataError as error:
+            said = str(error)
+            for file, shown in {**known, place: source}.items():
+                said = said.replace(str(file), shown)
+            raise DataError(said) from None
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
