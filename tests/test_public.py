@@ -134,7 +134,7 @@ LAYERS = (
     ("encoders", "evaluation"),
     ("model", "baselines", "examples", "sentence_transformers"),
     ("training",),
-    ("comparison", "explain"),
+    ("classifier", "comparison", "explain"),
     ("report",),
     ("server",),
     ("cli",),

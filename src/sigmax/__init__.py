@@ -9,6 +9,7 @@ from sigmax.losses import SigmoidLoss, SoftmaxLoss
 from sigmax.positives import Positives
 
 if TYPE_CHECKING:
+    from sigmax.classifier import SigmaxClassifier
     from sigmax.comparison import Budget, Comparison, compare
     from sigmax.data import MatchDataset, load_data
     from sigmax.evaluation import Evaluation, calibrate, evaluate
@@ -26,6 +27,7 @@ __all__ = [
     "MatchDataset",
     "Positives",
     "Settings",
+    "SigmaxClassifier",
     "SigmoidLoss",
     "SoftmaxLoss",
     "calibrate",
@@ -40,6 +42,7 @@ __all__ = [
 
 #: Names that bring scikit-learn or transformers with them are imported when they are first used.
 _LATER = {
+    "SigmaxClassifier": "classifier",
     "Budget": "comparison",
     "Comparison": "comparison",
     "compare": "comparison",
