@@ -133,7 +133,7 @@ LAYERS = (
     ("data",),
     ("encoders", "evaluation"),
     ("model", "baselines", "examples", "sentence_transformers"),
-    ("training",),
+    ("training", "mining"),
     ("classifier", "comparison", "explain"),
     ("report",),
     ("server",),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sigmax.comparison import Budget, Comparison, compare
     from sigmax.data import MatchDataset, load_data
     from sigmax.evaluation import Evaluation, calibrate, evaluate
+    from sigmax.mining import mine
     from sigmax.model import DualEncoder, load
     from sigmax.training import Settings, train
 
@@ -37,6 +38,7 @@ __all__ = [
     "explain_logits",
     "load",
     "load_data",
+    "mine",
     "train",
 ]
 
@@ -51,6 +53,7 @@ _LATER = {
     "Evaluation": "evaluation",
     "calibrate": "evaluation",
     "evaluate": "evaluation",
+    "mine": "mining",
     "DualEncoder": "model",
     "load": "model",
     "Settings": "training",
