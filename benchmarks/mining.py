@@ -1,6 +1,6 @@
 """Measure what mined negatives change: train, mine, train anew, beside as many negatives drawn at random.
 
-Usage: SIGMAX_DATA=… python benchmarks/mining.py {webquestions,emoji} … [--seeds 3] [--loss softmax-decoupled]
+Usage: SIGMAX_DATA=… python benchmarks/mining.py {protoqa,webquestions,emoji} … [--seeds 3] [--loss softmax-decoupled]
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def measure(data: sigmax.MatchDataset, settings: sigmax.Settings, negatives: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", nargs="+", choices=["webquestions", "emoji"])
+    parser.add_argument("data", nargs="+", choices=["protoqa", "webquestions", "emoji"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--loss", default="softmax-decoupled")
     parser.add_argument("--negatives", type=int, default=5)

@@ -14,19 +14,17 @@ from sigmax.data import Batch, Batches
 
 
 class Matcher(lightning.LightningModule):
-    """Encoder and loss. A batch holds places in the data set, and which of its pairs are right."""
+    """Encoder and loss. A batch holds texts of both sides, and which of its pairs are right."""
 
-    def __init__(self, data: sigmax.MatchDataset) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.data = data
         self.encoder = Encoder()
         self.loss = sigmax.SoftmaxLoss(positives="decoupled")
 
-    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+    def training_step(self, batch: tuple[list[str], list[str], sigmax.Positives], _: int) -> torch.Tensor:
         """Encode both sides and compute the loss."""
-        queries = self.encoder([self.data.queries[i] for i in batch.queries])
-        candidates = self.encoder([self.data.candidates[j] for j in batch.candidates])
-        return self.loss(queries, candidates, batch.positives)
+        queries, candidates, positives = batch
+        return self.loss(self.encoder(queries), self.encoder(candidates), positives)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One rate for the encoder, a lower one for the scale."""
@@ -39,11 +37,16 @@ def main() -> None:
     lightning.seed_everything(0)
     data = sigmax.load_data("emoji")
     batches = Batches(data, epochs=8)  # an item is a whole batch; it knows all epochs
-    model = Matcher(data)
+    model = Matcher()
+
+    def texts(batch: Batch) -> tuple[list[str], list[str], sigmax.Positives]:
+        queries = [data.queries[i] for i in batch.queries]
+        return queries, [data.candidates[j] for j in batch.candidates], batch.positives
+
     trainer = lightning.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
-    trainer.fit(model, DataLoader(batches, batch_size=None))
+    trainer.fit(model, DataLoader(batches, batch_size=None, collate_fn=texts))
     print(f"precision@1 on test: {precision_at_1(data, model.encoder, model.loss):.3f}")
 
 
