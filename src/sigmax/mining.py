@@ -40,7 +40,8 @@ def mine(
     with the same text, candidates with the same text as one of those, pairs known to be wrong already, and candidates
     of a presence of `bound` or more: they may be right. "Same text" looks at neither case nor spaces.
 
-    Training offers the pairs in `wrong` beside the other answers of a batch, up to `Settings.answers` a query.
+    Training offers the pairs in `wrong` beside the other answers of a batch, up to `Settings.answers` a query. Whether
+    that helps depends on the data: compare on dev.
 
     Args:
         model: calibrated; best trained on this data.
