@@ -87,6 +87,13 @@ def test_pickle():
     assert back.candidates == data.candidates
 
 
+def test_data_that_is_only_trained_on_needs_no_test_split():
+    data = sky(splits={"train": np.array([0, 1]), "dev": np.array([2])})
+    assert data.split("dev").tolist() == [2]
+    with pytest.raises(ValueError, match="Expected `split` to be one of dev, train, got 'test'"):
+        data.split("test")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -9,9 +9,11 @@ from sigmax.losses import SigmoidLoss, SoftmaxLoss
 from sigmax.positives import Positives
 
 if TYPE_CHECKING:
+    from sigmax.classifier import SigmaxClassifier
     from sigmax.comparison import Budget, Comparison, compare
     from sigmax.data import MatchDataset, load_data
     from sigmax.evaluation import Evaluation, calibrate, evaluate
+    from sigmax.mining import mine
     from sigmax.model import DualEncoder, load
     from sigmax.training import Settings, train
 
@@ -26,6 +28,7 @@ __all__ = [
     "MatchDataset",
     "Positives",
     "Settings",
+    "SigmaxClassifier",
     "SigmoidLoss",
     "SoftmaxLoss",
     "calibrate",
@@ -35,11 +38,13 @@ __all__ = [
     "explain_logits",
     "load",
     "load_data",
+    "mine",
     "train",
 ]
 
 #: Names that bring scikit-learn or transformers with them are imported when they are first used.
 _LATER = {
+    "SigmaxClassifier": "classifier",
     "Budget": "comparison",
     "Comparison": "comparison",
     "compare": "comparison",
@@ -48,6 +53,7 @@ _LATER = {
     "Evaluation": "evaluation",
     "calibrate": "evaluation",
     "evaluate": "evaluation",
+    "mine": "mining",
     "DualEncoder": "model",
     "load": "model",
     "Settings": "training",

@@ -375,6 +375,44 @@ def calibrate(
 
 
 @app.command()
+def mine(
+    folder: Folder,
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the data with what was found.")],
+    negatives: Annotated[int, typer.Option(min=1, help="Wrong answers a training query, at most.")] = 5,
+    bound: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Presence from which an answer may be right and is left out.")
+    ] = 0.5,
+    columns: Columns = "",
+    as_json: AsJson = False,
+) -> None:
+    """Find wrong answers near each training query of DATA, write DATA with them to a folder.
+
+    For texts on both sides. The model in DIR compares every candidate; known right answers, and those that may be right
+    by their presence, are left out. `sigmax train` then offers the wrong ones in its batches (a BEIR folder, score 0).
+
+    Example: sigmax mine runs/faq faq.csv -o faq-mined && sigmax train faq-mined -o runs/faq-mined
+    """
+    _quiet()
+    from sigmax.data.writers import write_beir
+    from sigmax.mining import mine as run
+    from sigmax.model import load
+
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise DataError(f"{output}: is there already. Choose another folder, or remove it.")
+    model, dataset = load(folder), _read(data, columns)
+    with _bar() as advance:
+        mined = run(model, dataset, negatives=negatives, bound=bound, advance=advance)
+    write_beir(mined, output)
+    queries, found = len(dataset.split("train")), len(mined.wrong) - len(dataset.wrong)
+    if as_json:
+        _print_json({"data": str(output), "queries": queries, "mined": found, "wrong": len(mined.wrong)})
+        return
+    out.print(f"{found:,} wrong pairs found for {queries:,} training queries ({found / queries:.1f} each).")
+    _say(f"Written: {output}. Next: sigmax train {output} -o DIR")
+
+
+@app.command()
 def match(
     folder: Model,
     queries: Annotated[list[str], typer.Argument(metavar="TEXT…", help="What to match: texts, or picture files.")],

@@ -101,6 +101,14 @@ class Objective:
         """(n,) |P| -> (n,) bool: the queries that have a loss."""
         return counts > 0 if self.needs_positive else torch.ones_like(counts, dtype=torch.bool)
 
+    def __reduce__(self) -> tuple[Callable[[str], Objective], tuple[str]]:
+        """Pickle the name: what it stands for is code."""
+        return _named, (self.name,)
+
+
+def _named(name: str) -> Objective:
+    return OBJECTIVES[name]
+
 
 def _average(total: Tensor, s: Tensor, rows: Tensor, counts: Tensor) -> Tensor:
     return total - sum_by_row(s, rows, len(total)) / counts

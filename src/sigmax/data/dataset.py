@@ -37,7 +37,8 @@ class MatchDataset:
     queries: Sequence[Query]  #: texts, or pictures
     candidates: Sequence[str]
     pairs: Indices  #: (k, 2) query and candidate of each right pair; sorted and made unique
-    splits: Mapping[str, Indices]  #: "train", "dev", "test" -> query indices, disjoint
+    #: "train", "dev", "test" -> query indices, disjoint; what is only trained on may come without "test"
+    splits: Mapping[str, Indices]
     wrong: Indices = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))  #: (w, 2) explicit wrong pairs
     labels: bool = False  #: candidates are a fixed set of labels, not texts of their own
     query_ids: Sequence[str] = ()
@@ -76,7 +77,7 @@ class MatchDataset:
                         f"{self.name}: query {self.queries[i]!r} is in the splits {holder[i]} and {part}. Each query "
                         "belongs to one."
                     )
-        for part in SPLITS:
+        for part in SPLITS if "test" in self.splits else ("train", "dev"):
             if not len(self.splits.get(part, ())):
                 raise DataError(
                     f"{self.name}: the {part} split is empty (splits: "

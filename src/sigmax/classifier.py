@@ -1,0 +1,339 @@
+"""A scikit-learn classifier of texts, or of given features, with either loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import optimize, sparse, special
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from sigmax.calibrator import fit_calibrator
+from sigmax.data.dataset import MatchDataset
+from sigmax.errors import DataError
+from sigmax.losses import make_loss
+from sigmax.positives import Positives
+from sigmax.training import Settings, train
+
+__all__ = ["SigmaxClassifier"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class SigmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    r"""Labels texts or given features by softmax or sigmoid, with probabilities calibrated on rows held out.
+
+    Texts are trained by `sigmax.train`: the best epoch on the dev rows is kept. A matrix of features gets a linear
+    model, s = W·z + b on features z standardised by the training rows, at the minimum of
+
+        (1/n) Σᵢ Lᵢ(s) + |W|² / (2n)
+
+    with L the loss asked for: on single labels "softmax-average" is multinomial and "sigmoid" one-against-rest logistic
+    regression with C = 1. `encoder`, `epochs`, `batch_size` and `learning_rate` are for texts alone.
+
+    What `predict_proba` gives depends on y:
+
+    - single labels: shares, softmaxⱼ(s / temperature), the temperature fitted on dev, see `fit_temperature`. A row
+      adds up to 1 whether or not any label is right, and `predict` takes the largest.
+    - several labels a row: presences, each the probability that this label is right, calibrated on dev as
+      `sigmax.calibrate` does. A row adds up to nothing in particular; `predict` takes all from `threshold_` on, chosen
+      on dev for F1.
+
+    Args:
+        loss: a name in `sigmax.families.OBJECTIVES`. A softmax leaves rows without any label out of training.
+        encoder: of texts, see `sigmax.encoders.build_towers`; None: ngrams.
+        epochs: passes over the training texts, at most; None: what suits the encoder.
+        batch_size: texts a batch.
+        learning_rate: highest rate; None: what suits the encoder.
+        validation_fraction: share of the rows held out as dev, unless `fit` is given some. One row of each label
+            is kept for training.
+        random_state: of the rows held out and, for texts, of training.
+
+    Attributes:
+        classes_: (L,) labels; for an indicator the numbers of its columns.
+        model_: the calibrated `sigmax.DualEncoder`, for texts.
+        coef_, intercept_: (L, d) W and (L,) b on the features as given, for features.
+        temperature_: what divides the logits of single labels.
+        threshold_: presence from which `predict` takes a label, where y has several.
+        n_features_in_, feature_names_in_: of features, as everywhere in scikit-learn.
+
+    Example:
+        >>> from sigmax import SigmaxClassifier
+        >>> X, y = [[0.0], [0.1], [0.2], [0.9], [1.0], [1.1]], ["low", "low", "low", "high", "high", "high"]
+        >>> SigmaxClassifier(loss="softmax-average", random_state=0).fit(X, y).predict([[0.3], [0.8]])
+        array(['low', 'high'], dtype='<U4')
+    """
+
+    def __init__(
+        self,
+        loss: str = "sigmoid",
+        *,
+        encoder: str | None = None,
+        epochs: float | None = None,
+        batch_size: int = 128,
+        learning_rate: float | None = None,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+    ) -> None:
+        self.loss = loss
+        self.encoder = encoder
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        """Say that y may have several labels a row, and X may be texts."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        tags.input_tags.string = True
+        return tags
+
+    def fit(self, X: Any, y: Any, *, dev: tuple[Any, Any] | None = None) -> SigmaxClassifier:
+        """Train on some rows, calibrate on others.
+
+        Args:
+            X: texts, (n,); or features, (n, d) finite numbers.
+            y: (n,) labels; or an (n, L) indicator of 0 and 1; or a list of n lists of names, empty for none of
+                them, which becomes an indicator with the columns `classes_`.
+            dev: X and y of rows to calibrate on; None: a share of those given is held out.
+
+        Raises:
+            ValueError: an unknown loss, fewer than two labels, no row that could be held out, or what scikit-learn
+                refuses everywhere: NaN, lengths that differ, continuous y.
+            DataError: some rows that are texts and some that are not, or dev rows that cannot be calibrated on.
+        """
+        settings = Settings(
+            loss=self.loss,
+            encoder=self.encoder,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
+        )
+        if y is None:
+            raise ValueError("This SigmaxClassifier requires y to be passed, but the target y is None.")
+        texts = _texts(X)
+        rows: Any = texts if texts is not None else validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        self._learn_labels(y)
+        right = self._right(y, len(rows))
+        if dev is None:
+            train_rows, dev_rows = _held_out(right, self.validation_fraction, settings.seed)
+            given, dev_right = _safe_indexing(rows, dev_rows), right[dev_rows]
+            rows, right = _safe_indexing(rows, train_rows), right[train_rows]
+        else:
+            given = self._checked(dev[0], texts is not None)
+            dev_right = self._right(dev[1], len(given))
+        for name in ("model_", "coef_", "intercept_", "temperature_", "threshold_"):
+            self.__dict__.pop(name, None)
+        names = [str(label) for label in self.classes_]
+        calibrator = None
+        if texts is not None:
+            for name in ("n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(name, None)
+            self.model_ = train(_dataset(rows, right, given, dev_right, names), settings, tell=False)
+            calibrator = self.model_.calibrator
+        else:
+            self.coef_, self.intercept_ = _fit_linear(self.loss, rows, right)
+        logits = self._logits(given)
+        if not self._several:
+            self.temperature_ = fit_temperature(logits, dev_right)
+            return self
+        self._calibrator = calibrator or fit_calibrator(logits, dev_right, names, seed=settings.seed)
+        self.threshold_ = self._calibrator.default_threshold
+        return self
+
+    def decision_function(self, X: Any) -> Floats:
+        """Logits (n, L); for two single labels (n,), the second's less the first's.
+
+        Raises:
+            ValueError: rows of another kind or width than those of `fit`.
+        """
+        check_is_fitted(self)
+        logits = self._logits(self._checked(X, hasattr(self, "model_")))
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 and not self._several else logits
+
+    def predict_proba(self, X: Any) -> Floats:
+        """(n, L) shares for single labels, presences where there may be several; see the class.
+
+        Raises:
+            ValueError: rows of another kind or width than those of `fit`.
+        """
+        check_is_fitted(self)
+        logits = self._logits(self._checked(X, hasattr(self, "model_")))
+        if self._several:
+            presences: Floats = self._calibrator.presence(logits, [str(label) for label in self.classes_])
+            return presences
+        shares: Floats = special.softmax(logits / self.temperature_, axis=1)
+        return shares
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """(n,) labels, or an (n, L) indicator where y had several.
+
+        Raises:
+            ValueError: rows of another kind or width than those of `fit`.
+        """
+        probabilities = self.predict_proba(X)
+        if self._several:
+            return (probabilities >= self.threshold_).astype(np.int64)
+        labels: NDArray[Any] = self.classes_[probabilities.argmax(1)]
+        return labels
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy; where y has several labels a row, the share of rows predicted without any mistake."""
+        y = self._right(y, len(y)).astype(np.int64) if _in_lists(y) else y
+        return float(super().score(X, y, sample_weight))
+
+    # -- rows and labels -------------------------------------------------------------------------
+
+    def _checked(self, X: Any, as_texts: bool) -> Any:
+        texts = _texts(X)
+        if as_texts != (texts is not None):
+            raise ValueError(f"Expected `X` to be {'texts' if as_texts else 'features'} as in fit, got the other.")
+        return validate_data(self, X, dtype=np.float64, reset=False) if texts is None else texts
+
+    def _learn_labels(self, y: Any) -> None:
+        """Set `classes_`, and whether a row may have several of them."""
+        if _in_lists(y):
+            self._several, self.classes_ = True, np.array(sorted({label for row in y for label in row}))
+        else:
+            check_classification_targets(y)
+            self._several = type_of_target(y) == "multilabel-indicator"
+            self.classes_ = np.arange(_dense(y).shape[1]) if self._several else np.unique(column_or_1d(y, warn=True))
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"Expected at least 2 classes in `y`, got {len(self.classes_)} class: there is nothing to tell apart."
+            )
+
+    def _right(self, y: Any, n: int) -> Bools:
+        """(n, L) which labels are right."""
+        if _in_lists(y):
+            right = np.array([[label in row for label in self.classes_] for row in y])
+        elif self._several:
+            right = _dense(y) != 0
+        else:
+            right = column_or_1d(y)[:, None] == self.classes_
+        if right.shape != (n, len(self.classes_)):
+            raise ValueError(
+                f"Expected `y` for {n} rows and {len(self.classes_)} labels, got inconsistent numbers of samples or "
+                f"labels: {right.shape}."
+            )
+        if not (self._several or right.any(1).all()):
+            raise ValueError(f"Expected labels that `y` of fit has, got others in {int((~right.any(1)).sum())} rows.")
+        return right
+
+    def _logits(self, rows: Any) -> Floats:
+        if hasattr(self, "model_"):
+            return self.model_.logits(rows, self.model_.candidates).astype(np.float64)
+        logits: Floats = rows @ self.coef_.T + self.intercept_
+        return logits
+
+
+def fit_temperature(logits: Floats, right: Bools) -> float:
+    """Find the T at which softmax(s / T) has the lowest log loss (Guo et al. 2017).
+
+    T minimises −Σᵢ Σⱼ yᵢⱼ log softmaxⱼ(sᵢ / T) with y = (1 − ε) · right + ε / L, ε = 1 / (n + 2): as in Platt's fit, so
+    that few rows, all of them predicted rightly, do not make sure of everything.
+
+    Args:
+        logits: (n, L).
+        right: (n, L), one right label a row.
+    """
+    n, labels = right.shape
+    target = right * (1 - 1 / (n + 2)) + 1 / (n + 2) / labels
+    centred = logits - logits.mean(1, keepdims=True)
+    spread = max(float(centred.std()), 1e-12)
+
+    def loss(log_temperature: float) -> float:
+        return -float((target * special.log_softmax(centred / np.exp(log_temperature), axis=1)).sum())
+
+    bounds = np.log(spread) + np.array([-5.0, 5.0])
+    return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def _texts(X: Any) -> list[str] | None:
+    """Texts as a list; None for what is to be features."""
+    if getattr(X, "ndim", 1) != 1 or not hasattr(X, "__len__"):
+        return None
+    rows = list(X)
+    others = [i for i, row in enumerate(rows) if not isinstance(row, str)]
+    if len(others) == len(rows):
+        return None
+    if others:
+        raise DataError(
+            f"Expected a text in each row of `X`, got {len(others)} of {len(rows)} that are none, the first of them in "
+            f"row {others[0]}: {rows[others[0]]!r}."
+        )
+    return [str(row) for row in rows]
+
+
+def _dense(y: Any) -> NDArray[Any]:
+    return np.asarray(y.toarray() if sparse.issparse(y) else y)
+
+
+def _in_lists(y: Any) -> bool:
+    """Whether y gives the names of each row's labels in a list, tuple or set."""
+    return (
+        getattr(y, "ndim", 1) == 1
+        and hasattr(y, "__len__")
+        and len(y) > 0
+        and all(isinstance(row, list | tuple | set | frozenset) and all(isinstance(x, str) for x in row) for row in y)
+    )
+
+
+def _held_out(right: Bools, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on and a share of rows held out, drawn from all but one row of each label."""
+    if not 0 < share < 1:
+        raise ValueError(f"Expected `validation_fraction` between 0 and 1, got {share}.")
+    order = np.random.default_rng(seed).permutation(len(right))
+    kept = np.unique(right[order].argmax(0)[right.any(0)])
+    free = np.delete(order, kept)
+    if not len(free):
+        raise ValueError(
+            f"Expected more rows than labels, so that some can be held out to calibrate on, got {len(right)} rows of "
+            f"{right.shape[1]} labels. Give more, or dev=(X, y)."
+        )
+    dev = np.sort(free[: max(1, round(share * len(right)))])
+    return np.setdiff1d(np.arange(len(right)), dev), dev
+
+
+def _dataset(rows: list[str], right: Bools, dev: list[str], dev_right: Bools, names: list[str]) -> MatchDataset:
+    return MatchDataset(
+        name="fit",
+        queries=[*rows, *dev],
+        candidates=names,
+        pairs=np.argwhere(np.concatenate([right, dev_right])),
+        splits={"train": np.arange(len(rows)), "dev": len(rows) + np.arange(len(dev))},
+        labels=True,
+    )
+
+
+def _fit_linear(loss: str, features: Floats, right: Bools) -> tuple[Floats, Floats]:
+    """(L, d) weights and (L,) biases on the features as given, at the minimum that `SigmaxClassifier` states."""
+    mean, deviation = features.mean(0), features.std(0)
+    deviation[deviation <= 1e-12 * np.maximum(1, np.abs(mean))] = 1.0  # constant: z is 0 and teaches nothing
+    z = torch.from_numpy((features - mean) / deviation)
+    objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
+    positives = Positives.from_dense(torch.from_numpy(right))
+    weights = torch.zeros(right.shape[1], z.shape[1], dtype=torch.float64, requires_grad=True)
+    biases = torch.zeros(right.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weights, biases], max_iter=1000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = objective.from_logits(z @ weights.T + biases, positives) + weights.square().sum() / (2 * len(z))
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(step)  # type: ignore[no-untyped-call]
+    coefficients: Floats = weights.detach().numpy() / deviation
+    return coefficients, biases.detach().numpy() - coefficients @ mean
