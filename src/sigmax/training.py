@@ -21,7 +21,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from sigmax.data.batches import DRAWS, Batches
-from sigmax.data.dataset import SPLITS, MatchDataset
+from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Query
 from sigmax.encoders import AUGMENTATIONS, HEADS, Defaults, LabelTable, Plan, build_towers, default_encoder, defaults_of
 from sigmax.errors import DataError, lookup
@@ -244,8 +244,8 @@ def train(
         "queries": len(data.queries),
         "candidates": len(data.candidates),
         "labels": data.labels,
-        "splits": {name: len(data.split(name)) for name in SPLITS},
-        "unanswered": {name: data.unanswered(name) for name in SPLITS},
+        "splits": {name: len(queries) for name, queries in data.splits.items()},
+        "unanswered": {name: data.unanswered(name) for name in data.splits},
         "settings": asdict(settings),
         "steps": trainer.state.global_step,
     }
