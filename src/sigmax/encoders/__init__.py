@@ -216,7 +216,7 @@ ENCODERS: dict[str, Encoder] = {
             "convnet",
             NETWORKS["convnet"].describes + " (default for pictures)",
             _network("convnet"),
-            labels=Defaults(3, 0.008, 10.0, quick=False),
+            labels=Defaults(3, 0.008, 10.0, threads=None, quick=False),
             pictures=True,
             heads=("cosine", "linear"),
         ),
