@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("what", choices=("fashion", "cards", "emoji", "reading"))
     parser.add_argument("--loss", default="sigmoid,softmax-average", help="losses, separated by commas")
     parser.add_argument("--epochs", type=float, default=None)
+    parser.add_argument("--augment", default=None, help="fashion: what training does to pictures")
     given = parser.parse_args()
     losses = given.loss.split(",")
     root = Path(os.environ.get("SIGMAX_DATA", "."))
@@ -117,7 +118,7 @@ def main() -> None:
         result: Any = reading()
     elif given.what == "fashion":
         data = multi_fashion()
-        result = [trained(data, loss=loss, epochs=given.epochs) for loss in losses]
+        result = [trained(data, loss=loss, epochs=given.epochs, augment=given.augment) for loss in losses]
     elif given.what == "emoji":
         data = emoji_pictures(root)
         result = [trained(data, loss=loss, epochs=given.epochs or 20) for loss in losses]
