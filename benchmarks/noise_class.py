@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sigmax
+from sigmax.data.canvases import bundled_digits
 from sigmax.data.dataset import SPLITS, MatchDataset
 from sigmax.data.pictures import Picture
 from sigmax.metrics.abstention import auroc_figure
@@ -53,13 +54,7 @@ def fashion(part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 def pictures(name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], dict[str, NDArray[np.int64]], tuple[str, ...]]:
     """Images, kinds, places of train, dev and test, names."""
     if name == "digits":
-        from sklearn.datasets import load_digits
-
-        bundled = load_digits()
-        bounds = (len(bundled.images) * np.array([9, 11]) // 13).tolist()  # other writers in dev and test
-        parts = np.split(np.arange(len(bundled.images)), bounds)
-        images = np.rint(bundled.images * (255 / 16)).astype(np.uint8)
-        return images, bundled.target.astype(np.int64), dict(zip(SPLITS, parts, strict=True)), tuple("0123456789")
+        return *bundled_digits(), tuple("0123456789")
     (images, kinds), (test_images, test_kinds) = fashion("train"), fashion("t10k")
     drawn = np.random.default_rng(0).permutation(len(images))
     parts = {"train": drawn[:10_000], "dev": drawn[10_000:12_000], "test": len(images) + np.arange(4_000)}

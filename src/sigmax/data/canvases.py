@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sigmax.data.dataset import SPLITS, Indices, MatchDataset
 from sigmax.data.pictures import Picture
 
-__all__ = ["EMPTY", "canvases", "digits"]
+__all__ = ["EMPTY", "bundled_digits", "canvases", "digits"]
 
 #: Share of canvases with nothing on them.
 EMPTY = 0.08
@@ -66,11 +66,11 @@ def canvases(
     return MatchDataset(name, queries, list(labels), np.array(pairs), splits, labels=True)
 
 
-def digits(sizes: Mapping[str, int] | None = None) -> MatchDataset:
-    """Canvases of scikit-learn's bundled handwritten digits (8 × 8; Alpaydin and Kaynak 1998).
+def bundled_digits() -> tuple[NDArray[np.uint8], Indices, dict[str, Indices]]:
+    """Return scikit-learn's handwritten digits (8 × 8; Alpaydin and Kaynak 1998), what each is, and their parts.
 
-    The file holds the digits of 13 writers one writer after the other: train, dev and test are made of its first 9,
-    next 2 and last 2 thirteenths, so that test canvases are in hands that training has not seen.
+    The file holds the digits of 13 writers one writer after the other: train, dev and test are its first 9, next 2 and
+    last 2 thirteenths, so that test is in hands that training has not seen.
     """
     from sklearn.datasets import load_digits
 
@@ -78,5 +78,11 @@ def digits(sizes: Mapping[str, int] | None = None) -> MatchDataset:
     images = np.rint(bundled.images * (255 / 16)).astype(np.uint8)
     bounds = (len(images) * np.array([9, 11]) // 13).tolist()
     parts = dict(zip(SPLITS, np.split(np.arange(len(images)), bounds), strict=True))
+    return images, bundled.target.astype(np.int64), parts
+
+
+def digits(sizes: Mapping[str, int] | None = None) -> MatchDataset:
+    """Canvases of `bundled_digits`, each part of its own writers'."""
+    images, kinds, parts = bundled_digits()
     sizes = sizes or {"train": 6000, "dev": 1000, "test": 2000}
-    return canvases("digits", images, bundled.target.astype(np.int64), "0123456789", parts, sizes, slack=2)
+    return canvases("digits", images, kinds, "0123456789", parts, sizes, slack=2)

@@ -148,10 +148,7 @@ def _network(name: str) -> Callable[[MatchDataset, Plan], Towers]:
                 augment="none" if plan.frozen else plan.augment or ("upright" if size >= 32 else "none"),
                 constant=linear and not plan.frozen,
             )
-        if plan.frozen:
-            query = FrozenEncoder(query, linear=linear)
-            query.learn(data.queries, data.split("train"))
-        return _headed(query, data, plan)
+        return _headed(_frozen(query, data, plan) if plan.frozen else query, data, plan)
 
     return build
 
@@ -169,13 +166,19 @@ def _pretrained(name: str) -> Callable[[MatchDataset, Plan], Towers]:
             return Towers(query, load_pretrained(name) if plan.two_towers else None, "cosine")
         label_vectors = _label_vectors(query, data) if "text" in reads else None
         if plan.frozen or plan.head == "linear":
-            query = FrozenEncoder(query, linear=plan.head == "linear")
-            query.learn(data.queries, data.split("train"))
+            query = _frozen(query, data, plan)
         if plan.head == "linear" or label_vectors is None:
             return _headed(query, data, plan)
         return Towers(query, LabelTable(data.candidates, label_vectors), "cosine")
 
     return build
+
+
+def _frozen(trunk: nn.Module, data: MatchDataset, plan: Plan) -> FrozenEncoder:
+    """Keep an encoder as it is, with the vectors of all queries at hand."""
+    query = FrozenEncoder(trunk, linear=plan.head == "linear")
+    query.learn(data.queries, data.split("train"))
+    return query
 
 
 def _headed(query: nn.Module, data: MatchDataset, plan: Plan) -> Towers:
