@@ -41,7 +41,7 @@ from sigmax.metrics.ranking import ranking_values
 from sigmax.sentence_transformers import MultiPositiveBatchSampler, SigmoidLoss, SoftmaxLoss, known_pairs
 
 RESULTS = Path(__file__).parent / "results"
-RATES = (3e-3, 1e-2)
+RATES = (3e-3, 1e-2, 3e-2)
 BASELINE = "MNRL, no duplicates"
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from sigmax.data.batches import Batches
 from sigmax.data.dataset import SPLITS, MatchDataset, row_of
-from sigmax.data.pictures import Picture, Query
+from sigmax.data.pictures import Picture, key_of
+from sigmax.data.texts import digest
 
 __all__ = ["Check", "check", "false_negative_share"]
 
@@ -91,7 +92,7 @@ def check(data: MatchDataset) -> Check:
     counts = data.answer_counts
     answered = counts[counts > 0] if counts.any() else np.zeros(1, dtype=np.int64)
     repeated, conflicting = _duplicates(data)
-    training = {data.queries[i] for i in data.split("train")}
+    training = {digest(key_of(data.queries[i])) for i in data.split("train")}
     held_out = np.concatenate([data.split("dev"), data.split("test")])
     used = np.unique(data.pairs[:, 1])
     in_train = np.unique(data.graph[data.split("train")].indices)
@@ -116,8 +117,8 @@ def check(data: MatchDataset) -> Check:
         untrained_candidates=len(np.setdiff1d(in_held_out, in_train)),
         duplicate_queries=repeated,
         conflicting_queries=conflicting,
-        leaked_queries=sum(data.queries[i] in training for i in held_out),
-        duplicate_candidates=len(data.candidates) - len(set(data.candidates)),
+        leaked_queries=sum(digest(key_of(data.queries[i])) in training for i in held_out),
+        duplicate_candidates=len(data.candidates) - len(set(map(digest, data.candidates))),
         false_negatives={size: false_negative_share(data, size) for size in BATCH_SIZES if size <= rows}
         or ({rows: false_negative_share(data, rows)} if rows else {}),
         pictures=_pictures(data),
@@ -170,10 +171,10 @@ def _columns(candidates: Any, m: int) -> Any:
 
 def _duplicates(data: MatchDataset) -> tuple[int, int]:
     """Queries equal to an earlier one in their split, and those of them with other right answers."""
-    answers: dict[tuple[str, Query], list[frozenset[int]]] = defaultdict(list)
+    answers: dict[tuple[str, bytes], list[frozenset[int]]] = defaultdict(list)
     for name in SPLITS:
         for i in data.split(name):
-            answers[name, data.queries[i]].append(frozenset(row_of(data.graph, i).tolist()))
+            answers[name, digest(key_of(data.queries[i]))].append(frozenset(row_of(data.graph, i).tolist()))
     repeated = sum(len(sets) - 1 for sets in answers.values())
     conflicting = sum(sum(count for _, count in Counter(sets).most_common()[1:]) for sets in answers.values())
     return repeated, conflicting

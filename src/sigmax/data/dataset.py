@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sigmax.data.pictures import Picture, Query, key_of
+from sigmax.data.texts import Numbered, digest
 from sigmax.errors import DataError, lookup
 
 __all__ = ["SPLITS", "Indices", "MatchDataset", "row_of", "seeded_split"]
@@ -56,10 +57,10 @@ class MatchDataset:
                 i, j = given[outside][0].tolist()
                 raise DataError(f"{self.name}: expected `{name}` inside {shape} (queries, candidates), got {(i, j)}.")
         if not self.query_ids:
-            names = [str(query) if isinstance(query, Picture) else f"q{i}" for i, query in enumerate(self.queries)]
-            set_(self, "query_ids", names)
+            named = self.pictures
+            set_(self, "query_ids", list(map(str, self.queries)) if named else Numbered("q", len(self.queries)))
         if not self.candidate_ids:
-            set_(self, "candidate_ids", list(self.candidates))
+            set_(self, "candidate_ids", self.candidates)
         both = (self.graph.multiply(self.wrong_graph)).nonzero()
         if len(both[0]):
             i, j = both[0][0], both[1][0]
@@ -67,16 +68,21 @@ class MatchDataset:
                 f"{self.name}: {len(both[0])} pairs are both right and wrong, the first of them "
                 f"{self.queries[i]!r} → {self.candidates[j]!r}. Drop one of the two."
             )
-        holder: dict[int, str] = {}
-        for part, indices in self.splits.items():
-            for i in np.asarray(indices).tolist():
-                if not 0 <= i < len(self.queries):
-                    raise DataError(f"{self.name}: expected the {part} split in [0, {len(self.queries)}), got {i}.")
-                if holder.setdefault(i, part) != part:
-                    raise DataError(
-                        f"{self.name}: query {self.queries[i]!r} is in the splits {holder[i]} and {part}. Each query "
-                        "belongs to one."
-                    )
+        holder = np.full(len(self.queries), -1)
+        for place, (part, given) in enumerate(self.splits.items()):
+            indices = np.asarray(given, dtype=np.int64)
+            outside = (indices < 0) | (indices >= len(self.queries))
+            if outside.any():
+                i = indices[outside][0]
+                raise DataError(f"{self.name}: expected the {part} split in [0, {len(self.queries)}), got {i}.")
+            if (holder[indices] >= 0).any():
+                i = indices[holder[indices] >= 0][0]
+                before = list(self.splits)[holder[i]]
+                raise DataError(
+                    f"{self.name}: query {self.queries[i]!r} is in the splits {before} and {part}. Each query "
+                    "belongs to one."
+                )
+            holder[indices] = place
         for part in SPLITS if "test" in self.splits else ("train", "dev"):
             if not len(self.splits.get(part, ())):
                 raise DataError(
@@ -108,12 +114,13 @@ class MatchDataset:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of texts or pictures, pairs and splits: equal for equal data."""
-        digest = hashlib.blake2b(digest_size=8)
+        hashed = hashlib.blake2b(digest_size=8)
         for texts in (map(key_of, self.queries), self.candidates):
-            digest.update("\0".join(texts).encode())
+            for i, text in enumerate(texts):
+                hashed.update(f"\0{text}".encode() if i else text.encode())
         for indices in (self.pairs, self.wrong, *(self.splits[name] for name in sorted(self.splits))):
-            digest.update(np.ascontiguousarray(indices).tobytes())
-        return digest.hexdigest()
+            hashed.update(np.ascontiguousarray(indices).tobytes())
+        return hashed.hexdigest()
 
     def unanswered(self, split: str) -> int:
         """Return how many queries of a split have no right answer."""
@@ -157,7 +164,7 @@ def row_of(graph: sparse.csr_array, i: int) -> Indices:
     return row
 
 
-def seeded_split(keys: Sequence[str], *, seed: int = 0, shares: tuple[float, float] = (0.8, 0.1)) -> dict[str, Indices]:
+def seeded_split(keys: Iterable[str], *, seed: int = 0, shares: tuple[float, float] = (0.8, 0.1)) -> dict[str, Indices]:
     """Split by query: the order of a seeded hash of each key decides, so equal keys stay together.
 
     Args:
@@ -165,8 +172,11 @@ def seeded_split(keys: Sequence[str], *, seed: int = 0, shares: tuple[float, flo
         seed: another seed, another split.
         shares: of train and dev; test is the rest.
     """
-    distinct = sorted(set(keys), key=lambda key: hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest())
+    digests = [digest(f"{seed}:{key}", 8) for key in keys]
+    distinct = sorted(set(digests))
     dev = max(1, round(len(distinct) * shares[1]))
     train = min(max(1, round(len(distinct) * shares[0])), max(1, len(distinct) - dev - 1))
     part = {key: SPLITS[int(i >= train) + int(i >= train + dev)] for i, key in enumerate(distinct)}
-    return {name: np.array([i for i, key in enumerate(keys) if part[key] == name], dtype=np.int64) for name in SPLITS}
+    return {
+        name: np.array([i for i, key in enumerate(digests) if part[key] == name], dtype=np.int64) for name in SPLITS
+    }

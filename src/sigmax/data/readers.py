@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from sigmax.data.tables import (
     tables_of,
     text_list,
 )
+from sigmax.data.texts import Pairs, TextStore
 from sigmax.errors import DataError, UnknownNameError, nearest
 
 __all__ = ["READERS", "Reader", "read"]
@@ -90,11 +92,16 @@ def read(path: str | Path, *, columns: Mapping[str, str] | None = None, seed: in
 
 
 def _read_beir(path: Path, columns: Mapping[str, str], seed: int) -> MatchDataset:
-    queries = _beir_texts(path / "queries.jsonl")
-    corpus = _beir_texts(path / "corpus.jsonl")
-    query_place = {key: i for i, key in enumerate(queries)}
-    candidate_place = {key: j for j, key in enumerate(corpus)}
-    pairs: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+    given: list[Any] = []  # the splits that queries.jsonl names
+
+    def query_text(row: Row) -> str:
+        split = row.values.get("split")
+        given.append(sys.intern(split) if isinstance(split, str) else split)
+        return _text(row, "text")
+
+    query_place, texts = _beir_texts(path / "queries.jsonl", query_text)
+    candidate_place, documents = _beir_texts(path / "corpus.jsonl", _document)
+    pairs = {True: Pairs(), False: Pairs()}
     part: dict[int, str] = {}
     for file in sorted((path / "qrels").glob("*.tsv")):
         name = split_of(file.stem, str(file))
@@ -120,21 +127,19 @@ def _read_beir(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatase
                 raise DataError(
                     f"{where}: query {query!r} is in the {part[i]} split already. Each query belongs to one split."
                 )
-            pairs[score > 0].append((i, candidate_place[document]))
-    for i, row in enumerate(queries.values()):
-        given = row.values.get("split")
-        if i not in part and given:
-            part[i] = split_of(given, row.where)
-    texts = [_text(row, "text") for row in queries.values()]
+            pairs[score > 0].append(i, candidate_place[document])
+    for i, (key, split) in enumerate(zip(query_place, given, strict=True)):
+        if split and i not in part:
+            part[i] = split_of(split, f"{path / 'queries.jsonl'}, query {key!r}")
     return MatchDataset(
         name=path.name,
         queries=texts,
-        candidates=[_document(row) for row in corpus.values()],
-        pairs=_array(pairs[True]),
-        wrong=_array(pairs[False]),
+        candidates=documents,
+        pairs=pairs[True].array(),
+        wrong=pairs[False].array(),
         splits=complete([part.get(i) for i in range(len(texts))], texts, seed),
-        query_ids=list(queries),
-        candidate_ids=list(corpus),
+        query_ids=list(query_place),
+        candidate_ids=list(candidate_place),
     )
 
 
@@ -148,55 +153,60 @@ def _document(row: Row) -> str:
     return f"{title.strip()} {_text(row, 'text')}".strip()
 
 
-def _beir_texts(path: Path) -> dict[str, Row]:
-    rows: dict[str, Row] = {}
+def _beir_texts(path: Path, text_of: Callable[[Row], str]) -> tuple[dict[str, int], Sequence[str]]:
+    """Place of each id, and the texts."""
+    places: dict[str, int] = {}
+    store = TextStore()
     for row in read_rows(path):
         key = row.values.get("_id")
         if not isinstance(key, str):
             raise DataError(f'{row.where}: expected a text under "_id", got {key!r}.')
-        if key in rows:
-            raise DataError(f"{row.where}: id {key!r} was given before, in {rows[key].where}.")
-        rows[key] = row
-    return rows
+        if key in places:
+            before = next(other.where for other in read_rows(path) if other.values.get("_id") == key)
+            raise DataError(f"{row.where}: id {key!r} was given before, in {before}.")
+        places[key] = store.append(text_of(row))
+    return places, store.texts()
 
 
 # -- tables of pairs, and of labelled texts -----------------------------------------------------
 
 
 def _read_pairs(path: Path, columns: Mapping[str, str], seed: int) -> MatchDataset:
-    queries: dict[tuple[str | None, str], int] = {}
-    candidates: dict[str, int] = {}
-    right: list[tuple[int, int]] = []
-    wrong: list[tuple[int, int]] = []
+    queries, candidates = TextStore(), TextStore()
+    parts: list[str | None] = []
+    right, wrong = Pairs(), Pairs()
     for row, part in _rows_by_split(path, columns):
         for name in {"label", "labels", "score"} & row.values.keys():
             raise DataError(
                 f"{row.where}: a table of pairs holds right answers and has no column `{name}`. Put known wrong "
                 "answers under `wrong`, with `answer` left empty if there is none, and rename or drop the column."
             )
-        i = queries.setdefault((part, _text(row, "query")), len(queries))
+        text = _text(row, "query")
+        i = queries.place(text, key=f"{part}\0{text}")
+        if i == len(parts):
+            parts.append(part)
         for column, target in (("answer", right), ("answers", right), ("wrong", wrong)):
             value = row.values.get(column)
             if column == "answer" and isinstance(value, str):
                 value = [value]  # one text, whatever characters are in it
-            for text in text_list(value, row.where, column):
-                target.append((i, candidates.setdefault(text, len(candidates))))
-    texts = [text for _, text in queries]
+            for answer in text_list(value, row.where, column):
+                target.append(i, candidates.place(answer))
+    texts = queries.texts()
     return MatchDataset(
         name=path.stem,
         queries=texts,
-        candidates=list(candidates),
-        pairs=_array(right),
-        wrong=_array(wrong),
-        splits=complete([part for part, _ in queries], texts, seed),
+        candidates=candidates.texts(),
+        pairs=right.array(),
+        wrong=wrong.array(),
+        splits=complete(parts, texts, seed),
     )
 
 
 def _read_labelled(path: Path, columns: Mapping[str, str], seed: int) -> MatchDataset:
-    texts: list[str] = []
+    store = TextStore()
     parts: list[str | None] = []
     labels: dict[str, int] = {}
-    pairs: list[tuple[int, int]] = []
+    pairs = Pairs()
     for file, given in tables_of(path):
         names = {ours: class_names(file, columns.get(ours, ours)) for ours in ("label", "labels")}
         for row, part in split_rows(file, given, columns):
@@ -204,18 +214,20 @@ def _read_labelled(path: Path, columns: Mapping[str, str], seed: int) -> MatchDa
             if names[column] is not None:
                 value = named(value, names[column], row.where, column)
             for label in text_list(value, row.where, column):
-                pairs.append((len(texts), labels.setdefault(label, len(labels))))
-            texts.append(_text(row, "text"))
+                pairs.append(len(store), labels.setdefault(label, len(labels)))
+            store.append(_text(row, "text"))
             parts.append(part)
     if not labels:
         raise DataError(f"{path}: no text has a label.")
     order = sorted(labels)
-    place = {labels[label]: j for j, label in enumerate(order)}
+    place = np.argsort([labels[label] for label in order])
+    right, texts = pairs.array(), store.texts()
+    right[:, 1] = place[right[:, 1]]
     return MatchDataset(
         name=path.stem,
         queries=texts,
         candidates=order,
-        pairs=_array([(i, place[j]) for i, j in pairs]),
+        pairs=right,
         splits=complete(parts, texts, seed),
         labels=True,
     )
@@ -308,7 +320,3 @@ def _text(row: Row, column: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{row.where}: expected a text under `{column}`, got {value!r}.")
     return value.strip()
-
-
-def _array(pairs: Sequence[tuple[int, int]]) -> Any:
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)

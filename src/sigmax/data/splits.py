@@ -47,7 +47,7 @@ def complete(parts: Sequence[str | None], keys: Sequence[str], seed: int) -> dic
     def divide(name: str, into: str, share: float) -> None:
         """Leave a share of a given split there and move the rest."""
         whole = given[name]
-        made = seeded_split([keys[i] for i in whole], seed=seed, shares=(share, 1 - share))
+        made = seeded_split((keys[i] for i in whole), seed=seed, shares=(share, 1 - share))
         given[name] = [whole[k] for k in made["train"]]
         given[into] = [whole[k] for part in ("dev", "test") for k in made[part]]
 
@@ -58,7 +58,7 @@ def complete(parts: Sequence[str | None], keys: Sequence[str], seed: int) -> dic
     elif given["train"] and not given["test"] and not free:
         divide("dev", "test", 0.5)
     if free:
-        made = seeded_split([keys[i] for i in free], seed=seed)
+        made = seeded_split((keys[i] for i in free), seed=seed)
         for name in SPLITS:
             given[name] += [free[k] for k in made[name]]
     return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in given.items()}

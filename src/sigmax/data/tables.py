@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import io
 import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from sigmax.data.splits import SPLIT_NAMES, split_of
 from sigmax.errors import DataError, lookup, nearest
@@ -62,21 +63,22 @@ def _jsonl(path: Path) -> Iterator[Row]:
 
 def _csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # texts may be long
-    # Python's str.splitlines would also split at form feeds and the like, inside texts.
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
-    try:
-        for values in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in values or None in values.values():
-                got = len(values) if None not in values else len(values) - 1 + len(values[None])  # type: ignore[call-overload]
-                got -= sum(value is None for value in values.values())
-                raise DataError(
-                    f"{where}: expected {len(reader.fieldnames or ())} fields ({', '.join(reader.fieldnames or ())}), "
-                    f"got {got}. Put a text with commas in double quotes."
-                )
-            yield Row(values, where)
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.reader.line_num}: not CSV: {error}.") from None
+    with _opened(path, newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for values in reader:
+                where = f"{path}, line {reader.line_num}"
+                if None in values or None in values.values():
+                    names = reader.fieldnames or ()
+                    got = len(values) if None not in values else len(values) - 1 + len(values[None])  # type: ignore[call-overload]
+                    got -= sum(value is None for value in values.values())
+                    raise DataError(
+                        f"{where}: expected {len(names)} fields ({', '.join(names)}), got {got}. Put a text with "
+                        "commas in double quotes."
+                    )
+                yield Row(values, where)
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.reader.line_num}: not CSV: {error}.") from None
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -106,8 +108,8 @@ def _parquet_file(path: Path) -> Any:
 TABLES: dict[str, Callable[[Path], Iterator[Row]]] = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read every row of a table.
+def read_rows(path: Path) -> Iterator[Row]:
+    """Read the rows of a table, one after the other.
 
     Raises:
         DataError: an unknown ending, an unreadable file, a broken line, no rows.
@@ -116,10 +118,11 @@ def read_rows(path: Path) -> list[Row]:
         raise DataError(f"{path}: expected a file ending in {', '.join(TABLES)}, got {path.suffix or 'no ending'!r}.")
     if not path.exists():
         raise DataError(f"{path}: no such file.")
-    rows = list(lookup(TABLES, path.suffix, "ending")(path))
-    if not rows:
+    rows = lookup(TABLES, path.suffix, "ending")(path)
+    first = next(rows, None)
+    if first is None:
         raise DataError(f"{path}: the file has no rows.")
-    return rows
+    return chain([first], rows)
 
 
 def tables_of(path: Path) -> list[tuple[Path, str | None]]:
@@ -285,19 +288,28 @@ def lines(path: Path) -> Iterator[str]:
     Raises:
         DataError: not UTF-8.
     """
-    for line in io.StringIO(_text(path), newline=None):
-        yield line.removesuffix("\n")
+    with _opened(path, newline=None) as file:
+        for line in file:
+            yield line.removesuffix("\n")
 
 
-def _text(path: Path) -> str:
+@contextlib.contextmanager
+def _opened(path: Path, newline: str | None) -> Iterator[TextIO]:
+    """Open a text file, of which only as much is in memory as is being read."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x}). "
-            f"Convert it, for example: iconv -f latin1 -t utf-8 {path.name}"
-        ) from None
+        with path.open(encoding="utf-8-sig", newline=newline) as file:
+            yield file
+    except UnicodeDecodeError:
+        with path.open("rb") as raw:
+            for number, line in enumerate(raw, start=1):  # no character of UTF-8 but the line's end has its byte
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x}). "
+                        f"Convert it, for example: iconv -f latin1 -t utf-8 {path.name}"
+                    ) from None
+        raise
 
 
 def _around(line: str, position: int) -> str:

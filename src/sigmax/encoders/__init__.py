@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -109,14 +110,15 @@ class Encoder:
 
 
 def _ngrams(data: MatchDataset, plan: Plan) -> Towers:
-    texts = _training_texts(data)
     if not data.labels:
-        texts += data.candidates
-        shared = NgramEmbedding.fit(texts, seed=plan.seed, dimension=128)
-        other = NgramEmbedding.fit(texts, seed=plan.seed, dimension=128) if plan.two_towers else None
-        return Towers(shared, other, "cosine")
+
+        def tower() -> NgramEmbedding:
+            texts = chain(_training_texts(data), data.candidates)
+            return NgramEmbedding.fit(texts, seed=plan.seed, dimension=128)
+
+        return Towers(tower(), tower() if plan.two_towers else None, "cosine")
     dimension = max(256, len(data.candidates))
-    query = NgramEmbedding.fit(texts, seed=plan.seed, least=2, dimension=dimension, digits_alike=True)
+    query = NgramEmbedding.fit(_training_texts(data), seed=plan.seed, least=2, dimension=dimension, digits_alike=True)
     return Towers(query, _apart(data, query.dimension, plan.seed), "cosine")
 
 
@@ -294,8 +296,8 @@ def label_text(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-/.]+", " ", name).strip() or name
 
 
-def _training_texts(data: MatchDataset) -> list[str]:
-    return [str(data.queries[i]) for i in data.split("train")]
+def _training_texts(data: MatchDataset) -> Iterator[str]:
+    return (str(data.queries[i]) for i in data.split("train"))
 
 
 @torch.no_grad()

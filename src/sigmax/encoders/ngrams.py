@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,19 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
+from sigmax.data.texts import digest
 from sigmax.encoders.places import module_folder
 
 __all__ = ["NgramEmbedding"]
 
 #: Buckets of the hash, for words and for characters each: so many that collisions are rare.
 BUCKETS = 2**20
-#: Texts whose features are kept for the next epoch.
-CACHED_TEXTS = 1_000_000
+#: Bytes of features that are kept for the next epoch.
+CACHED_BYTES = 2**30
+#: Bytes of a dict's entry with a text and two arrays, beside what is in them.
+ENTRY_BYTES = 512
+#: Texts whose n-grams are counted at a time.
+BLOCK = 2**14
 
 
 class NgramEmbedding(nn.Module):
@@ -70,6 +75,7 @@ class NgramEmbedding(nn.Module):
         # One more row for the constant: a text without any known n-gram still has a vector.
         self.table = nn.EmbeddingBag(len(self.buckets) + 1, dimension, mode="sum")
         self._cache: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+        self._cached = 0  # bytes
 
     @classmethod
     def fit(cls, texts: Iterable[str], *, seed: int = 0, least: int = 1, **settings: Any) -> NgramEmbedding:
@@ -78,17 +84,22 @@ class NgramEmbedding(nn.Module):
         Vectors start from a normal distribution of length about 1.
 
         Args:
-            texts: the training queries and the candidates.
+            texts: the training queries and the candidates; read once, some at a time.
             seed: of the starting vectors.
             least: texts that an n-gram must occur in.
             settings: dimension, words, characters, digits_alike.
         """
         empty = cls(np.empty(0, np.int64), np.empty(0, np.float32), **settings)
-        distinct = list(dict.fromkeys(texts))
-        counts = empty._counts(distinct)
-        frequency = np.bincount(counts.indices, minlength=2 * BUCKETS)
+        seen: set[bytes] = set()
+        frequency = np.zeros(2 * BUCKETS, dtype=np.int64)
+        source = iter(texts)
+        while block := {digest(text): text for text in islice(source, BLOCK)}:
+            new = [text for key, text in block.items() if key not in seen]
+            seen.update(block)
+            if new:
+                frequency += np.bincount(empty._counts(new).indices, minlength=2 * BUCKETS)
         buckets = np.flatnonzero(frequency >= least)
-        idf = np.log((1 + len(distinct)) / (1 + frequency[buckets])) + 1
+        idf = np.log((1 + len(seen)) / (1 + frequency[buckets])) + 1
         made = cls(buckets, idf.astype(np.float32), **settings)
         with torch.no_grad():
             generator = torch.Generator().manual_seed(seed)
@@ -101,12 +112,13 @@ class NgramEmbedding(nn.Module):
         """Texts -> input_ids (k,), weights (k,) and offsets (b,): the n-grams of all texts one after the other."""
         texts = [(prompt or "") + text for text in inputs]
         missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
-        if missing:
-            if len(self._cache) + len(missing) > CACHED_TEXTS:
-                self._cache.clear()
-                missing = list(dict.fromkeys(texts))
-            self._cache.update(zip(missing, self._features(missing), strict=True))
-        found = [self._cache[text] for text in texts]
+        made = dict(zip(missing, self._features(missing), strict=True)) if missing else {}
+        found = [made.get(text) or self._cache[text] for text in texts]
+        for text, (ids, weights) in made.items():
+            size = ids.nbytes + weights.nbytes + len(text) + ENTRY_BYTES
+            if self._cached + size <= CACHED_BYTES:
+                self._cached += size
+                self._cache[text] = made[text]
         lengths = np.array([len(ids) for ids, _ in found], dtype=np.int64)
         return {
             "input_ids": torch.from_numpy(np.concatenate([ids for ids, _ in found], dtype=np.int64)),

@@ -66,7 +66,7 @@ def serve(
         OSError: an address that cannot be listened at.
     """
     # Kept for the next epoch in training. What is asked does not come again, and memory is to stay as it is.
-    ngrams.CACHED_TEXTS = pictures.KEPT_BYTES = 0
+    ngrams.CACHED_BYTES = pictures.KEPT_BYTES = 0
     metrics = Metrics()
     served = {
         name: Served(name, folder, max_queue=max_queue, max_batch=max_batch, metrics=metrics)
