@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset, Features, IterableDataset, Value, disable_progress_bars
 from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -519,7 +519,7 @@ def run(tmp_path, model, loss, rows=PAIRS, evaluator=None, **given):
         save_strategy="no",
         **given,
     )
-    dataset = Dataset.from_dict(rows)
+    dataset = rows if isinstance(rows, IterableDataset) else Dataset.from_dict(rows)
     trainer = SentenceTransformerTrainer(
         model=model, args=arguments, train_dataset=dataset, loss=loss, evaluator=evaluator
     )
@@ -545,6 +545,26 @@ def test_trainer_learns(tmp_path, kind, columns):
     rows = {**PAIRS, **negatives}
     before = right_cosines(model)
     run(tmp_path, model, kind(model), rows, batch_sampler=MultiPositiveBatchSampler)
+    assert right_cosines(model) > before + 0.3
+
+
+@trains
+@pytest.mark.parametrize("kind", [SoftmaxLoss, SigmoidLoss])
+def test_trainer_learns_from_a_stream(tmp_path, kind):
+    """Rows that are never in memory together; right answers are recognised among those of a batch all the same."""
+    drawn = []
+
+    def rows():
+        drawn.append(0)
+        for anchor, positive in zip(PAIRS["anchor"], PAIRS["positive"], strict=True):
+            drawn[-1] += 1
+            yield {"anchor": anchor, "positive": positive}
+
+    model = static()
+    before = right_cosines(model)
+    features = Features(dict.fromkeys(PAIRS, Value("string")))
+    run(tmp_path, model, kind(model), IterableDataset.from_generator(rows, features=features), max_steps=24)
+    assert sum(drawn) >= 24 * 20 / 3
     assert right_cosines(model) > before + 0.3
 
 
