@@ -150,6 +150,21 @@ def test_tables_are_found():
     assert all(figures and len(rows) >= 4 for _, figures, rows in tables)
 
 
+def test_the_table_of_the_trainer_holds_what_was_measured():
+    page = (DOCS / "how-to" / "several-answers.md").read_text(encoding="utf-8")
+    ((files, table),) = re.findall(r"<!-- trainer: (\S+) -->\n((?:\|.*\n)+)", page)
+    head, _, *rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
+    for column, data in enumerate(head[1:], start=1):
+        found = json.loads((RESULTS / f"{files}-{data.lower()}.json").read_text(encoding="utf-8"))["contenders"]
+        assert [row[0] for row in rows] == list(found)
+        for (_, first), row in zip(found.items(), rows, strict=True):
+            value, less = first["map"]["all"], first["difference"]["all"]
+            expected = "{value:.3f}".format(**value)
+            if row is not rows[0]:
+                expected += "<br>{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**less).replace("-", "−")
+            assert row[column] == expected, f"{data}, {row[0]}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_cited_files_exist(page):
     for path in re.findall(r"`((?:benchmarks|examples|docs|src)/[\w./-]+)`", page.read_text(encoding="utf-8")):
