@@ -2,9 +2,9 @@
 
     SIGMAX_DATA=… python benchmarks/large_data.py --gib 4 --limit 2
 
-Writes a CSV of labelled texts (random words, every tenth of which tells the label), then reads it, trains 200 steps on static
-vectors and calibrates, in a process whose own memory the system limits (RLIMIT_DATA: a file's pages do not count, the
-system drops them when it wants). Peaks are of anonymous memory, sampled every 50 ms.
+Writes a CSV of labelled texts (random words, every tenth of which tells the label), then reads it, trains 200 steps on
+static vectors and calibrates, in a process whose own memory the system limits (RLIMIT_DATA: a file's pages do not
+count, the system drops them when it wants). Peaks are of anonymous memory, sampled every 50 ms.
 """
 
 from __future__ import annotations

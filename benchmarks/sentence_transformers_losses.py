@@ -159,8 +159,9 @@ def average_precision(model: SentenceTransformer, data: sigmax.MatchDataset, spl
     return np.concatenate(found)
 
 
-def quality(name: str, seeds: int, labels: list[str]) -> dict[str, Any]:
-    folder, batch_size, epochs = SETS[name]
+def quality(name: str, seeds: int, labels: list[str], batch_size: int | None, epochs: int | None) -> dict[str, Any]:
+    folder = SETS[name].folder
+    batch_size, epochs = batch_size or SETS[name].batch_size, epochs or SETS[name].epochs
     data = sigmax.load_data(root() / "data" / folder)
     pairs = training_pairs(data)
     answers = data.answer_counts[data.split("test")]
@@ -285,7 +286,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="quality: data sets")
     parser.add_argument("--contenders", default=";".join(CONTENDERS), help="some of them, with ; between")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=4096)
+    parser.add_argument("--batch-size", type=int, default=None, help="default: 4,096; quality: that of the data set")
+    parser.add_argument("--epochs", type=int, default=None, help="quality; default: those of the data set")
     parser.add_argument("--steps", type=int, default=11, help="speed: an epoch of wordnet at a batch of 4,096")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
@@ -297,11 +299,12 @@ def main() -> None:
         return
     if given.what == "quality":
         for name in given.names or SETS:
-            write(f"quality-{name}", quality(name, given.seeds, given.contenders.split(";")))
+            found = quality(name, given.seeds, given.contenders.split(";"), given.batch_size, given.epochs)
+            write(f"quality-{name}{f'-{given.batch_size}' if given.batch_size else ''}", found)
     elif given.what == "speed":
-        write("speed", speeds(given.batch_size, given.steps, given.rounds, given.contenders.split(";")))
+        write("speed", speeds(given.batch_size or 4096, given.steps, given.rounds, given.contenders.split(";")))
     else:
-        write("parts", parts(given.batch_size))
+        write("parts", parts(given.batch_size or 4096))
 
 
 def write(name: str, result: dict[str, Any]) -> None:

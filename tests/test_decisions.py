@@ -11,7 +11,6 @@ from scipy.special import expit
 from sigmax import decisions
 from sigmax.decisions import NOTHING, RULES, Choice, Decision, Record, decide, parse_rule, threshold_table
 from sigmax.errors import UnknownNameError
-from sigmax.metrics.presence import best_f1_threshold
 
 #: Levels that the worlds below can reach, and the figure that each rule promises.
 LEVELS = {"precision": 0.9, "recall": 0.8, "contains": 0.9, "false-claims": 0.1}
@@ -212,15 +211,36 @@ def test_a_start_has_its_own_part_of_delta():
             assert found.achieved["accepted"] == pytest.approx(0.56)
 
 
+def f1_at(threshold, record):
+    said = record.presence >= threshold
+    return 2 * (said & record.right).sum() / (said.sum() + record.right.sum())
+
+
 @given(st.integers(0, 1000), st.integers(1, 30), st.sampled_from([None, 2, 5]))
-def test_best_f1_is_that_of_the_metrics(seed, n, values):
+def test_no_threshold_has_a_better_f1(seed, n, values):
     record = small(seed, n, values=values)
     found = decide("best-f1", record)
     assert not found.promised
     assert found.needed is None
     if record.right.any():
         assert found.reason is None
-        assert found.threshold == best_f1_threshold(record.presence, record.right)
+        best = max(f1_at(threshold, record) for threshold in record.presence)
+        assert f1_at(found.threshold, record) == pytest.approx(best)
+
+
+def test_the_threshold_is_half_way():
+    def threshold(*presences):
+        return decide("best-f1", Record.of(np.array([presences]), np.array([presences]) > 0.7, floor=0)).threshold
+
+    assert threshold(0.9, 0.8, 0.2, 0.1) == pytest.approx(0.5)
+    assert threshold(0.9, 0.8) == pytest.approx(0.4), "claim all: half of the lowest"
+
+
+@pytest.mark.parametrize("high", [np.nextafter(0.5, 1), np.nextafter(1, 0)])
+def test_presences_that_hardly_differ_are_told_apart(high):
+    low = np.nextafter(high, 0)
+    record = Record.of(np.array([[low, high]]), np.array([[False, True]]), floor=0)
+    assert low < decide("best-f1", record).threshold <= high
 
 
 def test_p_values_are_those_of_scipy():

@@ -24,7 +24,6 @@ from sigmax.metrics.presence import (
     COARSEST,
     FINEST,
     PresenceTally,
-    best_f1_threshold,
     expected_edges,
     mass_edges,
     smooth_grid,
@@ -357,54 +356,6 @@ def test_bins_of_the_diagram_expect_equally_many():
         len(added(presence * 0 + 0.5, right, PresenceTally(0.5, expected_edges(np.full(9, 0.5)))).reliability(one(400)))
         == 1
     )
-
-
-# -- the threshold -------------------------------------------------------------------------------
-
-
-def f1_at(threshold: float, presence: np.ndarray, right: np.ndarray, weights: np.ndarray) -> float:
-    said = presence >= threshold
-    return 2 * (weights * (said & right)).sum() / ((weights * said).sum() + (weights * right).sum())
-
-
-PRESENCES = st.integers(0, 16).map(lambda k: k / 16) | st.floats(1e-6, 1)
-
-
-@given(st.lists(st.tuples(PRESENCES, st.booleans(), st.integers(1, 5)), min_size=1, max_size=12), st.booleans())
-def test_best_threshold(pairs, weighted):
-    presence, right, weights = (np.array(column) for column in zip(*pairs, strict=True))
-    if not right.any():
-        right[0] = True
-    if not weighted:
-        weights = np.ones(len(pairs))
-    found = best_f1_threshold(presence, right, weights.astype(float) if weighted else None)
-    best = max(f1_at(threshold, presence, right, weights) for threshold in presence)
-    assert f1_at(found, presence, right, weights) == pytest.approx(best)
-    assert 0 <= found <= 1
-
-
-def test_the_threshold_is_half_way():
-    presence, right = np.array([0.9, 0.8, 0.2, 0.1]), np.array([True, True, False, False])
-    assert best_f1_threshold(presence, right) == pytest.approx(0.5)
-    assert best_f1_threshold(presence[:2], right[:2]) == pytest.approx(0.4), "claim all: half of the lowest"
-
-
-def test_weights_stand_for_more_wrong_pairs():
-    presence, right = np.array([0.9, 0.6, 0.5]), np.array([True, False, True])
-    assert best_f1_threshold(presence, right) < 0.5
-    assert best_f1_threshold(presence, right, np.array([1.0, 9.0, 1.0])) == pytest.approx(0.75)
-
-
-@pytest.mark.parametrize("high", [np.nextafter(0.5, 1), np.nextafter(1, 0)])
-def test_presences_that_hardly_differ_are_told_apart(high):
-    low = np.nextafter(high, 0)
-    threshold = best_f1_threshold(np.array([low, high]), np.array([False, True]))
-    assert low < threshold <= high
-
-
-def test_no_threshold_without_a_right_pair():
-    with pytest.raises(ValueError, match="Expected at least one right pair to choose a threshold on, got none"):
-        best_f1_threshold(np.array([0.5]), np.array([False]))
 
 
 # -- none of these -------------------------------------------------------------------------------

@@ -617,6 +617,13 @@ def test_mini_batches_train_the_same_model(encoder, static_folder):
         torch.testing.assert_close(parts.state_dict()[name], weights, rtol=1e-4, atol=1e-5)
 
 
+def test_the_way_to_an_encoder_is_not_told(static_folder):
+    """A model may be published; where its encoder lay is nobody's business."""
+    model = train(things(), Settings(encoder=str(static_folder), steps=1))
+    assert model.facts["settings"]["encoder"] == static_folder.name
+    assert str(static_folder.parent) not in model.card("x")
+
+
 @pytest.mark.slow
 def test_mini_batches_of_a_transformer():
     """Gradients of all-MiniLM-L6-v2 at a batch of 24 in parts of 5: different padding, the same vectors."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -139,11 +138,8 @@ def _data(facts: Mapping[str, Any]) -> str:
 
 
 def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Those that are set. Of an encoder that is a folder here, others need not know the way to it."""
-    shown = {key: value for key, value in settings.items() if value is not None}
-    if os.path.isdir(shown.get("encoder", "")):
-        shown["encoder"] = os.path.basename(os.path.normpath(shown["encoder"]))
-    return [(key, _plain(str(value))) for key, value in shown.items()]
+    """Those that are set."""
+    return [(key, _plain(str(value))) for key, value in settings.items() if value is not None]
 
 
 def _versions() -> str:

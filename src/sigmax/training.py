@@ -246,10 +246,15 @@ def train(
         "labels": data.labels,
         "splits": {name: len(queries) for name, queries in data.splits.items()},
         "unanswered": {name: data.unanswered(name) for name in data.splits},
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"encoder": _told(settings.encoder or "")},
         "steps": trainer.state.global_step,
     }
     return model
+
+
+def _told(encoder: str) -> str:
+    """An encoder's name. Of one that is a folder here, those who get the model need not know the way to it."""
+    return Path(encoder).resolve().name if Path(encoder).is_dir() else encoder
 
 
 def loss_floor(data: MatchDataset, settings: Settings) -> float:

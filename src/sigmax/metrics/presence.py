@@ -16,7 +16,7 @@ from scipy import fft, sparse, special
 
 from sigmax.metrics.intervals import Estimate, Figure, Floats, estimate, mean_figure
 
-__all__ = ["PRESENCE", "PresenceTally", "ReliabilityBin", "best_f1_threshold"]
+__all__ = ["PRESENCE", "PresenceTally", "ReliabilityBin"]
 
 PRESENCE = (
     "log_loss",
@@ -219,31 +219,6 @@ def smooth_grid(presence: Floats, right: Bools) -> int:
     residuals = np.bincount(*_split(presence, presence - right, FINEST), FINEST + 1) / len(presence)
     bandwidth = _smooth_error(residuals[None], 0.01)[0]
     return int(min(FINEST, max(COARSEST, 2.0 ** np.ceil(np.log2(4 / max(bandwidth, 1e-9))))))
-
-
-def best_f1_threshold(presence: Floats, right: Bools, weights: Floats | None = None) -> float:
-    """Return the presence from which claiming pairs gives the best micro-F1.
-
-    Args:
-        presence: (k,) of pairs.
-        right: (k,).
-        weights: (k,) pairs that each stands for, where wrong pairs were sampled.
-
-    Raises:
-        ValueError: no right pair.
-    """
-    if not right.any():
-        raise ValueError("Expected at least one right pair to choose a threshold on, got none.")
-    weights = np.ones(len(presence)) if weights is None else weights
-    order = np.argsort(-presence, kind="stable")
-    hits = np.cumsum((weights * right)[order])
-    said = np.cumsum(weights[order])
-    last = np.append(np.diff(presence[order]) != 0, True)  # a threshold cannot part equal presences
-    f1 = np.where(last, 2 * hits / (said + hits[-1]), -1.0)
-    best = int(f1.argmax())
-    below = presence[order][best + 1] if best + 1 < len(order) else 0.0
-    half_way = float((presence[order][best] + below) / 2)
-    return half_way if half_way > below else float(presence[order][best])  # neighbouring floats have no half
 
 
 def _f1(hits: Floats, said: Floats, right: Floats) -> Floats:

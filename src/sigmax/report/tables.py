@@ -126,10 +126,13 @@ def calibration_table(calibrator: Calibrator) -> Table:
 
 
 def threshold_rows(calibrator: Calibrator) -> Table | None:
-    """What thresholds on presence gave on dev; None for a model saved without its record."""
+    """What thresholds on presence gave where the model was calibrated; None for one saved without its record."""
     if calibrator.record is None:
         return None
-    table = Table(title=Text("presences accepted from a threshold on, on dev"), title_justify="left")
+    table = Table(
+        title=Text(f"presences accepted from a threshold on, on {calibrator.about.get('split', 'dev')}"),
+        title_justify="left",
+    )
     columns = {
         "threshold": "from",
         "precision": "precision",
