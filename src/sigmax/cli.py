@@ -72,7 +72,7 @@ Augment = Annotated[
     ),
 ]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the training queries. Default: suits the encoder.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Queries a batch.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Queries a batch. Default: suits the encoder.")]
 MiniBatchSize = Annotated[
     int | None,
     typer.Option(min=1, help="Texts encoded at a time: a large batch in the memory of a small one, encoded twice."),
@@ -113,7 +113,7 @@ def compare(
     ] = None,
     epochs: Epochs = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Batches a training, instead of epochs.")] = None,
-    batch_size: BatchSize = 128,
+    batch_size: BatchSize = None,
     mini_batch_size: MiniBatchSize = None,
     metric: Metric = "map",
     seed: Seed = 0,
@@ -201,7 +201,7 @@ def train(
     augment: Augment = None,
     two_towers: Annotated[bool, typer.Option(help="Give candidates that are texts an encoder of their own.")] = False,
     epochs: Epochs = None,
-    batch_size: BatchSize = 128,
+    batch_size: BatchSize = None,
     mini_batch_size: MiniBatchSize = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest rate. Default: suits the encoder.")] = None,
     logit_scale: Annotated[float | None, typer.Option(help="Where the scale starts. Default: suits it.")] = None,

@@ -280,7 +280,7 @@ def compare(
             raise DataError(f"{entry.name} needs training queries with no right answer; {data.name} has none.")
         if entry.name not in contenders_for(data):
             raise DataError(f"{entry.name} needs texts with fixed labels: data with columns text and labels.")
-    steps = Batches(data, batch_size=shared.batch_size, epochs=shared.epochs or 1).steps
+    steps = Batches(data, batch_size=shared.batch_size or 1, epochs=shared.epochs or 1).steps
     shared = replace(shared, steps=shared.steps or steps)
     check_answers(data, SPLITS)
     gc.collect()
@@ -302,7 +302,7 @@ def compare(
         encoder=shared.encoder or "",
         metric=shared.metric,
         steps=shared.steps or steps,
-        batch_size=shared.batch_size,
+        batch_size=shared.batch_size or 1,
         budget=budget,
         results=results,
         versions=_versions(),

@@ -82,7 +82,7 @@ class Settings:
     augment: str | None = None
     epochs: float | None = None
     steps: int | None = None
-    batch_size: int = 128
+    batch_size: int | None = None
     mini_batch_size: int | None = None
     learning_rate: float | None = None
     logit_scale: float | None = None
@@ -130,6 +130,7 @@ class Settings:
             self,
             encoder=encoder,
             epochs=self.epochs or defaults.epochs,
+            batch_size=self.batch_size or defaults.batch_size,
             learning_rate=self.learning_rate or defaults.learning_rate,
             logit_scale=self.logit_scale or defaults.logit_scale,
         )
@@ -281,7 +282,7 @@ def _batches(data: MatchDataset, settings: Settings) -> Batches:
     """The batches that settings with nothing left open ask for, shared by the processes there are."""
     return Batches(
         data,
-        batch_size=settings.batch_size,
+        batch_size=settings.batch_size or 1,
         epochs=settings.epochs or 1,
         steps=settings.steps,
         answers=settings.answers,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -83,6 +83,8 @@ class Defaults:
     epochs: float
     learning_rate: float
     logit_scale: float
+    #: Queries a batch. More are more wrong answers where the batch holds the candidates, and fewer steps.
+    batch_size: int = 128
     #: AdamW's ε. Far above the gradients of rare n-grams it keeps their steps small, as in SGD; the usual 1e-8 would
     #: move every n-gram alike, however seldom it was seen.
     epsilon: float = 1e-8
@@ -238,6 +240,8 @@ ENCODERS: dict[str, Encoder] = {
 }
 _STATIC = Defaults(15, 0.005, 10.0)
 _TRANSFORMER = Defaults(4, 5e-5, 20.0, label_rate=20.0, scale_rate=100.0, threads=None, quick=False)
+#: With fixed labels every batch offers all of them: a small one costs nothing but the steps that fine-tuning needs.
+_TRANSFORMER_LABELS = replace(_TRANSFORMER, epochs=5, learning_rate=1e-4, batch_size=16)
 #: What comes after an encoder that stays as it is: one linear layer, or only the labels' vectors.
 _FROZEN = Defaults(30, 0.002, 10.0, label_rate=1.0)
 
@@ -252,7 +256,9 @@ def defaults_of(encoder: str, data: MatchDataset, *, frozen: bool = False) -> De
     if frozen:
         return _FROZEN
     if encoder not in ENCODERS:
-        return _STATIC if is_static(Path(encoder)) else _TRANSFORMER
+        if is_static(Path(encoder)):
+            return _STATIC
+        return _TRANSFORMER_LABELS if data.labels and not data.pictures else _TRANSFORMER
     entry = ENCODERS[encoder]
     return entry.labels if data.labels else entry.texts or entry.labels
 
