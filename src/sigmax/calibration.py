@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
-from sigmax.errors import DataError, lookup
+from sigmax.errors import DataError, check_least, lookup
 
 __all__ = [
     "CALIBRATIONS",
@@ -488,8 +488,7 @@ def fit_calibration(pairs: Pairs, method: str = "auto", *, folds: int = 5, seed:
     """
     if method != "auto":
         lookup({**CALIBRATIONS, "auto": None}, method, "method")
-    if folds < 2:
-        raise ValueError(f"Expected `folds` of at least 2, got {folds}.")
+    check_least(2, folds=folds)
     shared = fit_platt(pairs.logits, pairs.right, pairs.weights)
     refused = {name: entry.refuses(pairs) for name, entry in CALIBRATIONS.items()}
     names = [name for name in CALIBRATIONS if not refused[name]] if method == "auto" else [method]

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-__all__ = ["DataError", "UnknownNameError", "extra", "lookup", "nearest"]
+__all__ = ["DataError", "UnknownNameError", "check_least", "extra", "lookup", "nearest"]
 
 T = TypeVar("T")
 
@@ -51,3 +51,14 @@ def lookup(registry: Mapping[str, T], name: str, what: str) -> T:
     raise UnknownNameError(
         f"Expected `{what}` to be one of {', '.join(sorted(registry))}, got {name!r}.{nearest(name, registry)}"
     )
+
+
+def check_least(least: float, **given: float | None) -> None:
+    """Check that arguments are not below a number; None passes.
+
+    Raises:
+        ValueError: one is; the message names it.
+    """
+    for name, value in given.items():
+        if value is not None and value < least:
+            raise ValueError(f"Expected `{name}` of at least {least}, got {value}.")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sigmax.errors import check_least
+
 if TYPE_CHECKING:
     from sigmax.data.pictures import Picture, Query
     from sigmax.model import DualEncoder, Rated
@@ -139,8 +141,7 @@ def explain(
     _check_bounds(bounds)
     if isinstance(items, str):
         raise ValueError(f"Expected a list of items, got the text {items!r}. Try [{items!r}].")
-    if top_k < 1:
-        raise ValueError(f"Expected `top_k` of at least 1, got {top_k}.")
+    check_least(1, top_k=top_k)
     queries = model.as_queries(items)
     return explain_rated(queries, list(model.rate(queries, model.offer())), top_k=top_k, bounds=bounds)
 

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from sigmax.data.batches import OFFER_ALL
 from sigmax.data.dataset import Indices, MatchDataset
-from sigmax.errors import DataError
+from sigmax.errors import DataError, check_least
 from sigmax.model import DualEncoder
 
 __all__ = ["BOUND", "mine"]
@@ -57,8 +57,7 @@ def mine(
         ValueError: `negatives` below 1, a bound out of range.
         DataError: pictures or labels, or a model without calibration.
     """
-    if negatives < 1:
-        raise ValueError(f"Expected `negatives` of at least 1, got {negatives}.")
+    check_least(1, negatives=negatives)
     if not 0 < bound <= 1:
         raise ValueError(f"Expected `bound` in (0, 1], got {bound}.")
     if data.pictures or data.labels:

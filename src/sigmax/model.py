@@ -26,7 +26,7 @@ from sigmax.card import model_card
 from sigmax.data.pictures import Query, as_picture
 from sigmax.decisions import CONFIDENCE, Choice, Decision, Record
 from sigmax.encoders import load_encoder, open_pictures, save_encoder
-from sigmax.errors import DataError
+from sigmax.errors import DataError, check_least
 from sigmax.evaluation import Evaluation
 from sigmax.files import recover_folder, replace_folder
 from sigmax.hub import fetch, is_hub_name, publish
@@ -343,8 +343,7 @@ class DualEncoder(nn.Module):
         """
         several = isinstance(query, Sequence) and not isinstance(query, str | bytes)
         queries = self.as_queries(query if several else [query])
-        if top_k < 1:
-            raise ValueError(f"Expected `top_k` of at least 1, got {top_k}.")
+        check_least(1, top_k=top_k)
         if not queries:
             return []
         decision = self.decide(rule, confidence=confidence)

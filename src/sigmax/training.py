@@ -24,7 +24,7 @@ from sigmax.data.batches import DRAWS, Batches
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Query
 from sigmax.encoders import AUGMENTATIONS, HEADS, Defaults, LabelTable, Plan, build_towers, default_encoder, defaults_of
-from sigmax.errors import DataError, lookup
+from sigmax.errors import DataError, check_least, lookup
 from sigmax.evaluation import WATCHED, calibrate, quick_figures
 from sigmax.families import OBJECTIVES
 from sigmax.files import write_text
@@ -104,23 +104,19 @@ class Settings:
             lookup(AUGMENTATIONS, self.augment, "augment")
         lookup(dict.fromkeys(PRECISIONS), self.precision, "precision")
         lookup(dict.fromkeys(WATCHED), self.metric, "metric")
-        at_least = {
-            "steps": 1,
-            "batch_size": 1,
-            "mini_batch_size": 1,
-            "answers": 1,
-            "negatives": 0,
-            "patience": 1,
-            "seed": 0,
-        }
-        for name, least in at_least.items():
+        check_least(
+            1,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            mini_batch_size=self.mini_batch_size,
+            answers=self.answers,
+            patience=self.patience,
+        )
+        check_least(0, negatives=self.negatives, seed=self.seed)
+        for name in ("epochs", "learning_rate", "logit_scale"):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"Expected `{name}` of at least {least}, got {value}.")
-        for name, least in (("epochs", 0), ("learning_rate", 0), ("logit_scale", 0)):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > least):
-                raise ValueError(f"Expected `{name}` above {least}, got {value}.")
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"Expected `{name}` above 0, got {value}.")
 
     def filled(self, data: MatchDataset) -> Settings:
         """Return the settings with nothing left open."""

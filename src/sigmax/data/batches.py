@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from sigmax.data.dataset import Indices, MatchDataset, row_of
-from sigmax.errors import lookup
+from sigmax.errors import check_least, lookup
 from sigmax.positives import Positives
 
 __all__ = ["DRAWS", "Batch", "Batches", "Draw"]
@@ -101,15 +101,8 @@ class Batches(torch.utils.data.Dataset[Batch]):
         draw: str = "known-positives",
         processes: int = 1,
     ) -> None:
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("steps", steps, 1),
-            ("answers", answers, 1),
-            ("negatives", negatives, 0),
-            ("processes", processes, 1),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"Expected `{name}` of at least {least}, got {value}.")
+        check_least(1, batch_size=batch_size, steps=steps, answers=answers, processes=processes)
+        check_least(0, negatives=negatives)
         self.data = data
         self.answers = answers
         self.offer_all = negatives is None and len(data.candidates) <= OFFER_ALL

@@ -14,6 +14,7 @@ from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
 from sigmax import losses
+from sigmax.errors import check_least
 from sigmax.kernels.sharded import world_size
 from sigmax.sentence_transformers.matches import Columns, Features, KnownPairs, Matches, find_matches
 
@@ -46,8 +47,7 @@ class SentenceMatchLoss(nn.Module):
         mini_batch_size: int | None,
     ) -> None:
         super().__init__()
-        if mini_batch_size is not None and mini_batch_size < 1:
-            raise ValueError(f"Expected `mini_batch_size` of at least 1, got {mini_batch_size}.")
+        check_least(1, mini_batch_size=mini_batch_size)
         self.model = model
         self.match_loss = match_loss
         self.known = None if positives is None else KnownPairs(positives, model.preprocess)
