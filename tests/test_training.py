@@ -617,6 +617,14 @@ def test_mini_batches_train_the_same_model(encoder, static_folder):
         torch.testing.assert_close(parts.state_dict()[name], weights, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("labels", "size"), [(True, 16), (False, 128)])
+def test_a_transformer_takes_small_batches_where_all_labels_are_offered_anyway(labels, size):
+    given = Settings(encoder="all-MiniLM-L6-v2")
+    assert given.filled(things(labels=labels)).batch_size == size
+    assert replace(given, batch_size=5).filled(things(labels=labels)).batch_size == 5
+    assert Settings().filled(things(labels=labels)).batch_size == 128
+
+
 def test_the_way_to_an_encoder_is_not_told(static_folder):
     """A model may be published; where its encoder lay is nobody's business."""
     model = train(things(), Settings(encoder=str(static_folder), steps=1))
