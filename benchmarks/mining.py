@@ -29,7 +29,7 @@ BASE = "in-batch"
 
 def measure(data: sigmax.MatchDataset, settings: sigmax.Settings, negatives: int) -> dict[str, Any]:
     """One seed of every contender: figures' draws, steps, mined pairs."""
-    drawn = replace(settings, negatives=settings.batch_size * min(negatives, settings.answers))
+    drawn = replace(settings, negatives=(settings.batch_size or 1) * min(negatives, settings.answers))
     base = sigmax.train(data, settings, tell=False)
     mined = sigmax.mine(base, data, negatives=negatives)
     found = {}
@@ -61,7 +61,7 @@ def main() -> None:
     for name in given.data:
         data = sigmax.load_data(name if name == "emoji" else Path(root, "data", name))
         encoder = str(Path(root, "models", "potion-base-4m-int8"))
-        settings = sigmax.Settings(loss=given.loss, encoder=encoder, epochs=given.epochs)
+        settings = sigmax.Settings(loss=given.loss, encoder=encoder, epochs=given.epochs).filled(data)
         runs = [measure(data, replace(settings, seed=seed), given.negatives) for seed in range(given.seeds)]
         together = {
             contender: {figure: combine_seeds([run[contender]["draws"][figure] for run in runs]) for figure in FIGURES}

@@ -103,6 +103,14 @@ def test_what_it_says_runs(make, tmp_path, monkeypatch, capsys):
     assert ("no presences" in card) == (make is tiny)
 
 
+def test_the_way_to_an_encoder_is_not_told(tmp_path):
+    """Of a model that was saved with it, when training still kept it."""
+    card = tiny(facts={"settings": {"encoder": str(tmp_path), "head": None}}).card("x")
+    assert str(tmp_path.parent) not in card
+    assert ["encoder", tmp_path.name.replace("_", "\\_")] in cells(card)
+    assert "head" not in card
+
+
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=3))
 def test_any_text_is_shown_as_it_is(texts):
     card = model_card(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from sigmax.evaluation import FIGURES
 from sigmax.families import Objective
 from sigmax.metrics.intervals import Estimate, interval, number
 
-__all__ = ["model_card"]
+__all__ = ["model_card", "told_encoder"]
 
 #: Candidates that the card names.
 _NAMED = 8
@@ -139,7 +140,15 @@ def _data(facts: Mapping[str, Any]) -> str:
 
 def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Those that are set."""
-    return [(key, _plain(str(value))) for key, value in settings.items() if value is not None]
+    shown = {key: value for key, value in settings.items() if value is not None}
+    if "encoder" in shown:  # of a model saved before this was done in training
+        shown["encoder"] = told_encoder(shown["encoder"])
+    return [(key, _plain(str(value))) for key, value in shown.items()]
+
+
+def told_encoder(encoder: str) -> str:
+    """Return an encoder's name. Of one that is a folder here, those who get a model need not know the way to it."""
+    return os.path.basename(os.path.abspath(encoder)) if os.path.isdir(encoder) else encoder
 
 
 def _versions() -> str:

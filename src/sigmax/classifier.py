@@ -49,7 +49,7 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         loss: a name in `sigmax.families.OBJECTIVES`. A softmax leaves rows without any label out of training.
         encoder: of texts, see `sigmax.encoders.build_towers`; None: ngrams.
         epochs: passes over the training texts, at most; None: what suits the encoder.
-        batch_size: texts a batch.
+        batch_size: texts a batch; None: what suits the encoder.
         learning_rate: highest rate; None: what suits the encoder.
         validation_fraction: share of the rows held out as dev, unless `fit` is given some. One row of each label
             is kept for training.
@@ -76,7 +76,7 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         encoder: str | None = None,
         epochs: float | None = None,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         learning_rate: float | None = None,
         validation_fraction: float = 0.1,
         random_state: Any = None,

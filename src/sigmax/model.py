@@ -217,7 +217,7 @@ class DualEncoder(nn.Module):
         self.candidate_encoder = candidate_encoder
         self.loss = loss
         self.candidates = list(candidates)
-        self.candidate_ids = list(candidate_ids or candidates)
+        self.candidate_ids = list(self.candidates if candidate_ids is candidates else candidate_ids or self.candidates)
         self.none_vector = None if none_vector is None else nn.Parameter(none_vector.detach().clone())
         self.pictures = pictures
         self.calibrator = calibrator

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from sigmax.card import told_encoder
 from sigmax.data.batches import DRAWS, Batches
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Query
@@ -243,15 +244,10 @@ def train(
         "labels": data.labels,
         "splits": {name: len(queries) for name, queries in data.splits.items()},
         "unanswered": {name: data.unanswered(name) for name in data.splits},
-        "settings": asdict(settings) | {"encoder": _told(settings.encoder or "")},
+        "settings": asdict(settings) | {"encoder": told_encoder(settings.encoder or "")},
         "steps": trainer.state.global_step,
     }
     return model
-
-
-def _told(encoder: str) -> str:
-    """An encoder's name. Of one that is a folder here, those who get the model need not know the way to it."""
-    return Path(encoder).resolve().name if Path(encoder).is_dir() else encoder
 
 
 def loss_floor(data: MatchDataset, settings: Settings) -> float:
@@ -264,6 +260,7 @@ def loss_floor(data: MatchDataset, settings: Settings) -> float:
     the result is the mean over the batches of the first epoch. It is that of the graphs trained: a batch holds at most
     `settings.answers` right answers drawn for a query, unless it offers every candidate.
     """
+    settings = settings.filled(data)
     objective, batches = OBJECTIVES[settings.loss], _batches(data, settings)
     total, number = 0.0, min(batches.steps_per_epoch * batches.processes, len(batches))
     for item in range(number):

@@ -172,11 +172,9 @@ def seeded_split(keys: Iterable[str], *, seed: int = 0, shares: tuple[float, flo
         seed: another seed, another split.
         shares: of train and dev; test is the rest.
     """
-    digests = [digest(f"{seed}:{key}", 8) for key in keys]
-    distinct = sorted(set(digests))
+    hashed = np.fromiter((int.from_bytes(digest(f"{seed}:{key}", 8), "big") for key in keys), dtype=np.uint64)
+    distinct, place = np.unique(hashed, return_inverse=True)
     dev = max(1, round(len(distinct) * shares[1]))
     train = min(max(1, round(len(distinct) * shares[0])), max(1, len(distinct) - dev - 1))
-    part = {key: SPLITS[int(i >= train) + int(i >= train + dev)] for i, key in enumerate(distinct)}
-    return {
-        name: np.array([i for i, key in enumerate(digests) if part[key] == name], dtype=np.int64) for name in SPLITS
-    }
+    part = np.searchsorted([train, train + dev], place, side="right")
+    return {name: np.flatnonzero(part == number) for number, name in enumerate(SPLITS)}

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sigmax.data import picture_readers
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.hugging_face import is_saved, saved_tables
-from sigmax.data.splits import complete, split_of
+from sigmax.data.splits import SPLIT_NAMES, complete, split_of
 from sigmax.data.tables import (
     TABLES,
     Row,
@@ -92,11 +91,11 @@ def read(path: str | Path, *, columns: Mapping[str, str] | None = None, seed: in
 
 
 def _read_beir(path: Path, columns: Mapping[str, str], seed: int) -> MatchDataset:
-    given: list[Any] = []  # the splits that queries.jsonl names
+    given: list[str] = []  # the splits that queries.jsonl names
 
     def query_text(row: Row) -> str:
         split = row.values.get("split")
-        given.append(sys.intern(split) if isinstance(split, str) else split)
+        given.append(sys.intern(split) if isinstance(split, str) else repr(split) if split else "")
         return _text(row, "text")
 
     query_place, texts = _beir_texts(path / "queries.jsonl", query_text)
@@ -130,7 +129,9 @@ def _read_beir(path: Path, columns: Mapping[str, str], seed: int) -> MatchDatase
             pairs[score > 0].append(i, candidate_place[document])
     for i, (key, split) in enumerate(zip(query_place, given, strict=True)):
         if split and i not in part:
-            part[i] = split_of(split, f"{path / 'queries.jsonl'}, query {key!r}")
+            if split not in SPLIT_NAMES:
+                split_of(split, _where(path / "queries.jsonl", key))
+            part[i] = SPLIT_NAMES[split]
     return MatchDataset(
         name=path.name,
         queries=texts,
@@ -162,10 +163,14 @@ def _beir_texts(path: Path, text_of: Callable[[Row], str]) -> tuple[dict[str, in
         if not isinstance(key, str):
             raise DataError(f'{row.where}: expected a text under "_id", got {key!r}.')
         if key in places:
-            before = next(other.where for other in read_rows(path) if other.values.get("_id") == key)
-            raise DataError(f"{row.where}: id {key!r} was given before, in {before}.")
+            raise DataError(f"{row.where}: id {key!r} was given before, in {_where(path, key)}.")
         places[key] = store.append(text_of(row))
     return places, store.texts()
+
+
+def _where(path: Path, key: str) -> str:
+    """Where an id first stands."""
+    return next(row.where for row in read_rows(path) if row.values.get("_id") == key)
 
 
 # -- tables of pairs, and of labelled texts -----------------------------------------------------

@@ -41,24 +41,26 @@ def complete(parts: Sequence[str | None], keys: Sequence[str], seed: int) -> dic
         keys: equal for equal queries, which stay together in what is made.
         seed: of what is made.
     """
-    given = {name: [i for i, part in enumerate(parts) if part == name] for name in SPLITS}
-    free = [i for i, part in enumerate(parts) if part is None]
+    part = np.fromiter((-1 if one is None else SPLITS.index(one) for one in parts), dtype=np.int8, count=len(parts))
+    given = {name: np.flatnonzero(part == number) for number, name in enumerate(SPLITS)}
+    free = np.flatnonzero(part < 0)
 
     def divide(name: str, into: str, share: float) -> None:
         """Leave a share of a given split there and move the rest."""
         whole = given[name]
-        made = seeded_split((keys[i] for i in whole), seed=seed, shares=(share, 1 - share))
-        given[name] = [whole[k] for k in made["train"]]
-        given[into] = [whole[k] for part in ("dev", "test") for k in made[part]]
+        made = seeded_split((keys[i] for i in whole.tolist()), seed=seed, shares=(share, 1 - share))
+        given[name] = whole[made["train"]]
+        given[into] = whole[np.concatenate([made["dev"], made["test"]])]
 
-    if not given["train"] and not (given["dev"] and given["test"]):
-        free, given = list(range(len(parts))), {name: [] for name in SPLITS}
-    if given["train"] and not given["dev"]:
+    has = {name: len(indices) > 0 for name, indices in given.items()}
+    if not has["train"] and not (has["dev"] and has["test"]):
+        free, given = np.arange(len(parts)), {name: part[:0].astype(np.int64) for name in SPLITS}
+    elif has["train"] and not has["dev"]:
         divide("train", "dev", 0.9)
-    elif given["train"] and not given["test"] and not free:
+    elif has["train"] and not has["test"] and not len(free):
         divide("dev", "test", 0.5)
-    if free:
-        made = seeded_split((keys[i] for i in free), seed=seed)
+    if len(free):
+        made = seeded_split((keys[i] for i in free.tolist()), seed=seed)
         for name in SPLITS:
-            given[name] += [free[k] for k in made[name]]
-    return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in given.items()}
+            given[name] = np.concatenate([given[name], free[made[name]]])
+    return {name: np.sort(indices) for name, indices in given.items()}

@@ -52,12 +52,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
         if not isinstance(values, dict):
             raise DataError(f'{where}: expected a JSON object such as {{"query": …}}, got {type(values).__name__}.')
         if "\\ud" in line.lower():
-            try:
-                json.dumps(values, ensure_ascii=False).encode()
-            except UnicodeEncodeError as error:
-                raise DataError(
-                    f"{where}: half a character (\\u{ord(error.object[error.start]):04x} without its other half)."
-                ) from None
+            _check_whole(json.dumps(values, ensure_ascii=False), where)
         yield Row(values, where)
 
 
@@ -86,7 +81,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
     number = 0
     try:
-        for batch in _parquet_file(path).iter_batches(batch_size=1024):
+        for batch in _parquet_file(path).iter_batches(batch_size=128):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(values, f"{path}, row {number}")
@@ -99,7 +94,8 @@ def _parquet_file(path: Path) -> Any:
     from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(path)
+        # By default a whole row group is read ahead; one may be all of the file.
+        return parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}.") from None
 
@@ -279,7 +275,18 @@ def text_list(value: Any, where: str, column: str) -> list[str]:
     for item in value:
         if not isinstance(item, str):
             raise DataError(f"{where}: expected texts in `{column}`, got {type(item).__name__} {item!r}.")
+        _check_whole(item, where)
     return [item.strip() for item in value if item.strip()]
+
+
+def _check_whole(text: str, where: str) -> None:
+    """Refuse halves of characters, which JSON can hold and no file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: half a character (\\u{ord(error.object[error.start]):04x} without its other half)."
+        ) from None
 
 
 def lines(path: Path) -> Iterator[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import tempfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sigmax.errors import DataError
 
 __all__ = ["Numbered", "Pairs", "TextStore", "TextsOnDisk", "digest"]
 
@@ -20,7 +23,7 @@ IN_MEMORY = 2**28
 
 def digest(text: str, size: int = 16) -> bytes:
     """Return what stands for a text where only equality matters: BLAKE2b of `size` bytes."""
-    return hashlib.blake2b(text.encode(), digest_size=size).digest()
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=size).digest()
 
 
 class TextsOnDisk(Sequence[str]):
@@ -49,7 +52,11 @@ class TextsOnDisk(Sequence[str]):
             return [self[i] for i in range(*place.indices(len(self)))]
         i = range(len(self))[place]
         start = int(self._ends[i - 1]) if i else 0
-        return self._bytes[start : int(self._ends[i])].decode()
+        return self._bytes[start : int(self._ends[i])].decode(errors="surrogatepass")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make a list of it where it is copied or sent to another process."""
+        return list, (list(self),)
 
 
 class Numbered(Sequence[str]):
@@ -101,17 +108,23 @@ class TextStore:
         return len(self._ends)
 
     def append(self, text: str) -> int:
-        """Add a text; return its place."""
-        encoded = text.encode()
+        """Add a text; return its place.
+
+        Raises:
+            DataError: the disk is full.
+        """
+        encoded = text.encode(errors="surrogatepass")
         self._size += len(encoded)
         self._ends.append(self._size)
         if self._file is not None:
-            self._file.write(encoded)
+            with _advice():
+                self._file.write(encoded)
         else:
             self._kept.append(text)
             if self._size > IN_MEMORY:
-                self._file = tempfile.TemporaryFile(prefix="sigmax-")  # noqa: SIM115 - lives as long as the texts
-                self._file.writelines(one.encode() for one in self._kept)
+                with _advice():
+                    self._file = tempfile.TemporaryFile(prefix="sigmax-")  # noqa: SIM115 - closed in texts or __del__
+                    self._file.writelines(one.encode(errors="surrogatepass") for one in self._kept)
                 self._kept = []
         return len(self._ends) - 1
 
@@ -128,7 +141,29 @@ class TextStore:
         return self._places[known]
 
     def texts(self) -> Sequence[str]:
-        """Return all of them: a list, or what is on disk. Nothing can be added afterwards."""
+        """Return all of them: a list, or what is on disk. Nothing can be added afterwards.
+
+        Raises:
+            DataError: the disk is full.
+        """
+        self._places = {}
         if self._file is None:
             return self._kept
-        return TextsOnDisk(self._file, np.array(self._ends, dtype=np.int64))
+        with _advice():
+            return TextsOnDisk(self._file, np.array(self._ends, dtype=np.int64))
+
+    def __del__(self) -> None:
+        """Close the file of texts that nobody took."""
+        if self._file is not None:
+            self._file.close()
+
+
+@contextlib.contextmanager
+def _advice() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{tempfile.gettempdir()}: texts that are too many for memory could not be written there "
+            f"({error.strerror or error}). Set TMPDIR to a folder on a disk with room for them."
+        ) from error

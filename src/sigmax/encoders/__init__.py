@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sigmax.data.batches import OFFER_ALL
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Picture
 from sigmax.encoders.folders import load_encoder, save_encoder
@@ -240,7 +241,7 @@ ENCODERS: dict[str, Encoder] = {
 }
 _STATIC = Defaults(15, 0.005, 10.0)
 _TRANSFORMER = Defaults(4, 5e-5, 20.0, label_rate=20.0, scale_rate=100.0, threads=None, quick=False)
-#: With fixed labels every batch offers all of them: a small one costs nothing but the steps that fine-tuning needs.
+#: Where every batch offers all labels, a small one has as many wrong answers, and more steps: fine-tuning needs them.
 _TRANSFORMER_LABELS = replace(_TRANSFORMER, epochs=5, learning_rate=1e-4, batch_size=16)
 #: What comes after an encoder that stays as it is: one linear layer, or only the labels' vectors.
 _FROZEN = Defaults(30, 0.002, 10.0, label_rate=1.0)
@@ -258,7 +259,8 @@ def defaults_of(encoder: str, data: MatchDataset, *, frozen: bool = False) -> De
     if encoder not in ENCODERS:
         if is_static(Path(encoder)):
             return _STATIC
-        return _TRANSFORMER_LABELS if data.labels and not data.pictures else _TRANSFORMER
+        small = data.labels and not data.pictures and len(data.candidates) <= OFFER_ALL
+        return _TRANSFORMER_LABELS if small else _TRANSFORMER
     entry = ENCODERS[encoder]
     return entry.labels if data.labels else entry.texts or entry.labels
 
