@@ -87,6 +87,32 @@ def test_round_trip(kind, trained, tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
+ALONE = """
+    import sys
+    from pathlib import Path
+    import sigmax
+
+    models = [sigmax.load(folder) for folder in sys.argv[1:]]
+    for folder in sys.argv[1:]:
+        for file in Path(folder).rglob("*.safetensors"):
+            file.write_bytes(b"")  # in place; safetensors would have the weights in the file's own pages
+    for model in models:
+        print(len(model.match("the forest by night", top_k=2)))
+"""
+
+
+def test_a_loaded_model_needs_its_files_no_more(trained, tmp_path):
+    """Else the system ends the process (SIGBUS) that reads a weight."""
+    folders = [tmp_path / kind for kind in KINDS]
+    for kind, folder in zip(KINDS, folders, strict=True):
+        trained(kind).save(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(ALONE), *map(str, folders)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2"] * len(KINDS)
+
+
 def test_nothing_but_plain_files(trained, tmp_path):
     trained("texts").save(tmp_path / "model")
     endings = {path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()}

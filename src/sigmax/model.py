@@ -582,7 +582,7 @@ def load(source: str | Path, *, revision: str | None = None) -> DualEncoder:
         # Not splitlines(): JSON leaves U+2028 and its like as they are.
         lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").split("\n")
         candidates = [json.loads(line) for line in lines if line]
-        return DualEncoder(
+        model = DualEncoder(
             load_encoder(folder / "query_encoder"),
             load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,
             loss,
@@ -594,7 +594,10 @@ def load(source: str | Path, *, revision: str | None = None) -> DualEncoder:
             pictures=about.get("pictures", False),
             calibrator=_calibrator(about, folder),
             facts=about["facts"],
-        ).eval()
+        )
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()  # safetensors maps files: one cut short later would end the process
+        return model.eval()
     except DataError:
         raise
     except (LookupError, TypeError, ValueError, RuntimeError, FileNotFoundError, SafetensorError) as error:
