@@ -1,5 +1,6 @@
 # make compare   train every loss on the built-in emoji set, print the comparison
-# make test      run the whole test suite
+# make test      run the tests: six minutes on two cores
+# make slow      run the tests that take longer
 # make check     formatting, lint and types
 # make docs      the documentation, into site/
 # ARGS go to sigmax compare, for example: make compare ARGS="my.csv --output runs/mine"
@@ -10,14 +11,17 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: compare test check docs install dev clean
+.PHONY: compare test slow check docs install dev clean
 .DELETE_ON_ERROR:
 
 compare: install
 	$(BIN)/sigmax compare $(ARGS)
 
 test: dev
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+
+slow: dev
+	$(BIN)/python -m pytest --numprocesses 2 -m slow
 
 check: dev
 	$(BIN)/ruff format --check .

@@ -156,6 +156,7 @@ def test_training_offers_what_was_mined(data, model):
     assert len(batch.candidates) > len(plain.candidates)
 
 
+@pytest.mark.slow
 def test_command(command, small, model, tmp_path):  # noqa: F811
     write_beir(small, tmp_path / "data")
     given = sigmax.load_data(tmp_path / "data")

@@ -101,6 +101,7 @@ ALONE = """
 """
 
 
+@pytest.mark.slow
 def test_a_loaded_model_needs_its_files_no_more(trained, tmp_path):
     """Else the system ends the process (SIGBUS) that reads a weight."""
     folders = [tmp_path / kind for kind in KINDS]

@@ -252,6 +252,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_no_more(few, vit, cache, cap
 # -- training, files, command line ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["sigmoid", "softmax-average"])
 def test_training_learns_digits_and_a_saved_model_answers_alike(few, tmp_path, loss):
     data = digits({"train": 1500, "dev": 200, "test": 200})

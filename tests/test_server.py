@@ -387,6 +387,7 @@ def test_connections_cut_in_the_middle(server):
     assert server.match(QUERIES)["results"]
 
 
+@pytest.mark.slow
 def test_no_time(folder):
     with serving(folder, options=["--timeout", "0.5"]) as server:
         bodies = [{"query": [f"{client} {item} " * 1_500 for item in range(64)]} for client in range(6)]
@@ -535,6 +536,7 @@ def test_sigterm_answers_what_has_begun(folder):
         assert server.process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(folder, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     kept = tmp_path / "kept"
@@ -558,6 +560,7 @@ def other(folder, names):
     return model
 
 
+@pytest.mark.slow
 def test_a_newer_model_takes_over_and_a_damaged_one_does_not(folder, tmp_path):
     """Under load, without a lost request."""
     served = tmp_path / "things"
