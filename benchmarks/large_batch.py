@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from process import status_bytes
 
 import sigmax
 from sigmax.losses import SoftmaxLoss
@@ -48,20 +49,15 @@ def one(pairs: int, mini_batch_size: int | None) -> dict[str, float]:
         parts = [model.preprocess(texts[start : start + size], side) for start in range(0, pairs, size)]
         sides.append(parts if mini_batch_size else parts[0])
     places = torch.arange(pairs)
-    before = _status("VmRSS")
+    before = status_bytes("VmRSS")
     started = time.perf_counter()
     model(*sides, sigmax.Positives(places, places, (pairs, pairs)))["loss"].backward()
     return {
         "pairs": pairs,
         "mini_batch_size": mini_batch_size or pairs,
         "seconds": time.perf_counter() - started,
-        "mib": (_status("VmHWM") - before) / 2**20,
+        "mib": (status_bytes("VmHWM") - before) / 2**20,
     }
-
-
-def _status(field: str) -> int:
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[field].split()[0]) * 1024
 
 
 def main() -> None:

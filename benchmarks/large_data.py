@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from process import status_bytes
 
 RESULTS = Path(__file__).parent / "results"
 LABELS = 50
@@ -46,21 +47,15 @@ def write_table(path: Path, size: int) -> int:
     return count
 
 
-def own_memory(name: str = "RssAnon") -> float:
-    """MiB of a figure in the process's status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) / 1024
-
-
 def measure(path: str, limit: float) -> dict[str, float]:
     import sigmax
 
-    before, peaks, done = own_memory(), {}, threading.Event()
+    before, peaks, done = status_bytes("RssAnon") / 2**20, {}, threading.Event()
     stage = "read"
 
     def watch() -> None:
         while not done.wait(0.05):
-            peaks[stage] = max(peaks.get(stage, 0.0), own_memory() - before)
+            peaks[stage] = max(peaks.get(stage, 0.0), status_bytes("RssAnon") / 2**20 - before)
 
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit * 2**30),) * 2)
     threading.Thread(target=watch, daemon=True).start()

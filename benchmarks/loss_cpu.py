@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from process import status_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -180,16 +181,10 @@ def peak(name: str, n: int, d: int) -> float:
     queries, candidates = vectors(n, d)
     run = CONTENDERS[name](queries, candidates)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
-    before = _status("VmRSS")
+    before = status_bytes("VmRSS")
     run()
     gradients = sum(x.grad.numel() * x.grad.element_size() for x in (queries, candidates) if x.grad is not None)
-    return (_status("VmHWM") - before - gradients) / 2**20
-
-
-def _status(field: str) -> int:
-    """Bytes of resident memory of this process: now (VmRSS) or at its peak (VmHWM)."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[field].split()[0]) * 1024
+    return (status_bytes("VmHWM") - before - gradients) / 2**20
 
 
 def machine() -> dict[str, object]:

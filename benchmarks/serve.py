@@ -31,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from process import status_bytes
 
 import sigmax
 from sigmax.data import load_data
@@ -129,8 +130,7 @@ def soak(folder: Path, requests: Path, seconds: int) -> dict[str, object]:
         while time.monotonic() < until:
             found = wrk(url, requests, 10, seed=len(samples))
             failed, answered = failed + found["failed"], answered + found["requests"]
-            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            samples.append(round(int(dict(x.split(":", 1) for x in lines)["VmRSS"].split()[0]) / 1024, 1))
+            samples.append(round(status_bytes("VmRSS", pid) / 2**20, 1))
             print(f"{samples[-1]:8.1f} MiB, {found['per_second']:7.1f} requests/s", flush=True)
     return {"seconds": seconds, "requests": answered, "failed": failed, "mib": samples}
 

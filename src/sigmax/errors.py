@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-__all__ = ["DataError", "UnknownNameError", "check_least", "extra", "lookup", "nearest"]
+__all__ = ["DataError", "UnknownNameError", "check_least", "extra", "first_line", "lookup", "nearest"]
 
 T = TypeVar("T")
 
@@ -62,3 +62,8 @@ def check_least(least: float, **given: float | None) -> None:
     for name, value in given.items():
         if value is not None and value < least:
             raise ValueError(f"Expected `{name}` of at least {least}, got {value}.")
+
+
+def first_line(error: Exception) -> str:
+    """Return what another library's error says first, or its type's name if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from sigmax.errors import DataError
+from sigmax.errors import DataError, first_line
 
 __all__ = ["FILES", "fetch", "is_hub_name", "publish"]
 
@@ -55,7 +55,7 @@ def fetch(name: str, revision: str | None = None) -> Path:
             "model of that name: without a network only models that were loaded before are there."
         ) from error
     except (OSError, HTTPError) as error:
-        raise DataError(f"{name}: no such folder, and the Hugging Face hub refused: {_reason(error)}") from error
+        raise DataError(f"{name}: no such folder, and the Hugging Face hub refused: {first_line(error)}") from error
     if not (folder / "sigmax.json").exists():
         raise DataError(f"{name}: the repository on the hub holds no model of Sigmax (no sigmax.json).")
     return folder
@@ -91,12 +91,7 @@ def publish(folder: Path, name: str, *, parts: Iterable[str], private: bool = Fa
         )
     except (HFValidationError, LocalTokenNotFoundError, HTTPError, ConnectionError) as error:
         raise DataError(
-            f"{name}: could not be published ({_reason(error)}). It takes a name such as user/name, a network, and a "
-            "token that may write: hf auth login."
+            f"{name}: could not be published ({first_line(error)}). It takes a name such as user/name, a network, and "
+            "a token that may write: hf auth login."
         ) from error
     return str(made)
-
-
-def _reason(error: Exception) -> str:
-    said = str(error).strip()
-    return said.splitlines()[0] if said else type(error).__name__

@@ -57,8 +57,8 @@ class MatchDataset:
                 i, j = given[outside][0].tolist()
                 raise DataError(f"{self.name}: expected `{name}` inside {shape} (queries, candidates), got {(i, j)}.")
         if not self.query_ids:
-            named = self.pictures
-            set_(self, "query_ids", list(map(str, self.queries)) if named else Numbered("q", len(self.queries)))
+            names = list(map(str, self.queries)) if self.pictures else Numbered("q", len(self.queries))
+            set_(self, "query_ids", names)
         if not self.candidate_ids:
             set_(self, "candidate_ids", self.candidates)
         both = (self.graph.multiply(self.wrong_graph)).nonzero()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sigmax.data.splits import SPLIT_NAMES
-from sigmax.errors import DataError, extra
+from sigmax.errors import DataError, extra, first_line
 
 __all__ = ["PREFIX", "hub_tables", "is_saved", "saved_tables"]
 
@@ -36,7 +36,7 @@ def saved_tables(path: Path) -> contextlib.AbstractContextManager[Path]:
     try:
         return _tables(load_from_disk(str(path)), path.resolve().name, str(path))
     except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a readable data set of Hugging Face's datasets: {_reason(error)}") from error
+        raise DataError(f"{path}: not a readable data set of Hugging Face's datasets: {first_line(error)}") from error
 
 
 def hub_tables(source: str) -> contextlib.AbstractContextManager[Path]:
@@ -57,7 +57,7 @@ def hub_tables(source: str) -> contextlib.AbstractContextManager[Path]:
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{source}: expected a data set on the Hugging Face hub as {PREFIX}user/name or "
-            f"{PREFIX}user/name:configuration; it did not load: {_reason(error)}"
+            f"{PREFIX}user/name:configuration; it did not load: {first_line(error)}"
         ) from error
 
 
@@ -95,7 +95,3 @@ def _tables(found: Any, name: str, source: str) -> Iterator[Path]:
             for file, shown in {**known, place: source}.items():
                 said = said.replace(str(file), shown)
             raise DataError(said) from None
-
-
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

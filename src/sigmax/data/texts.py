@@ -23,7 +23,11 @@ IN_MEMORY = 2**28
 
 def digest(text: str, size: int = 16) -> bytes:
     """Return what stands for a text where only equality matters: BLAKE2b of `size` bytes."""
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=size).digest()
+    return hashlib.blake2b(_encoded(text), digest_size=size).digest()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
 
 
 class TextsOnDisk(Sequence[str]):
@@ -113,7 +117,7 @@ class TextStore:
         Raises:
             DataError: the disk is full.
         """
-        encoded = text.encode(errors="surrogatepass")
+        encoded = _encoded(text)
         self._size += len(encoded)
         self._ends.append(self._size)
         if self._file is not None:
@@ -124,7 +128,7 @@ class TextStore:
             if self._size > IN_MEMORY:
                 with _advice():
                     self._file = tempfile.TemporaryFile(prefix="sigmax-")  # noqa: SIM115 - closed in texts or __del__
-                    self._file.writelines(one.encode(errors="surrogatepass") for one in self._kept)
+                    self._file.writelines(map(_encoded, self._kept))
                 self._kept = []
         return len(self._ends) - 1
 

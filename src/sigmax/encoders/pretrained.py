@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sigmax.errors import DataError
+from sigmax.errors import DataError, first_line
 
 __all__ = ["is_static", "load_pretrained"]
 
@@ -28,10 +28,9 @@ def load_pretrained(name: str) -> nn.Module:
     try:
         model: nn.Module = SentenceTransformer(name)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
             f"Expected `encoder` to be ngrams, ngrams-linear, or a sentence-transformers model by name or path; "
-            f"{name!r} did not load: {reason}"
+            f"{name!r} did not load: {first_line(error)}"
         ) from error
     return model
 
