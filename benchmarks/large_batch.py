@@ -24,7 +24,7 @@ from process import status_bytes
 
 import sigmax
 from sigmax.losses import SoftmaxLoss
-from sigmax.model import DualEncoder
+from sigmax.model.dual_encoder import DualEncoder
 
 RESULTS = Path(__file__).parent / "results"
 

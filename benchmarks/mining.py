@@ -22,7 +22,7 @@ import sigmax
 from sigmax.metrics.intervals import combine_seeds, difference, estimate
 
 RESULTS = Path(__file__).parent / "results"
-FIGURES = ("map", "recall@10", "log_loss")
+METRICS = ("map", "recall@10", "log_loss")
 #: Against which each contender's difference is taken.
 BASE = "in-batch"
 
@@ -37,7 +37,7 @@ def measure(data: sigmax.MatchDataset, settings: sigmax.Settings, negatives: int
         model = base if name == BASE else sigmax.train(given, how, tell=False)
         evaluation = sigmax.evaluate(model, data)
         found[name] = {
-            "draws": {figure: evaluation.draws[figure] for figure in FIGURES},
+            "draws": {figure: evaluation.draws[figure] for figure in METRICS},
             "steps": model.facts["steps"],
             "wrong_pairs": len(given.wrong) - len(data.wrong),
         }
@@ -64,7 +64,7 @@ def main() -> None:
         settings = sigmax.Settings(loss=given.loss, encoder=encoder, epochs=given.epochs).filled(data)
         runs = [measure(data, replace(settings, seed=seed), given.negatives) for seed in range(given.seeds)]
         together = {
-            contender: {figure: combine_seeds([run[contender]["draws"][figure] for run in runs]) for figure in FIGURES}
+            contender: {figure: combine_seeds([run[contender]["draws"][figure] for run in runs]) for figure in METRICS}
             for contender in runs[0]
         }
         result = {

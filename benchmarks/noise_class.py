@@ -26,7 +26,7 @@ import sigmax
 from sigmax.data.canvases import bundled_digits
 from sigmax.data.dataset import SPLITS, MatchDataset
 from sigmax.data.pictures import Picture
-from sigmax.metrics.abstention import auroc_figure
+from sigmax.metrics.abstention import auroc_metric
 from sigmax.metrics.intervals import bootstrap_weights, combine_seeds, difference, estimate
 
 RESULTS = Path(__file__).parent / "results"
@@ -121,7 +121,7 @@ def measured(way: str, name: str, seed: int, steps: int) -> dict[str, NDArray[np
         found[f"claimed of unseen others, {how}"] = share(claimed, np.isin(kind, UNSEEN))
     for others, which in (("seen", SEEN), ("unseen", UNSEEN)):
         among = wanted | np.isin(kind, which)
-        auroc = auroc_figure(presence.max(1)[among], wanted[among])
+        auroc = auroc_metric(presence.max(1)[among], wanted[among])
         found[f"AUROC of wanted against {others} others"] = auroc(weights[:, among])
     return found
 

@@ -30,13 +30,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from datasets import Dataset
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 import sigmax
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sigmax.encoders.pretrained import load_pretrained
-from sigmax.metrics.intervals import bootstrap_weights, combine_seeds, difference, estimate, mean_figure
+from sigmax.metrics.intervals import bootstrap_weights, combine_seeds, difference, estimate, mean_statistic
 from sigmax.metrics.ranking import ranking_values
 from sigmax.sentence_transformers import MultiPositiveBatchSampler, SigmoidLoss, SoftmaxLoss, known_pairs
 
@@ -185,7 +185,7 @@ def quality(name: str, seeds: int, labels: list[str], batch_size: int | None, ep
             per_seed.append(average_precision(model, data, "test"))
             seconds, seen = seconds + took, seen + count
         draws[label] = {
-            group: combine_seeds([mean_figure(np.where(mask, one, np.nan))(weights) for one in per_seed])
+            group: combine_seeds([mean_statistic(np.where(mask, one, np.nan))(weights) for one in per_seed])
             for group, mask in groups.items()
         }
         rows[label] = {

@@ -36,7 +36,7 @@ from process import status_bytes
 import sigmax
 from sigmax.data import load_data
 from sigmax.losses import SoftmaxLoss
-from sigmax.model import DualEncoder, load
+from sigmax.model.dual_encoder import DualEncoder, load
 
 RESULTS = Path(__file__).parent / "results"
 CONNECTIONS = 32

@@ -7,8 +7,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from typer.cli import get_docs_for_click
 
-from sigmax.cli import app
-from sigmax.evaluation import CLOSER_TO_ONE, FIGURES, LOWER_IS_BETTER
+from sigmax.cli.main import app
+from sigmax.evaluation import CLOSER_TO_ONE, LOWER_IS_BETTER, METRICS
 
 
 def command_line() -> str:
@@ -21,7 +21,7 @@ def command_line() -> str:
 def figures() -> str:
     """Every figure that an evaluation may hold."""
     rows = ["| name | what it is | better |", "|---|---|---|"]
-    for name, meaning in FIGURES.items():
+    for name, meaning in METRICS.items():
         better = "at 1" if name in CLOSER_TO_ONE else "lower" if name in LOWER_IS_BETTER else "higher"
         rows.append(f"| `{name}` | {meaning} | {better} |")
     return "\n".join(rows) + "\n"

@@ -11,9 +11,9 @@ some keywords have no right answer.
 import argparse
 
 from datasets import Dataset
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
 import sigmax
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sigmax.sentence_transformers import MatchEvaluator, MultiPositiveBatchSampler, SoftmaxLoss, known_pairs
 
 

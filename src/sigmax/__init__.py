@@ -10,12 +10,14 @@ from sigmax.positives import Positives
 
 if TYPE_CHECKING:
     from sigmax.classifier import SigmaxClassifier
-    from sigmax.comparison import Budget, Comparison, compare
+    from sigmax.comparison.compare import compare
+    from sigmax.comparison.results import Budget, Comparison
     from sigmax.data import MatchDataset, load_data
     from sigmax.evaluation import Evaluation, calibrate, evaluate
     from sigmax.mining import mine
-    from sigmax.model import DualEncoder, load
-    from sigmax.training import Settings, train
+    from sigmax.model.dual_encoder import DualEncoder, load
+    from sigmax.training.settings import Settings
+    from sigmax.training.train import train
 
 __version__ = "0.1.0"
 

@@ -13,17 +13,16 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from sigmax.calibrator import fit_calibrator
+from sigmax.arrays import Bools, Floats
+from sigmax.calibration.calibrator import fit_calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError
 from sigmax.losses import make_loss
 from sigmax.positives import Positives
-from sigmax.training import Settings, train
+from sigmax.training.settings import Settings
+from sigmax.training.train import train
 
 __all__ = ["SigmaxClassifier"]
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 class SigmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from typing import Any
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError, lookup
 from sigmax.files import replace_file
-from sigmax.model import DualEncoder
+from sigmax.model.dual_encoder import DualEncoder
 
 __all__ = ["SIDES", "write_embeddings"]
 

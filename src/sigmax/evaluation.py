@@ -1,4 +1,4 @@
-"""A model's figures on a split, and the calibration that some of them need."""
+"""A model's metrics on a split, and the calibration that some of them need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from sigmax.calibrator import CALIBRATION_PAIRS, Calibrator, fit_calibrator
+from sigmax.arrays import Floats
+from sigmax.calibration.calibrator import CALIBRATION_PAIRS, Calibrator, fit_calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Query
 from sigmax.metrics.abstention import (
@@ -20,19 +21,19 @@ from sigmax.metrics.abstention import (
     SELECTION,
     RiskCoverage,
     RiskPoint,
-    any_figures,
-    auroc_figure,
-    fpr95_figure,
+    any_metrics,
+    auroc_metric,
+    fpr95_metric,
 )
 from sigmax.metrics.histogram import LogitHistogram
-from sigmax.metrics.intervals import DRAWS, Estimate, Figure, Floats, bootstrap_weights, estimate, evaluate_figures
+from sigmax.metrics.intervals import DRAWS, Estimate, Statistic, bootstrap_weights, estimate, measure
 from sigmax.metrics.presence import PRESENCE, PresenceTally, ReliabilityBin
-from sigmax.metrics.ranking import RANKING, ranking_figures, ranking_values
+from sigmax.metrics.ranking import RANKING, ranking_metrics, ranking_values
 
 __all__ = [
     "CLOSER_TO_ONE",
-    "FIGURES",
     "LOWER_IS_BETTER",
+    "METRICS",
     "WATCHED",
     "Evaluation",
     "Scorer",
@@ -41,12 +42,12 @@ __all__ = [
     "evaluate_logits",
     "goodness",
     "queries_of",
-    "quick_figures",
+    "quick_metrics",
     "scored",
 ]
 
-#: Every figure's name and what it is, in the order of tables.
-FIGURES: dict[str, str] = {
+#: Every metric's name and what it is, in the order of tables.
+METRICS: dict[str, str] = {
     "map": "mean average precision",
     "mrr": "mean reciprocal rank of the first right answer",
     "ndcg@10": "normalised discounted cumulative gain of the first 10",
@@ -78,13 +79,13 @@ LOWER_IS_BETTER = frozenset(
     {"log_loss", "brier", "calibration_error", "smooth_calibration_error", *NONE_FPR95.values(), *SELECTION}
     | {name for name in ANY if name != "none_auroc_any"}
 )
-#: Figures that are perfect at 1 and worse on either side.
+#: Metrics that are perfect at 1 and worse on either side.
 CLOSER_TO_ONE = frozenset({"calibration_slope", "expected_ratio"})
-assert list(FIGURES) == [*RANKING, *PRESENCE, *NONE_SCORES.values(), *NONE_FPR95.values(), *ANY, *SELECTION]
+assert list(METRICS) == [*RANKING, *PRESENCE, *NONE_SCORES.values(), *NONE_FPR95.values(), *ANY, *SELECTION]
 assert not LOWER_IS_BETTER & CLOSER_TO_ONE
-assert set(FIGURES) > LOWER_IS_BETTER | CLOSER_TO_ONE
+assert set(METRICS) > LOWER_IS_BETTER | CLOSER_TO_ONE
 
-#: What `quick_figures` can give: the figures that training and search may watch.
+#: What `quick_metrics` can give: the metrics that training and search may watch.
 WATCHED = (*RANKING, NONE_SCORES["share"], NONE_SCORES["logit"])
 
 
@@ -102,20 +103,20 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Figures on a split, each with all its bootstrap draws, so that two evaluations can be compared in pairs."""
+    """Metrics on a split, each with all its bootstrap draws, so that two evaluations can be compared in pairs."""
 
     data: str
     split: str
     queries: int
     unanswered: int  #: queries with no right answer
-    draws: dict[str, Floats]  #: figure -> (1 + draws,), the first being the plain value
+    draws: dict[str, Floats]  #: metric -> (1 + draws,), the first being the plain value
     reliability: tuple[ReliabilityBin, ...] = ()  #: bins in which equally many right pairs are expected
     risk_coverage: tuple[RiskPoint, ...] = ()  #: risk when only the surest queries are answered
     logits: LogitHistogram | None = None  #: of right pairs, wrong pairs and queries with no right answer
 
-    def __getitem__(self, figure: str) -> Estimate:
-        """Return a figure with its 95% interval."""
-        return estimate(self.draws[figure])
+    def __getitem__(self, metric: str) -> Estimate:
+        """Return a metric with its 95% interval."""
+        return estimate(self.draws[metric])
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the draws, for JSON."""
@@ -124,18 +125,18 @@ class Evaluation:
             "split": self.split,
             "queries": self.queries,
             "unanswered": self.unanswered,
-            "figures": {name: self[name].as_dict() for name in self.draws},
+            "metrics": {name: self[name].as_dict() for name in self.draws},
             "reliability": [one.as_dict() for one in self.reliability],
             "risk_coverage": [point.as_dict() for point in self.risk_coverage],
             "logits": None if self.logits is None else self.logits.as_dict(),
         }
 
 
-def goodness(figure: str, value: float) -> float:
-    """Return a number that is higher the better the figure's value is."""
-    if figure in CLOSER_TO_ONE:
+def goodness(metric: str, value: float) -> float:
+    """Return a number that is higher the better the metric's value is."""
+    if metric in CLOSER_TO_ONE:
         return -abs(value - 1)
-    return -value if figure in LOWER_IS_BETTER else value
+    return -value if metric in LOWER_IS_BETTER else value
 
 
 def calibrate(
@@ -169,7 +170,7 @@ def calibrate(
 def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: int = DRAWS) -> Evaluation:
     """Measure ranking, presence and none-of-these over all candidates, with 95% intervals over queries.
 
-    Figures that the data or the model cannot give (none-of-these without a query that has no right answer, presence
+    Metrics that the data or the model cannot give (none-of-these without a query that has no right answer, presence
     of a model that was not calibrated) are left out.
 
     Args:
@@ -208,7 +209,7 @@ def evaluate_logits(
         logits: (n, m) of every query over every candidate.
         right: (n, m) which pairs are right.
         candidate_ids: (m,), as the calibrator knows them.
-        calibrator: for figures of presence and P(any); None leaves them out.
+        calibrator: for metrics of presence and P(any); None leaves them out.
         none: (n,) logits of *none of these*, where it was trained.
         data: name of the data.
         split: name of the split.
@@ -217,35 +218,35 @@ def evaluate_logits(
     presence = None
     if calibrator is not None:
         presence = calibrator.presence(logits, candidate_ids)
-    figures = _ranking_and_none(logits, right, presence)
+    metrics = _ranking_and_none(logits, right, presence)
     tally = selection = None
     if calibrator is not None and presence is not None:
         tally = _tally(presence, right, calibrator.default_threshold)
-        figures.update(tally.figures())
+        metrics.update(tally.metrics())
         anything = calibrator.any(logits, candidate_ids, none)
-        figures.update(any_figures(np.clip(anything, 0.0, 1.0), np.asarray(right.any(1))))
+        metrics.update(any_metrics(np.clip(anything, 0.0, 1.0), np.asarray(right.any(1))))
         if right.any():
             selection = _selection(logits, presence, right)
-            figures.update(selection.figures())
+            metrics.update(selection.metrics())
     weights = bootstrap_weights(len(right), draws=draws)
     return Evaluation(
         data,
         split,
         len(right),
         int((~right.any(1)).sum()),
-        evaluate_figures({name: figures[name] for name in FIGURES if name in figures}, weights),
+        measure({name: metrics[name] for name in METRICS if name in metrics}, weights),
         reliability=() if tally is None else tally.reliability(weights),
         risk_coverage=() if selection is None else selection.points(weights),
         logits=LogitHistogram.of(logits, right),
     )
 
 
-def quick_figures(model: Scorer, data: MatchDataset, *, split: str = "dev") -> dict[str, float]:
-    """Ranking and none-of-these figures without intervals: what training watches on dev."""
+def quick_metrics(model: Scorer, data: MatchDataset, *, split: str = "dev") -> dict[str, float]:
+    """Ranking and none-of-these metrics without intervals: what training watches on dev."""
     logits, right = scored(model, data, split)
-    figures = _ranking_and_none(logits, right, None)
+    metrics = _ranking_and_none(logits, right, None)
     one = np.ones((1, len(right)))
-    return {name: float(figure(one)[0]) for name, figure in figures.items() if name in WATCHED}
+    return {name: float(metric(one)[0]) for name, metric in metrics.items() if name in WATCHED}
 
 
 def scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -278,17 +279,17 @@ def _selection(logits: NDArray[np.float32], presence: Floats, right: NDArray[np.
 
 def _ranking_and_none(
     logits: NDArray[np.float32], right: NDArray[np.bool_], presence: Floats | None
-) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {}
+) -> dict[str, Statistic]:
+    metrics: dict[str, Statistic] = {}
     answered: NDArray[np.bool_] = np.asarray(right.any(1))
     if answered.any():
-        figures.update(ranking_figures(ranking_values(logits, right)))
+        metrics.update(ranking_metrics(ranking_values(logits, right)))
     if answered.any() and not answered.all():
         best = logits.max(1).astype(np.float64)
         scores = {"logit": best, "share": special.softmax(logits.astype(np.float64), axis=1).max(1)}
         if presence is not None:
             scores["presence"] = presence.max(1)
         for name, score in scores.items():
-            figures[NONE_SCORES[name]] = auroc_figure(score, answered)
-            figures[NONE_FPR95[name]] = fpr95_figure(score, answered)
-    return figures
+            metrics[NONE_SCORES[name]] = auroc_metric(score, answered)
+            metrics[NONE_FPR95[name]] = fpr95_metric(score, answered)
+    return metrics

@@ -14,7 +14,8 @@ from sigmax.errors import check_least
 
 if TYPE_CHECKING:
     from sigmax.data.pictures import Picture, Query
-    from sigmax.model import DualEncoder, Rated
+    from sigmax.model.dual_encoder import DualEncoder
+    from sigmax.model.matches import Rated
 
 __all__ = [
     "BOUNDS",

@@ -16,16 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from sigmax.errors import lookup
 from sigmax.families import OBJECTIVES, Objective, directed_loss
-from sigmax.kernels import (
-    KERNELS,
-    Problem,
-    Reduction,
-    reduce_given_logits,
-    reduce_logits,
-    reduce_over_ranks,
-    weighted_loss,
-    working_dtype,
-)
+from sigmax.kernels import Problem, Reduction, reduce_given_logits, working_dtype
+from sigmax.kernels.dispatch import KERNELS, reduce_logits, reduce_over_ranks, weighted_loss
 from sigmax.kernels.sharded import agree, all_true, world_size
 from sigmax.positives import Positives
 

@@ -13,11 +13,11 @@ from scipy import sparse
 from sigmax.data.batches import OFFER_ALL
 from sigmax.data.dataset import Indices, MatchDataset
 from sigmax.errors import DataError, check_least
-from sigmax.model import DualEncoder
+from sigmax.model.dual_encoder import DualEncoder
 
 __all__ = ["BOUND", "mine"]
 
-log = logging.getLogger("sigmax")
+log = logging.getLogger(__name__)
 
 #: Presence from which a candidate is more likely a right answer that nobody wrote down.
 BOUND = 0.5

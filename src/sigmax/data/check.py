@@ -46,7 +46,7 @@ class Check:
         found = []
         if self.leaked_queries:
             found.append(
-                f"{self.leaked_queries} dev or test queries are training queries too: figures will be too good. "
+                f"{self.leaked_queries} dev or test queries are training queries too: metrics will be too good. "
                 "Remove them from one side."
             )
         if self.conflicting_queries:

@@ -11,9 +11,9 @@ import numpy as np
 
 from sigmax.data.canvases import digits
 from sigmax.data.dataset import MatchDataset
-from sigmax.data.hugging_face import PREFIX, hub_tables
+from sigmax.data.formats.hugging_face import PREFIX, hub_tables
+from sigmax.data.formats.registry import read
 from sigmax.data.pictures import Picture, check_pictures
-from sigmax.data.readers import read
 from sigmax.errors import DataError, nearest
 
 __all__ = ["BUILTIN", "Builtin", "load_data"]
@@ -68,7 +68,7 @@ def load_data(
     Args:
         source: a name in `BUILTIN`; or hf:user/name or hf:user/name:configuration, of a data set on the Hugging Face
             hub with the columns of our tables; or a path (one that exists wins only when it is none of these).
-        columns: our column name -> the file's, see `sigmax.data.readers.read`.
+        columns: our column name -> the file's, see `sigmax.data.formats.read`.
         seed: of the split, where the data brings none.
         advance: told now and then how much is done, from 0 to 1, and what it is; see `check_pictures`.
 

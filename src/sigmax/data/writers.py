@@ -1,4 +1,4 @@
-"""From a MatchDataset to files that `sigmax.data.readers` reads back."""
+"""From a MatchDataset to files that `sigmax.data.formats` reads back."""
 
 from __future__ import annotations
 

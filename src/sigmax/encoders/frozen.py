@@ -24,7 +24,7 @@ from sigmax.files import write_bytes
 
 __all__ = ["FrozenEncoder", "cache_folder", "open_pictures"]
 
-log = logging.getLogger("sigmax")
+log = logging.getLogger(__name__)
 
 #: Items encoded at a time.
 BLOCK = 32
@@ -115,7 +115,7 @@ class FrozenEncoder(nn.Module):
 
     def save(self, output_path: str, *_: Any, **__: Any) -> None:
         """Write the trunk, config.json and model.safetensors (all but the trunk)."""
-        from sigmax.encoders.folders import save_encoder
+        from sigmax.encoders.module import save_encoder
 
         save_encoder(self.trunk, Path(output_path, "trunk"))
         Path(output_path, "config.json").write_text(json.dumps({"linear": self.linear}) + "\n", encoding="utf-8")
@@ -125,7 +125,7 @@ class FrozenEncoder(nn.Module):
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **given: Any) -> FrozenEncoder:
         """Read what `save` wrote; the arguments are those sentence-transformers gives its modules."""
-        from sigmax.encoders.folders import load_encoder
+        from sigmax.encoders.module import load_encoder
 
         folder = module_folder(model_name_or_path, subfolder, **given)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -52,9 +52,10 @@ def _static(folder: Path) -> nn.Module:
     optimizer goes. 1/127 brings the vectors to a length near 1.
     """
     from safetensors.torch import load_file
-    from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer
+
+    from sentence_transformers import SentenceTransformer
 
     tensors: dict[str, Any] = load_file(str(folder / "model.safetensors"))
     if "embeddings" not in tensors:

@@ -1,4 +1,4 @@
-"""Figures: ranking, presence, none-of-these, answering only when sure, and their intervals."""
+"""Metrics: ranking, presence, none-of-these, answering only when sure, and their intervals."""
 
 from sigmax.metrics.abstention import NONE_FPR95, NONE_SCORES, SELECTION
 from sigmax.metrics.intervals import Difference, Estimate

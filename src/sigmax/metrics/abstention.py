@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from sigmax.metrics.intervals import Estimate, Figure, Floats, estimate, mean_figure
+from sigmax.arrays import Bools, Floats
+from sigmax.metrics.intervals import Estimate, Statistic, estimate, mean_statistic
 from sigmax.metrics.presence import BINS, mass_edges
 
 __all__ = [
@@ -23,26 +24,26 @@ __all__ = [
     "SELECTION",
     "RiskCoverage",
     "RiskPoint",
-    "any_figures",
-    "auroc_figure",
-    "fpr95_figure",
+    "any_metrics",
+    "auroc_metric",
+    "fpr95_metric",
 ]
 
-#: The natural scores of "something is right", and the figure that measures each.
+#: The natural scores of "something is right", and the metric that measures each.
 NONE_SCORES = {
     "share": "none_auroc_share",
     "logit": "none_auroc_logit",
     "presence": "none_auroc_presence",
 }
-#: The same scores, and the figure that measures each where nearly all answerable queries must be answered.
+#: The same scores, and the metric that measures each where nearly all answerable queries must be answered.
 NONE_FPR95 = {
     "share": "fpr95_share",
     "logit": "fpr95_logit",
     "presence": "fpr95_presence",
 }
-#: Figures of answering the surest queries only.
+#: Metrics of answering the surest queries only.
 SELECTION = ("aurc", "excess_aurc")
-#: Figures of a probability that any candidate is right, and what they are.
+#: Metrics of a probability that any candidate is right, and what they are.
 ANY = {
     "none_auroc_any": "none-of-these by the probability of any: AUROC",
     "fpr95_any": "none-of-these by the probability of any: unanswerable queries let through with 95% of the others",
@@ -54,10 +55,9 @@ RECALL = 0.95
 #: Points of a risk–coverage curve.
 POINTS = 100
 BLOCK = 50  # draws at a time: what they need then stays in the processor's cache
-Bools = NDArray[np.bool_]
 
 
-def auroc_figure(scores: Floats, answered: Bools) -> Figure:
+def auroc_metric(scores: Floats, answered: Bools) -> Statistic:
     """Probability that a query with a right answer scores above one without; ties count half (Hanley & McNeil 1982).
 
     Args:
@@ -68,7 +68,7 @@ def auroc_figure(scores: Floats, answered: Bools) -> Figure:
     below = np.searchsorted(scores[have], scores[lack], side="left")
     upto = np.searchsorted(scores[have], scores[lack], side="right")
 
-    def figure(weights: Floats) -> Floats:
+    def metric(weights: Floats) -> Floats:
         values = np.empty(len(weights))
         for start in range(0, len(weights), BLOCK):
             block = weights[start : start + BLOCK]
@@ -79,10 +79,10 @@ def auroc_figure(scores: Floats, answered: Bools) -> Figure:
                 values[start : start + BLOCK] = above / (total * others.sum(1))
         return values
 
-    return figure
+    return metric
 
 
-def fpr95_figure(scores: Floats, answered: Bools) -> Figure:
+def fpr95_metric(scores: Floats, answered: Bools) -> Statistic:
     """Share of the queries without a right answer that are taken to have one when 95% of those with one are.
 
     The class told apart is "something is right", as in the detection of what lies outside a distribution (FPR95:
@@ -96,7 +96,7 @@ def fpr95_figure(scores: Floats, answered: Bools) -> Figure:
     have, lack = _by_score(scores, answered)
     reached = np.searchsorted(scores[lack], scores[have], side="left")  # the others below each threshold
 
-    def figure(weights: Floats) -> Floats:
+    def metric(weights: Floats) -> Floats:
         values = np.empty(len(weights))
         for start in range(0, len(weights), BLOCK):
             block = weights[start : start + BLOCK]
@@ -110,11 +110,11 @@ def fpr95_figure(scores: Floats, answered: Bools) -> Figure:
             values[start : start + BLOCK] = np.where(total[:, 0] > 0, share, np.nan)
         return values
 
-    return figure
+    return metric
 
 
-def any_figures(any_probability: Floats, answered: Bools) -> dict[str, Figure]:
-    """Figures of a probability that any candidate is right, in the order of `ANY`.
+def any_metrics(any_probability: Floats, answered: Bools) -> dict[str, Statistic]:
+    """Metrics of a probability that any candidate is right, in the order of `ANY`.
 
     With q that probability and y whether the query has a right answer: AUROC and FPR95 of q; any_log_loss: mean of
     −y log q − (1 − y) log(1 − q); any_brier: mean of (q − y)²; any_calibration_error: Σ_b (n_b / n) |mean q − mean y|
@@ -143,14 +143,14 @@ def any_figures(any_probability: Floats, answered: Bools) -> dict[str, Figure]:
         error: Floats = np.abs(weights @ gaps).sum(1) / weights.sum(1)
         return error
 
-    figures: dict[str, Figure] = {}
+    metrics: dict[str, Statistic] = {}
     if answered.any() and not answered.all():
-        figures["none_auroc_any"] = auroc_figure(any_probability, answered)
-        figures["fpr95_any"] = fpr95_figure(any_probability, answered)
-    figures["any_log_loss"] = mean_figure(-np.where(answered, np.log(q), np.log1p(-q)))
-    figures["any_brier"] = mean_figure((any_probability - answered) ** 2)
-    figures["any_calibration_error"] = calibration_error
-    return figures
+        metrics["none_auroc_any"] = auroc_metric(any_probability, answered)
+        metrics["fpr95_any"] = fpr95_metric(any_probability, answered)
+    metrics["any_log_loss"] = mean_statistic(-np.where(answered, np.log(q), np.log1p(-q)))
+    metrics["any_brier"] = mean_statistic((any_probability - answered) ** 2)
+    metrics["any_calibration_error"] = calibration_error
+    return metrics
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,8 @@ class RiskCoverage:
         last = np.append(np.diff(confidence[self._order]) != 0, True)
         self._ends = None if last.all() else np.flatnonzero(last)
 
-    def figures(self) -> dict[str, Figure]:
-        """Figures in the order of `SELECTION`."""
+    def metrics(self) -> dict[str, Statistic]:
+        """Metrics in the order of `SELECTION`."""
         return {"aurc": self._aurc, "excess_aurc": lambda weights: self._aurc(weights) - self._least(weights)}
 
     def points(self, weights: Floats) -> tuple[RiskPoint, ...]:
@@ -210,7 +210,7 @@ class RiskCoverage:
         return (kept, wrong) if self._ends is None else (kept[:, self._ends], wrong[:, self._ends])
 
     def _aurc(self, weights: Floats) -> Floats:
-        if self._last is not None and self._last[0] is weights:  # both figures ask with the same draws
+        if self._last is not None and self._last[0] is weights:  # both metrics ask with the same draws
             return self._last[1]
         values = np.empty(len(weights))
         for start in range(0, len(weights), BLOCK):

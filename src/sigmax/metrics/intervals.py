@@ -1,7 +1,7 @@
-"""A figure with its uncertainty: 95% intervals by the bootstrap over queries, and paired differences.
+"""A metric with its uncertainty: 95% intervals by the bootstrap over queries, and paired differences.
 
-A figure is a function of the queries' weights. The plain value gives every query weight 1; a bootstrap draw gives
-each the number of times it was drawn (Efron & Tibshirani 1993, ch. 13). Every figure of one split is evaluated on the
+A metric is a function of the queries' weights. The plain value gives every query weight 1; a bootstrap draw gives
+each the number of times it was drawn (Efron & Tibshirani 1993, ch. 13). Every metric of one split is evaluated on the
 *same* draws, so differences between models are paired query by query.
 """
 
@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from sigmax.arrays import Floats
 
 __all__ = [
     "DRAWS",
     "Difference",
     "Estimate",
-    "Figure",
+    "Statistic",
     "bootstrap_weights",
     "combine_seeds",
     "difference",
@@ -27,9 +28,9 @@ __all__ = [
     "number",
 ]
 
-Floats = NDArray[np.float64]
+
 #: (b, n) query weights -> (b,) values; NaN where a draw has nothing to measure.
-Figure = Callable[[Floats], Floats]
+Statistic = Callable[[Floats], Floats]
 
 DRAWS = 1000
 LEVEL = 0.95
@@ -68,17 +69,17 @@ def bootstrap_weights(n: int, *, draws: int = DRAWS, seed: int = 0) -> Floats:
     return np.concatenate([np.ones((1, n)), random.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)])
 
 
-def mean_figure(values: Floats) -> Figure:
+def mean_statistic(values: Floats) -> Statistic:
     """Mean over the queries whose value is not NaN."""
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0)
 
-    def figure(weights: Floats) -> Floats:
+    def metric(weights: Floats) -> Floats:
         with np.errstate(invalid="ignore"):
             mean: Floats = (weights @ filled) / (weights @ known)
         return mean
 
-    return figure
+    return metric
 
 
 def estimate(values: Floats) -> Estimate:
@@ -105,14 +106,14 @@ def combine_seeds(values: Sequence[Floats], *, seed: int = 0) -> Floats:
 
 
 def difference(a: Floats, b: Floats) -> Difference:
-    """Paired difference a − b of two figures evaluated on the same draws."""
+    """Paired difference a − b of two metrics evaluated on the same draws."""
     gap = estimate(a - b)
     return Difference(gap.value, gap.low, gap.high)
 
 
-def evaluate_figures(figures: Mapping[str, Figure], weights: Floats) -> dict[str, Floats]:
-    """Evaluate every figure on every row of weights."""
-    return {name: figure(weights) for name, figure in figures.items()}
+def measure(metrics: Mapping[str, Statistic], weights: Floats) -> dict[str, Floats]:
+    """Evaluate every metric on every row of weights."""
+    return {name: metric(weights) for name, metric in metrics.items()}
 
 
 def interval(value: Estimate) -> str:

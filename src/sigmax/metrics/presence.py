@@ -1,6 +1,6 @@
 """Presence of each pair: log loss, Brier score, calibration, F1 at a threshold.
 
-Sums over pairs are kept query by query, so that every figure can be bootstrapped over queries without looking at the
+Sums over pairs are kept query by query, so that every metric can be bootstrapped over queries without looking at the
 pairs again.
 """
 
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, sparse, special
 
-from sigmax.metrics.intervals import Estimate, Figure, Floats, estimate, mean_figure
+from sigmax.arrays import Bools, Floats
+from sigmax.metrics.intervals import Estimate, Statistic, estimate, mean_statistic
 
 __all__ = ["PRESENCE", "PresenceTally", "ReliabilityBin"]
 
@@ -34,7 +35,6 @@ COARSEST, FINEST = 256, 2**15
 #: The grid that logits of presences are put on for the calibration slope.
 LOGITS = np.arange(-28.5, 28.75, 0.25)
 STEEPEST = 20.0
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ReliabilityBin:
 
 
 class PresenceTally:
-    """Adds up blocks of queries, then gives the figures.
+    """Adds up blocks of queries, then gives the metrics.
 
     With presence p and truth y of each of N pairs:
 
@@ -120,8 +120,8 @@ class PresenceTally:
         said = presence >= self.threshold
         self._claims.append(tuple(sparse.csr_array(part.astype(float)) for part in (said & right, said, right)))  # type: ignore[arg-type]
 
-    def figures(self) -> dict[str, Figure]:
-        """Figures over all that was added, in the order of `PRESENCE`."""
+    def metrics(self) -> dict[str, Statistic]:
+        """Metrics over all that was added, in the order of `PRESENCE`."""
         total = self._total()
         hits, said, there = (sparse.vstack(parts).tocsr() for parts in zip(*self._claims, strict=True))
         pairs = total["pairs"].sum(1)
@@ -170,8 +170,8 @@ class PresenceTally:
             return means
 
         return {
-            "log_loss": mean_figure(total["log_loss"]),
-            "brier": mean_figure(total["brier"]),
+            "log_loss": mean_statistic(total["log_loss"]),
+            "brier": mean_statistic(total["brier"]),
             "calibration_error": calibration_error,
             "smooth_calibration_error": smooth_calibration_error,
             "calibration_slope": calibration_slope,

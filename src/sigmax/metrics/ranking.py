@@ -6,11 +6,12 @@ import numpy as np
 import pytrec_eval
 from numpy.typing import NDArray
 
-from sigmax.metrics.intervals import Figure, Floats, mean_figure
+from sigmax.arrays import Floats
+from sigmax.metrics.intervals import Statistic, mean_statistic
 
-__all__ = ["RANKING", "ranking_figures", "ranking_values"]
+__all__ = ["RANKING", "ranking_metrics", "ranking_values"]
 
-#: Our name of a figure -> trec_eval's.
+#: Our name of a metric -> trec_eval's.
 RANKING = {
     "map": "map",
     "mrr": "recip_rank",
@@ -27,7 +28,7 @@ DEPTH = 1000
 
 
 def ranking_values(logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, Floats]:
-    """Figures of each query.
+    """Metrics of each query.
 
     Args:
         logits: (n, m); ties are broken by the candidates' order.
@@ -60,6 +61,6 @@ def ranking_values(logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dic
     return values
 
 
-def ranking_figures(values: dict[str, Floats]) -> dict[str, Figure]:
-    """Mean of each figure over the queries with a right answer."""
-    return {name: mean_figure(per_query) for name, per_query in values.items()}
+def ranking_metrics(values: dict[str, Floats]) -> dict[str, Statistic]:
+    """Mean of each metric over the queries with a right answer."""
+    return {name: mean_statistic(per_query) for name, per_query in values.items()}

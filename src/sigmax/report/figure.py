@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sigmax.comparison import Comparison
+from sigmax.comparison.results import Comparison
 from sigmax.errors import extra
 from sigmax.evaluation import CLOSER_TO_ONE, LOWER_IS_BETTER, Evaluation
 from sigmax.metrics.intervals import number
@@ -48,7 +48,7 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
-    panels = [panel for panel in _PANELS if panel[0] in comparison.figures]
+    panels = [panel for panel in _PANELS if panel[0] in comparison.metrics]
     results = comparison.results[::-1]
     style: dict[Any, Any] = {
         "font.size": 10,

@@ -8,10 +8,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from sigmax.comparison import Comparison, Result
+from sigmax.comparison.examples import KINDS
+from sigmax.comparison.results import Comparison, Result
 from sigmax.errors import extra
-from sigmax.evaluation import FIGURES
-from sigmax.examples import KINDS
+from sigmax.evaluation import METRICS
 from sigmax.metrics.intervals import interval, number
 from sigmax.report.figure import draw_reliability, reliability_limits
 from sigmax.report.panels import (
@@ -135,7 +135,7 @@ def _panels(
 
 def _ranking(comparison: Comparison) -> Figure:
     panels = []
-    names = [name for name in ("map", "log_loss", *GROUPS["none of these"]) if name in comparison.figures]
+    names = [name for name in ("map", "log_loss", *GROUPS["none of these"]) if name in comparison.metrics]
     read = []
     if {"map", "log_loss"} <= set(names):
         title = "Ranking against presence"
@@ -321,21 +321,21 @@ def _costs(comparison: Comparison) -> Table:
 
 
 def _differences(comparison: Comparison) -> dict[str, Any]:
-    """Every contender less one of reference, and every pair, figure by figure."""
+    """Every contender less one of reference, and every pair, metric by metric."""
     names = [result.contender.name for result in comparison.results]
     reference = comparison.best("sigmoid", "map") or names[0]
     others = [name for name in names if name != reference]
-    shown = [name for name in comparison.figures if name not in LEFT_OUT]
+    shown = [name for name in comparison.metrics if name not in LEFT_OUT]
 
-    def cell(a: str, b: str, figure: str) -> dict[str, str]:
-        gap = comparison.difference(a, b, figure)
+    def cell(a: str, b: str, metric: str) -> dict[str, str]:
+        gap = comparison.difference(a, b, metric)
         return {
             "value": signed(gap.value),
             "interval": f"{signed(gap.low)} to {signed(gap.high)}",
-            "outcome": outcome(figure, gap),
+            "outcome": outcome(metric, gap),
         }
 
-    rows = [(FIGURES[name], TITLES.get(name, name), [cell(a, reference, name) for a in others]) for name in shown]
+    rows = [(METRICS[name], TITLES.get(name, name), [cell(a, reference, name) for a in others]) for name in shown]
     cells = [one for _, _, row in rows for one in row]
     return {
         "reference": reference,

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from sigmax.comparison import Comparison, Result, Training
+from sigmax.comparison.results import Comparison, Result, Training
 from sigmax.errors import extra
 from sigmax.metrics.histogram import LogitHistogram
 from sigmax.report.figure import draw_values

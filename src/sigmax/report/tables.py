@@ -7,9 +7,9 @@ import math
 from rich.table import Table
 from rich.text import Text
 
-from sigmax.calibrator import Calibrator
-from sigmax.comparison import Comparison
-from sigmax.decisions import threshold_table
+from sigmax.calibration.calibrator import Calibrator
+from sigmax.calibration.rules import threshold_table
+from sigmax.comparison.results import Comparison
 from sigmax.evaluation import Evaluation, goodness
 from sigmax.metrics.abstention import ANY, NONE_FPR95, NONE_SCORES, SELECTION
 from sigmax.metrics.intervals import Estimate, interval, number
@@ -26,7 +26,7 @@ __all__ = [
     "threshold_rows",
 ]
 
-#: Short names for tables and figures.
+#: Short names for tables and metrics.
 TITLES = {
     "map": "MAP",
     "mrr": "MRR",
@@ -53,7 +53,7 @@ TITLES = {
     "aurc": "area under risk–coverage ↓",
     "excess_aurc": "above the best order's ↓",
 }
-#: Figures in the order of tables, by the question they answer.
+#: Metrics in the order of tables, by the question they answer.
 GROUPS = {
     "ranking": tuple(RANKING),
     "presence": PRESENCE,
@@ -70,14 +70,14 @@ LEFT_OUT = {
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Figures down, contenders across; the interval under each value; the best value bold."""
-    title = f"{comparison.data['name']}: test figures, mean of seeds, 95% intervals"
+    """Metrics down, contenders across; the interval under each value; the best value bold."""
+    title = f"{comparison.data['name']}: test metrics, mean of seeds, 95% intervals"
     table = Table(title=Text(title), title_justify="left")
     table.add_column("")
     for result in comparison.results:
         table.add_column(result.contender.name.replace("-", "-\n", 1), justify="right")
     for group, names in GROUPS.items():
-        shown = [name for name in names if name in comparison.figures and name not in LEFT_OUT]
+        shown = [name for name in names if name in comparison.metrics and name not in LEFT_OUT]
         if shown:
             table.add_row(Text(group, style="italic"))
         for name in shown:
@@ -90,7 +90,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """One model's figures, one a line."""
+    """One model's metrics, one a line."""
     title = (
         f"{evaluation.data}, {evaluation.split}: {evaluation.queries} queries, {evaluation.unanswered} with no answer"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sigmax.comparison import Comparison
+from sigmax.comparison.results import Comparison
 from sigmax.evaluation import CLOSER_TO_ONE, goodness
 from sigmax.metrics.intervals import Difference, difference, number
 
@@ -23,13 +23,13 @@ __all__ = [
 #: The families, as a reader calls them.
 FAMILIES = {"softmax": "Softmax", "sigmoid": "Sigmoid", "today": "Today’s practice"}
 
-#: What people want to know, and the figure that answers it.
+#: What people want to know, and the metric that answers it.
 QUESTIONS = {
     "ranking": ("map", "MAP"),
     "presence": ("log_loss", "log loss"),
     "saying “none of these”": ("none_auroc_logit", "AUROC of the largest logit"),
 }
-#: What one family may do better than another, and the figure that shows it.
+#: What one family may do better than another, and the metric that shows it.
 ASPECTS = {
     "map": "Ranking, by MAP",
     "precision@1": "The best candidate, by precision@1",
@@ -55,18 +55,18 @@ def verdict(comparison: Comparison) -> str:
         f"On {data['name']} ({data['queries']:,} queries, {data['candidates']:,} candidates, "
         f"{data['answers_per_query']:.1f} right answers each where there are any):"
     ]
-    for question, (figure, title) in QUESTIONS.items():
-        if figure not in comparison.figures:
-            if figure.startswith("none"):
+    for question, (metric, title) in QUESTIONS.items():
+        if metric not in comparison.metrics:
+            if metric.startswith("none"):
                 sentences.append(
                     "Every test query has a right answer, so saying “none of these” could not be measured."
                 )
             continue
-        softmax = comparison.best("softmax", figure)
-        sigmoid = comparison.best("sigmoid", figure)
+        softmax = comparison.best("softmax", metric)
+        sigmoid = comparison.best("sigmoid", metric)
         if softmax is None or sigmoid is None:
             continue
-        sentences.append(_sentence(comparison, question, figure, title, softmax, sigmoid))
+        sentences.append(_sentence(comparison, question, metric, title, softmax, sigmoid))
     sentences.extend(_shares(comparison))
     sentences.extend(_today(comparison))
     sentences.extend(_labels(comparison))
@@ -116,29 +116,29 @@ def standings(comparison: Comparison) -> list[Standing]:
     found = []
     for family in families:
         said: dict[str, list[str]] = {"better": [], "worse": [], "not significant": []}
-        for figure, aspect in ASPECTS.items():
+        for metric, aspect in ASPECTS.items():
             for other in families:
-                one, rival = comparison.best(family, figure), comparison.best(other, figure)
-                if figure not in comparison.figures or one is None or rival is None or one == rival:
+                one, rival = comparison.best(family, metric), comparison.best(other, metric)
+                if metric not in comparison.metrics or one is None or rival is None or one == rival:
                     continue
-                gap = comparison.difference(one, rival, figure)
-                values = (number(comparison[name][figure].value) for name in (one, rival))
+                gap = comparison.difference(one, rival, metric)
+                values = (number(comparison[name][metric].value) for name in (one, rival))
                 numbers = "{} for {one}, {} for {rival}; ".format(*values, one=one, rival=rival)
-                said[outcome(figure, gap)].append(f"{aspect}: {numbers}{_gap(gap)}.")
+                said[outcome(metric, gap)].append(f"{aspect}: {numbers}{_gap(gap)}.")
         found.append(Standing(family, said["better"], said["worse"], said["not significant"]))
     return found
 
 
-def outcome(figure: str, gap: Difference) -> str:
+def outcome(metric: str, gap: Difference) -> str:
     """What a difference a − b says of a: better, worse, or not significant.
 
-    Of a figure that is perfect at 1 (`CLOSER_TO_ONE`) a difference alone does not tell: "differs".
+    Of a metric that is perfect at 1 (`CLOSER_TO_ONE`) a difference alone does not tell: "differs".
     """
     if not gap.significant:
         return "not significant"
-    if figure in CLOSER_TO_ONE:
+    if metric in CLOSER_TO_ONE:
         return "differs"
-    return "better" if goodness(figure, math.copysign(1, gap.low)) > 0 else "worse"
+    return "better" if goodness(metric, math.copysign(1, gap.low)) > 0 else "worse"
 
 
 def signed(value: float) -> str:
@@ -148,19 +148,19 @@ def signed(value: float) -> str:
     return f"{value:+.3f}" if not value or abs(value) >= 0.0005 else f"{value:+.1g}"
 
 
-def _sentence(comparison: Comparison, question: str, figure: str, title: str, softmax: str, sigmoid: str) -> str:
-    gap = comparison.difference(softmax, sigmoid, figure)
-    one, other = comparison[softmax][figure], comparison[sigmoid][figure]
+def _sentence(comparison: Comparison, question: str, metric: str, title: str, softmax: str, sigmoid: str) -> str:
+    gap = comparison.difference(softmax, sigmoid, metric)
+    one, other = comparison[softmax][metric], comparison[sigmoid][metric]
     detail = f"{title} {number(one.value)} for {softmax}, {number(other.value)} for {sigmoid}; {_gap(gap)}"
     if not gap.significant:
         return f"For {question} the difference is not significant ({detail})."
-    softmax_wins = goodness(figure, one.value) > goodness(figure, other.value)
+    softmax_wins = goodness(metric, one.value) > goodness(metric, other.value)
     return f"For {question} it prefers the {'softmax' if softmax_wins else 'sigmoid'} ({detail})."
 
 
 def _shares(comparison: Comparison) -> list[str]:
     """What a share alone would have told about none-of-these."""
-    if "none_auroc_share" not in comparison.figures:
+    if "none_auroc_share" not in comparison.metrics:
         return []
     softmax = comparison.best("softmax", "none_auroc_logit")
     if softmax is None:

@@ -5,8 +5,8 @@ columns and knows which of a batch's texts are right for more than one anchor.
 """
 
 from sigmax.sentence_transformers.evaluator import MatchEvaluator
+from sigmax.sentence_transformers.graph import known_pairs
 from sigmax.sentence_transformers.losses import SentenceMatchLoss, SigmoidLoss, SoftmaxLoss
-from sigmax.sentence_transformers.matches import known_pairs
 from sigmax.sentence_transformers.sampler import MultiPositiveBatchSampler
 
 __all__ = [

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from sigmax.any import folds_of
-from sigmax.calibrator import Calibrator, fit_calibrator
+from sentence_transformers import SentenceTransformer
+from sigmax.calibration.any_right import folds_of
+from sigmax.calibration.calibrator import Calibrator, fit_calibrator
 from sigmax.errors import DataError, lookup
-from sigmax.evaluation import FIGURES, LOWER_IS_BETTER, evaluate_logits
+from sigmax.evaluation import LOWER_IS_BETTER, METRICS, evaluate_logits
 from sigmax.sentence_transformers.losses import SentenceMatchLoss
 
 __all__ = ["MatchEvaluator"]
@@ -29,7 +29,7 @@ class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
     """Measures ranking, presence and none-of-these over all candidates, calibrated on queries of their own.
 
     Queries without a right answer are kept, unlike in InformationRetrievalEvaluator: saying "none of these" is
-    measured on them. Figures are those of `sigmax.evaluate`, named in `sigmax.evaluation.FIGURES`; those that the data
+    measured on them. Figures are those of `sigmax.evaluate`, named in `sigmax.evaluation.METRICS`; those that the data
     cannot give are left out. Logits are the model's cosines, or with `loss` what that loss makes of them.
 
     Args:
@@ -39,8 +39,8 @@ class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
         dev: (queries, relevant) to calibrate on. If None, half of the queries calibrate and the others measure, the
             same ones in every run.
         loss: the loss in training, for its scale and bias. The cosines' order, and so ranking, does not need it.
-        name: what figures' names begin with.
-        primary: the figure that chooses the best checkpoint.
+        name: what metrics' names begin with.
+        primary: the metric that chooses the best checkpoint.
         batch_size: texts encoded at a time.
         write_csv: add a line to match_evaluation_NAME_results.csv for each evaluation.
 
@@ -63,7 +63,7 @@ class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
         write_csv: bool = True,
     ) -> None:
         super().__init__()
-        lookup(FIGURES, primary, "primary")
+        lookup(METRICS, primary, "primary")
         self.candidate_ids = list(candidates)
         self.candidates = list(candidates.values())
         self.queries, self.right = self._read(queries, relevant)
@@ -91,7 +91,7 @@ class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
     def __call__(
         self, model: SentenceTransformer, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Return the figures, calibrated anew.
+        """Return the metrics, calibrated anew.
 
         Raises:
             ValueError: vectors that are not finite.
@@ -104,12 +104,12 @@ class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
         measured = evaluate_logits(
             logits, self.right, candidate_ids=self.candidate_ids, calibrator=self.calibrator, draws=0
         )
-        figures = {name: measured[name].value for name in measured.draws}
+        metrics = {name: measured[name].value for name in measured.draws}
         if output_path is not None and self.write_csv:
-            self._write(Path(output_path, self.csv_file), {"epoch": epoch, "steps": steps, **figures})
-        metrics: dict[str, float] = self.prefix_name_to_metrics(figures, self.name)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+            self._write(Path(output_path, self.csv_file), {"epoch": epoch, "steps": steps, **metrics})
+        named: dict[str, float] = self.prefix_name_to_metrics(metrics, self.name)
+        self.store_metrics_in_model_card_data(model, named, epoch, steps)
+        return named
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the sizes, for the model card."""

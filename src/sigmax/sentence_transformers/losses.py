@@ -8,19 +8,19 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses import CachedLossMixin
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
 
+from sentence_transformers import SentenceTransformer
 from sigmax import losses
 from sigmax.errors import check_least
 from sigmax.kernels.sharded import world_size
-from sigmax.sentence_transformers.matches import Columns, Features, KnownPairs, Matches, find_matches
+from sigmax.sentence_transformers.graph import Columns, Features, KnownPairs, Matches, find_matches
 
 __all__ = ["SentenceMatchLoss", "SigmoidLoss", "SoftmaxLoss"]
 
-log = logging.getLogger("sigmax")
+log = logging.getLogger(__name__)
 
 
 class SentenceMatchLoss(nn.Module):

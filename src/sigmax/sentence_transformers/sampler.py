@@ -10,7 +10,7 @@ import torch
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from sigmax.errors import DataError
-from sigmax.sentence_transformers.matches import LABELS
+from sigmax.sentence_transformers.graph import LABELS
 
 __all__ = ["MultiPositiveBatchSampler"]
 

@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 import sigmax
-from sigmax.calibrator import DEFAULT_RULE
-from sigmax.decisions import CONFIDENCE, RULES, parse_rule
+from sigmax.calibration.calibrator import DEFAULT_RULE
+from sigmax.calibration.rules import CONFIDENCE, RULES, parse_rule
 from sigmax.errors import nearest
 from sigmax.server.items import Items, queries_of
 from sigmax.server.metrics import Metrics

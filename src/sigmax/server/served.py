@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sigmax.calibrator import DEFAULT_RULE
+from sigmax.calibration.calibrator import DEFAULT_RULE
+from sigmax.calibration.rules import CONFIDENCE, Decision
 from sigmax.data.pictures import Query, as_picture
-from sigmax.decisions import CONFIDENCE, Decision
 from sigmax.errors import DataError
 from sigmax.explain import explain_rated
-from sigmax.model import DualEncoder, Rated, load
+from sigmax.model.dual_encoder import DualEncoder, load
+from sigmax.model.matches import Rated
 from sigmax.report.activations import explanation_words, shifts
 from sigmax.server.metrics import Metrics
 

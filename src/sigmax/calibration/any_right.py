@@ -1,0 +1,194 @@
+"""P(at least one candidate is right), from a query's logits over all candidates.
+
+The way with the lowest cross-validated log loss on dev is kept, all are reported.
+
+- noisy-or: 1 − Πⱼ (1 − presenceⱼ), as if pairs were independent (Pearl 1988). Right presences do not make it right:
+  candidates that are alike are counted as if each were news.
+- head: a logistic regression on what the sorted logits say, z = scale · s + bias of the shared calibration:
+  the largest z, its lead over the next, log Σ exp z, and log Σ softplus z (the logarithm of noisy-or's own exponent).
+- none-candidate: where *none of these* was trained as a candidate with the logit s₀, a logistic regression on
+  log Σ exp s − s₀, the log odds that its share leaves to the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+from sigmax.arrays import Bools, Floats
+
+__all__ = [
+    "FEATURES",
+    "METHODS",
+    "AnyFit",
+    "Head",
+    "Seen",
+    "any_features",
+    "fit_any",
+    "folds_of",
+    "noisy_or",
+    "none_odds",
+]
+
+
+FEATURES = ("largest", "lead", "logsumexp", "log sum of softplus")
+METHODS = ("noisy-or", "head", "none-candidate")
+#: Probabilities are kept this far from 0 and 1 in a log loss.
+_EDGE = 1e-9
+#: Weight of the squares of the head's coefficients, in queries: little more than what keeps separable data finite.
+_RIDGE = 1.0
+#: Queries with and without a right answer, of each at least, for a head to be fitted.
+_LEAST = 10
+
+
+def noisy_or(presence: Floats) -> Floats:
+    """(n, m) presences -> (n,) 1 − Πⱼ (1 − presenceⱼ)."""
+    with np.errstate(divide="ignore"):  # a presence of 1 makes it certain
+        certain: Floats = -np.expm1(np.log1p(-presence).sum(-1))
+    return certain
+
+
+def any_features(z: NDArray[Any]) -> Floats:
+    """(n, m) calibrated logits -> (n, 4), as named in `FEATURES`; m at least 1."""
+    if not z.shape[1]:
+        raise ValueError("Expected logits of at least one candidate, got none.")
+    z = np.clip(z.astype(np.float64), -700, 700)
+    best = -np.partition(-z, min(1, z.shape[1] - 1), axis=1)[:, :2]
+    total = special.logsumexp(z, axis=1)
+    softplus = np.logaddexp(0, z).sum(1)
+    return np.stack([best[:, 0], best[:, 0] - best[:, -1], total, np.log(np.maximum(softplus, 1e-300))], axis=1)
+
+
+@dataclass(frozen=True)
+class Head:
+    """σ(⟨weights, (features − centre) / spread⟩ + bias)."""
+
+    weights: tuple[float, ...]
+    bias: float
+    centre: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    def probability(self, features: Floats) -> Floats:
+        """(n, f) features -> (n,) probabilities."""
+        x = (features - np.array(self.centre)) / np.array(self.spread)
+        probability: Floats = special.expit(x @ np.array(self.weights) + self.bias)
+        return probability
+
+
+def none_odds(logits: NDArray[Any], none: NDArray[Any]) -> Floats:
+    """(n, m) logits and (n,) those of *none of these* -> (n, 1) log Σ exp s − s₀."""
+    odds: Floats = (special.logsumexp(logits.astype(np.float64), axis=1) - none)[:, None]
+    return odds
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What P(any) is made from: of n queries over m candidates."""
+
+    logits: NDArray[Any]  #: (n, m)
+    z: Floats  #: (n, m) log odds of the shared calibration
+    none: NDArray[Any] | None = None  #: (n,) logits of *none of these*, where it was trained
+
+    @property
+    def presence(self) -> Floats:
+        """(n, m) σ(z)."""
+        presence: Floats = special.expit(self.z)
+        return presence
+
+    def features(self, method: str) -> Floats | None:
+        """(n, f) what a fitted method looks at; None where it does not apply."""
+        if method == "head":
+            return any_features(self.z)
+        return None if self.none is None else none_odds(self.logits, self.none)
+
+
+@dataclass(frozen=True)
+class AnyFit:
+    """How P(any) is made, and why."""
+
+    method: str  #: a name in `METHODS`
+    head: Head | None  #: of the method; None for noisy-or
+    log_loss: dict[str, float]  #: cross-validated, nats a query, of each method that applies
+    reason: str | None = None  #: why others were not looked at
+
+    def probability(self, seen: Seen) -> Floats:
+        """(n,) probabilities."""
+        features = None if self.head is None else seen.features(self.method)
+        if self.head is None or features is None:  # a model that lost its none-candidate falls back
+            return noisy_or(seen.presence)
+        return self.head.probability(features)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> AnyFit:
+        """Read what `as_dict` gave."""
+        head = None
+        if saved["head"]:
+            weights, centre, spread = (tuple(saved["head"][name]) for name in ("weights", "centre", "spread"))
+            head = Head(weights, saved["head"]["bias"], centre, spread)
+        return cls(saved["method"], head, saved["log_loss"], saved["reason"])
+
+
+def fit_any(seen: Seen, held_out_presence: Floats, answered: Bools, *, folds: int = 5, seed: int = 0) -> AnyFit:
+    """Choose how P(any) is made by cross-validated log loss, and fit it.
+
+    Args:
+        seen: the dev queries.
+        held_out_presence: (n, m) presences of each query from a calibration that did not see it.
+        answered: (n,) whether a query has a right answer.
+        folds: of the cross-validation, over queries.
+        seed: of the folds.
+    """
+    losses = {"noisy-or": _log_loss(noisy_or(held_out_presence), answered)}
+    have, lack = int(answered.sum()), int((~answered).sum())
+    if min(have, lack) < _LEAST:
+        reason = f"a fit needs {_LEAST} queries with and {_LEAST} without a right answer; dev has {have} and {lack}"
+        return AnyFit("noisy-or", None, losses, reason)
+    fold = folds_of(len(answered), folds, seed)
+    heads: dict[str, Head] = {}
+    for method in METHODS[1:]:
+        features = seen.features(method)
+        if features is None:
+            continue
+        held_out = np.empty(len(answered))
+        for number in range(folds):
+            out = fold == number
+            held_out[out] = _fit(features[~out], answered[~out]).probability(features[out])
+        losses[method], heads[method] = _log_loss(held_out, answered), _fit(features, answered)
+    method = min(losses, key=lambda name: losses[name])
+    return AnyFit(method, heads.get(method), losses)
+
+
+def _fit(features: Floats, answered: Bools) -> Head:
+    centre, spread = features.mean(0), features.std(0)
+    spread[spread < 1e-9] = 1.0
+    x = (features - centre) / spread
+    y = answered.astype(float)
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        weights, bias = parameters[:-1], parameters[-1]
+        logit = x @ weights + bias
+        residual = special.expit(logit) - y
+        value = (np.logaddexp(0, logit) - y * logit).sum() + _RIDGE / 2 * weights @ weights
+        return float(value), np.append(residual @ x + _RIDGE * weights, residual.sum())
+
+    found = optimize.minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B")
+    return Head(tuple(found.x[:-1].tolist()), float(found.x[-1]), tuple(centre.tolist()), tuple(spread.tolist()))
+
+
+def folds_of(n: int, folds: int, seed: int) -> NDArray[np.int64]:
+    """(n,) the fold of each query, in [0, folds); sizes differ by at most one."""
+    fold: NDArray[np.int64] = np.random.default_rng(seed).permutation(n) % folds
+    return fold
+
+
+def _log_loss(probability: Floats, truth: Bools) -> float:
+    p = np.clip(probability, _EDGE, 1 - _EDGE)
+    return float(-np.where(truth, np.log(p), np.log1p(-p)).mean())

@@ -1,0 +1,189 @@
+"""Calibrator: all that a dev split taught about a model's logits: presence, P(any), and what rules decide from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from sigmax.arrays import Bools, Floats
+from sigmax.calibration.any_right import AnyFit, Seen, fit_any, folds_of, noisy_or
+from sigmax.calibration.curves import Calibration, moved
+from sigmax.calibration.fits import calibration_from_dict, fit_calibration
+from sigmax.calibration.pairs import Pairs
+from sigmax.calibration.record import Record
+from sigmax.calibration.rules import CONFIDENCE, Choice, Decision, decide
+from sigmax.errors import DataError
+
+__all__ = ["DEFAULT_RULE", "Calibrator", "fit_calibrator"]
+
+
+#: What `match` accepts by where nobody says.
+DEFAULT_RULE = "best-f1"
+#: Pairs that a calibration looks at, at most: beyond, wrong pairs are sampled and weighted.
+CALIBRATION_PAIRS = 4_000_000
+#: Parts of the dev split that are held out, one after the other, where P(any) is chosen.
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrator:
+    """Turns logits into presences, P(any) and decisions.
+
+    Candidates are known by their ids: one that was added after calibration has the shared scale and bias.
+    """
+
+    calibration: Calibration
+    candidate_ids: tuple[str, ...]  #: those it was fitted over; empty where nobody knows any more
+    any_fit: AnyFit | None = None  #: None: noisy-or
+    record: Record | None = None  #: of the dev split; None for a model saved before rules were
+    threshold: float | None = None  #: of the default rule, where there is no record
+    about: Mapping[str, Any] = field(default_factory=dict)  #: data, split, queries, how the calibration was chosen
+
+    def places(self, candidate_ids: Sequence[str]) -> NDArray[np.int64] | None:
+        """(m,) place of each candidate among those of the fit, −1 for a new one; None where they are the same."""
+        if not self.candidate_ids or tuple(candidate_ids) == self.candidate_ids:
+            return None
+        known = {name: place for place, name in enumerate(self.candidate_ids)}
+        return np.array([known.get(name, -1) for name in candidate_ids], np.int64)
+
+    def presence(self, logits: NDArray[Any], candidate_ids: Sequence[str]) -> Floats:
+        """(..., m) logits over the candidates named -> presences, in [0, 1]."""
+        return self.calibration.presence(logits, self.places(candidate_ids))
+
+    def any(self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None = None) -> Floats:
+        """(n, m) logits over all candidates and (n,) those of *none of these*, if trained -> (n,) P(any)."""
+        return self.read(logits, candidate_ids, none)[1]
+
+    def read(
+        self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None = None
+    ) -> tuple[Floats, Floats]:
+        """(n, m) logits over all candidates and (n,) those of *none of these* -> (n, m) presences and (n,) P(any)."""
+        seen = Seen(logits, self.calibration.log_odds(logits, self.places(candidate_ids)), none)
+        presence = seen.presence
+        return presence, noisy_or(presence) if self.any_fit is None else self.any_fit.probability(seen)
+
+    def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision:
+        """Choose the threshold of a rule, such as "precision=0.95", on the dev split.
+
+        Raises:
+            ValueError: a rule that cannot be read.
+            DataError: a model saved without its dev record, for any rule but the default.
+        """
+        if self.record is not None:
+            return decide(rule, self.record, confidence=confidence)
+        if str(rule) != DEFAULT_RULE or self.threshold is None:
+            raise DataError(
+                f"The model was saved without the record of its dev split, so only {DEFAULT_RULE} is there, not "
+                f"{rule}. Calibrate it again: sigmax calibrate DIR DATA."
+            )
+        return Decision(Choice(DEFAULT_RULE), self.threshold, False, confidence, None, None, {})
+
+    @cached_property
+    def default_threshold(self) -> float:
+        """Presence from which the default rule accepts."""
+        return self.decide().threshold
+
+    def moved(self, share_from: float, share_to: float) -> Calibrator:
+        """Return the calibrator for a world with another share of right pairs, see `sigmax.calibration.moved`.
+
+        P(any) becomes noisy-or, and rules forget the dev split, which was drawn from the world left behind: the
+        threshold of the default rule moves along with the presences.
+        """
+        calibration = moved(self.calibration, share_from, share_to)
+        before = special.logit(np.clip(self.default_threshold, 1e-12, 1 - 1e-12))
+        threshold = float(special.expit(before + special.logit(share_to) - special.logit(share_from)))
+        return replace(self, calibration=calibration, any_fit=None, record=None, threshold=threshold)
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the record, for JSON."""
+        return {
+            "calibration": self.calibration.as_dict(),
+            "candidate_ids": list(self.candidate_ids),
+            "any": None if self.any_fit is None else self.any_fit.as_dict(),
+            "threshold": self.threshold,
+            "about": dict(self.about),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any], record: Record | None) -> Calibrator:
+        """Read what `as_dict` gave."""
+        return cls(
+            calibration_from_dict(saved["calibration"]),
+            tuple(saved["candidate_ids"]),
+            None if saved["any"] is None else AnyFit.from_dict(saved["any"]),
+            record,
+            saved["threshold"],
+            dict(saved["about"]),
+        )
+
+
+def fit_calibrator(
+    logits: NDArray[Any],
+    right: Bools,
+    candidate_ids: Sequence[str],
+    *,
+    none: NDArray[Any] | None = None,
+    method: str = "auto",
+    about: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Calibrator:
+    """Fit presence and P(any) on a dev split, and keep what rules need of it.
+
+    Args:
+        logits: (n, m) of the dev queries over all candidates that will be offered.
+        right: (n, m).
+        candidate_ids: (m,).
+        none: (n,) logits of *none of these*, where it was trained.
+        method: a name in `CALIBRATIONS`, or "auto": chosen by cross-validated log loss.
+        about: facts to keep, such as the data's name.
+        seed: of folds and samples.
+
+    Raises:
+        DataError: no right or no wrong pair, or a method that the split cannot carry.
+        ValueError: logits that are not finite.
+    """
+    pairs = Pairs.of(logits, right, most=CALIBRATION_PAIRS, seed=seed)
+    fitted = fit_calibration(pairs, method, seed=seed)
+    seen = Seen(logits, fitted.calibration.log_odds(logits), none)
+    presence = seen.presence
+    held_out = _held_out(logits, pairs, fitted.method, presence, seed)
+    calibrator = Calibrator(
+        fitted.calibration,
+        tuple(candidate_ids),
+        fit_any(seen, held_out, np.asarray(right.any(1)), seed=seed),
+        Record.of(presence, right),
+        about={
+            **(about or {}),
+            "queries": len(right),
+            "right_pairs": int(right.sum()),
+            "method": fitted.method,
+            "reason": fitted.reason,
+            "log_loss": fitted.log_loss,
+        },
+    )
+    return replace(calibrator, threshold=calibrator.default_threshold)
+
+
+def _held_out(logits: NDArray[Any], pairs: Pairs, method: str, presence: Floats, seed: int) -> Floats:
+    """(n, m) presences of each query by a calibration of the same kind that did not see it, where one can be fitted."""
+    pairs = pairs.thinned(CALIBRATION_PAIRS // 20, seed=seed)
+    held_out: Floats = presence.copy()
+    fold = folds_of(len(logits), FOLDS, seed)
+    for number in range(FOLDS):
+        rest = pairs.take(fold[pairs.queries] != number)
+        if not 0 < rest.right.sum() < len(rest):
+            continue
+        try:
+            curve = fit_calibration(rest, method, seed=seed).calibration
+        except DataError:  # too little for this kind in the part that is left
+            curve = fit_calibration(rest, "platt", seed=seed).calibration
+        held_out[fold == number] = curve.presence(logits[fold == number])
+    return held_out

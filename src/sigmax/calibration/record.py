@@ -1,0 +1,223 @@
+"""What a dev split leaves behind for rules: presences of its pairs, and sums at every threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sigmax.arrays import Bools, Floats, Ints
+
+__all__ = ["NOTHING", "Record"]
+
+
+#: The threshold that accepts nothing: no presence reaches it.
+NOTHING = 2.0
+
+
+#: Wrong pairs below this presence are not recorded. Calibrated presences add up to the right pairs, so that at most
+#: 1 / FLOOR pairs are recorded for each right one.
+FLOOR = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What the rules need of a dev split: presences of its right pairs, and of the wrong ones that may be accepted."""
+
+    answered: Bools  #: (n,) whether a query has a right answer
+    rows: Ints  #: (k,) query of each pair, a place in `answered`
+    presence: Floats  #: (k,)
+    right: Bools  #: (k,)
+    floor: float = FLOOR  #: wrong pairs below this presence are left out; no threshold is chosen below
+
+    def __post_init__(self) -> None:
+        n, k = len(self.answered), len(self.rows)
+        if not (len(self.presence) == len(self.right) == k):
+            raise ValueError(
+                f"Expected one row, presence and truth a pair, got {k}, {len(self.presence)} and {len(self.right)}."
+            )
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"Expected a floor between 0 and 1, got {self.floor}.")
+        if k and (self.rows.min() < 0 or self.rows.max() >= n):
+            raise ValueError(f"Expected rows of {n} queries, got {self.rows.min()} to {self.rows.max()}.")
+        _check_presence(self.presence)
+        if (self.presence[~self.right] < self.floor).any():
+            raise ValueError(f"Expected no wrong pair below the floor of {self.floor}.")
+        if not np.array_equal(np.bincount(self.rows[self.right], minlength=n) > 0, self.answered):
+            raise ValueError("Expected the queries with a right pair to be the answered ones. Record all right pairs.")
+
+    @classmethod
+    def of(cls, presence: Floats | Iterable[Floats], right: Bools, *, floor: float = FLOOR) -> Record:
+        """Keep what is needed of a split.
+
+        Args:
+            presence: (n, m) of every query and candidate, or blocks (b, m) of consecutive queries.
+            right: (n, m) whether each pair is right.
+            floor: wrong pairs below are left out.
+
+        Raises:
+            ValueError: shapes that differ, a presence that is no probability.
+        """
+        rows, kept, start = [], [], 0
+        for block in [presence] if isinstance(presence, np.ndarray) else presence:
+            truth = right[start : start + len(block)]
+            if block.shape != truth.shape:
+                raise ValueError(f"Expected presences of shape {truth.shape} from query {start} on, got {block.shape}.")
+            _check_presence(block)
+            i, j = np.nonzero(truth | (block >= floor))
+            rows.append(i + start)
+            kept.append((block[i, j].astype(np.float64), truth[i, j]))
+            start += len(block)
+        if start != len(right):
+            raise ValueError(f"Expected presences of {len(right)} queries, got {start}.")
+        return cls(
+            np.asarray(right.any(1)) if right.size else np.zeros(len(right), bool),
+            np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64),
+            np.concatenate([np.zeros(0), *(part for part, _ in kept)]),
+            np.concatenate([np.zeros(0, bool), *(part for _, part in kept)]),
+            floor,
+        )
+
+    @property
+    def queries(self) -> int:
+        """How many queries the split has."""
+        return len(self.answered)
+
+    def as_tensors(self) -> dict[str, NDArray[Any]]:
+        """Return arrays by name, to be saved."""
+        return {
+            "answered": self.answered,
+            "rows": self.rows,
+            "presence": self.presence,
+            "right": self.right,
+            "floor": np.array([self.floor]),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> Record:
+        """Read what `as_tensors` gave.
+
+        Raises:
+            ValueError: a tensor is missing, or they do not fit together.
+        """
+        missing = {"answered", "rows", "presence", "right", "floor"} - tensors.keys()
+        if missing:
+            raise ValueError(f"Expected tensors of a record, {', '.join(sorted(missing))} missing.")
+        return cls(
+            tensors["answered"].astype(bool),
+            tensors["rows"].astype(np.int64),
+            tensors["presence"].astype(np.float64),
+            tensors["right"].astype(bool),
+            float(tensors["floor"][0]),
+        )
+
+    @cached_property
+    def curve(self) -> Curve:
+        """Sums over queries for every threshold that can be chosen."""
+        return _curve(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Sums over queries where presences from t on are accepted, for every recorded t ≥ floor, the highest first."""
+
+    t: Floats  #: (c,) distinct presences, falling
+    accepted: Floats  #: (c,) pairs
+    hits: Floats  #: (c,) right ones among them
+    claims: Floats  #: (c,) queries that get any candidate
+    wrong: Floats  #: (c,) Σ over these of the share of wrong ones among their accepted
+    found: Floats  #: (c,) Σ over answered queries of the share of their right pairs that is accepted
+    contained: Floats  #: (c,) answered queries that get a right candidate
+    false: Floats  #: (c,) queries without an answer that get any
+    pairs: int  #: right pairs in all
+    answered: int  #: queries
+    unanswered: int  #: queries
+    floor: float
+
+    def threshold(self, place: int) -> float:
+        """Half-way between t at a place and the next below: neither parts equal presences. `NOTHING` for −1."""
+        if place < 0:
+            return NOTHING
+        here = float(self.t[place])
+        below = float(self.t[place + 1]) if place + 1 < len(self.t) else self.floor
+        half_way = (here + below) / 2
+        return half_way if half_way > below else here  # neighbouring floats have no half
+
+    def place(self, threshold: float) -> int:
+        """Return the place of the lowest t that a threshold accepts; −1 if it accepts none."""
+        return int(np.searchsorted(-self.t, -threshold, side="right")) - 1
+
+    def at(self, threshold: float) -> dict[str, float | None]:
+        """What a threshold gives on this split; None where there is nothing to measure."""
+        at = self.place(threshold)
+        value = {
+            name: float(getattr(self, name)[at]) if at >= 0 else 0.0
+            for name in ("accepted", "hits", "claims", "wrong", "found", "contained", "false")
+        }
+        return {
+            "precision": _ratio(value["claims"] - value["wrong"], value["claims"]),
+            "recall": _ratio(value["found"], self.answered),
+            "f1": _ratio(2 * value["hits"], value["accepted"] + self.pairs),
+            "pair_precision": _ratio(value["hits"], value["accepted"]),
+            "pair_recall": _ratio(value["hits"], self.pairs),
+            "contains": _ratio(value["contained"], self.answered),
+            "accepted": _ratio(value["accepted"], self.answered + self.unanswered),
+            "claims": _ratio(value["claims"], self.answered + self.unanswered),
+            "false_claims": _ratio(value["false"], self.unanswered),
+        }
+
+
+def _curve(record: Record) -> Curve:
+    n = record.queries
+    kept = record.presence >= record.floor  # the right pairs below it are never accepted
+    order = np.argsort(-record.presence[kept], kind="stable")
+    t, row, right = record.presence[kept][order], record.rows[kept][order], record.right[kept][order]
+    wanted = np.bincount(record.rows[record.right], minlength=n)
+    together = np.argsort(row, kind="stable")
+    accepted, hits = (_running(row, values.astype(np.int64), together) for values in (np.ones(len(row)), right))
+    wrong = accepted - hits
+    before = (wrong - (1 - right)) / np.maximum(accepted - 1, 1)
+    steps = {
+        "accepted": np.ones(len(row)),
+        "hits": right,
+        "claims": accepted == 1,
+        "wrong": wrong / accepted - before,
+        "found": right / np.maximum(wanted[row], 1),
+        "contained": right & (hits == 1),
+        "false": (accepted == 1) & ~record.answered[row],
+    }
+    last = np.flatnonzero(np.append(t[1:] != t[:-1], True)[: len(t)])  # a threshold cannot part equal presences
+    sums = {name: np.cumsum(step.astype(np.float64))[last] for name, step in steps.items()}
+    answered = int(record.answered.sum())
+    return Curve(
+        t[last],
+        **sums,
+        pairs=int(record.right.sum()),
+        answered=answered,
+        unanswered=n - answered,
+        floor=record.floor,
+    )
+
+
+def _running(row: Ints, values: Ints, order: Ints) -> Ints:
+    """Running sums within each row, in the order given; `order` brings the rows together."""
+    total = np.cumsum(values[order])
+    first = np.append(True, row[order][1:] != row[order][:-1])[: len(row)]
+    before = (total - values[order])[first]
+    sums = np.empty_like(total)
+    sums[order] = total - before[np.cumsum(first) - 1] if len(row) else total
+    return sums
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _check_presence(presence: Floats) -> None:
+    wrong = ~((presence >= 0) & (presence <= 1))
+    if wrong.any():
+        raise ValueError(f"Expected presences between 0 and 1, got {presence[wrong][0]} among them.")

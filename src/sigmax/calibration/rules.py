@@ -1,0 +1,439 @@
+"""Which candidates are accepted: a threshold on presence, chosen on the dev split by a rule with a promise.
+
+A promise is made *with confidence 1 − δ over dev splits*: of 100 dev splits drawn anew, at most 100·δ lead to a
+threshold that breaks it. It needs no assumption about the model, and two about the data: dev queries and later ones
+come from the same source, one by one, and the model was not chosen by this dev split (training on it would make the
+promise void, choosing an epoch by its metrics makes it slightly hopeful). Calibration on the same split does no harm:
+every rule depends on the order of presences alone.
+
+MAPIE (`mapie.risk_control`) evaluates dense (n, m) predictions at a grid of thresholds fixed in advance, which no grid
+of presences is once they were calibrated on the split, and knows no query without an answer: so the tests stand here.
+
+How a threshold is chosen. Let ℓᵢ(t) in [0, 1] be what is lost on query i where presences from t on are accepted, and
+a the loss that is allowed. For one t, a p-value of E ℓ(t) ≥ a is
+
+- exact where ℓ is 0 or 1: P(Bin(n, a) ≤ Σᵢ ℓᵢ) (Clopper & Pearson 1934),
+- else Hoeffding–Bentkus: min(exp(−n·kl(min(ℓ̄, a), a)), e·P(Bin(n, a) ≤ ⌈Σᵢ ℓᵢ⌉)) (Bates et al. 2021),
+
+and thresholds are tested in a fixed order, one after the other, until one fails (Angelopoulos et al. 2021: learn then
+test; with a loss that only rises or falls with t: Bates et al. 2021). The accepted pairs change at the presences of dev
+pairs only, so testing there tests every t.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from sigmax.arrays import Floats
+from sigmax.calibration.record import Curve, Record
+from sigmax.errors import lookup
+
+__all__ = ["RULES", "Choice", "Decision", "Rule", "decide", "parse_rule", "threshold_table"]
+
+
+CONFIDENCE = 0.9
+
+
+#: Precision is tested from so many queries on, and from `RATIO` times as many, and so on.
+RATIO = 4
+
+
+#: Thresholds tested at a time.
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A way to choose a threshold.
+
+    The loss of a query, its average allowed at a level, and which thresholds are tried first make the rule; see the
+    module's head.
+    """
+
+    name: str
+    summary: str  #: one line of help; {level} stands for the level
+    chosen: str  #: how, for documentation
+    over: str  #: the queries its promise is about
+    loss: Callable[[Curve], tuple[Floats, Floats]] | None  #: (c,) Σ loss and (c,) number of queries; None: no promise
+    allowed: Callable[[float], float]  #: level -> average loss allowed
+    exact: bool  #: whether a query's loss is 0 or 1
+    rises: bool  #: whether the loss rises with the threshold
+    steady: bool = True  #: whether it rises or falls for every query, so that any threshold may be tested first
+
+    @property
+    def takes_level(self) -> bool:
+        """Whether a level belongs to the name, as in precision=0.95."""
+        return self.loss is not None
+
+    def p_values(self, curve: Curve, level: float, places: slice = slice(None)) -> Floats:
+        """P-values of `the average loss is not below the one allowed`, one for each t of the curve, or at some."""
+        assert self.loss is not None
+        total, n = self.loss(curve)
+        return _p_values(total[places], n[places], self.allowed(level), exact=self.exact)
+
+    def needed(self, level: float, delta: float) -> int:
+        """How many queries a promise needs if nothing at all is lost: the least n with (1 − a)ⁿ ≤ δ."""
+        return _least(delta, -math.log1p(-self.allowed(level)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A rule with its level."""
+
+    name: str
+    level: float | None = None
+
+    def __post_init__(self) -> None:
+        rule = lookup(RULES, self.name, "accept")
+        if rule.takes_level and self.level is None:
+            raise ValueError(f"Expected a level for {self.name}, got none. Try {self.name}={_EXAMPLES[self.name]}.")
+        if not rule.takes_level and self.level is not None:
+            raise ValueError(f"Expected no level for {self.name}, got {self.level}. Try {self.name}.")
+        if self.level is not None and not 0 < self.level < 1:
+            raise ValueError(
+                f"Expected the level of {self.name} between 0 and 1, both left out, got {self.level:g}. "
+                f"Try {self.name}={_EXAMPLES[self.name]}."
+            )
+
+    @property
+    def rule(self) -> Rule:
+        """The rule itself."""
+        return RULES[self.name]
+
+    def __str__(self) -> str:
+        return self.name if self.level is None else f"{self.name}={self.level:g}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A threshold, and what it promises."""
+
+    choice: Choice
+    threshold: float  #: presences from here on are accepted; `NOTHING` accepts none
+    promised: bool  #: whether the level holds with this confidence
+    confidence: float
+    reason: str | None  #: why nothing is promised, and what the threshold is instead
+    needed: int | None  #: about how many queries would do, of the kind that `reason` names; None if not known
+    achieved: dict[str, float | None]  #: metrics on the split that it was chosen on
+
+    @property
+    def promise(self) -> str | None:
+        """The promise in words; None where there is none."""
+        if not self.promised or self.choice.level is None:
+            return None
+        return f"With confidence {self.confidence:g}: {self.choice.rule.summary.format(level=f'{self.choice.level:g}')}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything, for JSON."""
+        return {"rule": str(self.choice), **{k: v for k, v in asdict(self).items() if k != "choice"}}
+
+
+def _precision_loss(curve: Curve) -> tuple[Floats, Floats]:
+    return curve.wrong, curve.claims
+
+
+def _recall_loss(curve: Curve) -> tuple[Floats, Floats]:
+    return curve.answered - curve.found, np.full(len(curve.t), float(curve.answered))
+
+
+def _contains_loss(curve: Curve) -> tuple[Floats, Floats]:
+    return curve.answered - curve.contained, np.full(len(curve.t), float(curve.answered))
+
+
+def _false_claims_loss(curve: Curve) -> tuple[Floats, Floats]:
+    return curve.false, np.full(len(curve.t), float(curve.unanswered))
+
+
+def _rest(level: float) -> float:
+    return 1 - level
+
+
+def _itself(level: float) -> float:
+    return level
+
+
+#: Rules by name.
+RULES: dict[str, Rule] = {
+    rule.name: rule
+    for rule in (
+        Rule(
+            "best-f1",
+            "the best F1 over all pairs of the dev split; promises nothing",
+            "2·hits / (accepted + right) is largest on dev.",
+            "queries",
+            None,
+            _itself,
+            exact=False,
+            rises=False,
+        ),
+        Rule(
+            "precision",
+            "of the candidates accepted for a query, at least {level} are right, averaged over queries that get any",
+            "Loss: share of wrong ones among the accepted of a query, over queries that get any. Averaged over queries "
+            "and not over pairs, because no sample excludes the rare query that accepts hundreds of wrong candidates; "
+            "where a query accepts at most one, both are the same. Hoeffding–Bentkus; thresholds from high to low, "
+            "starting anew at four times as many queries, each start with its part of δ, which a run of successes "
+            "carries on to the next (fallback procedure: Wiens 2003). Presumes that precision, once it fell below the "
+            "level at so high a threshold that no test was possible there, stays below.",
+            "queries that get a candidate",
+            _precision_loss,
+            _rest,
+            exact=False,
+            rises=False,
+            steady=False,
+        ),
+        Rule(
+            "recall",
+            "of a query's right answers, at least {level} are accepted, averaged over queries that have any",
+            "Loss: share of the right answers of a query that is missed. Hoeffding–Bentkus, thresholds from low to "
+            "high.",
+            "answered queries",
+            _recall_loss,
+            _rest,
+            exact=False,
+            rises=True,
+        ),
+        Rule(
+            "contains",
+            "of the queries that have a right answer, at least {level} get one (or more) accepted",
+            "Loss: whether every right answer of a query is missed. Exact, thresholds from low to high; in the words "
+            "of conformal prediction a set whose coverage holds with confidence, not only on average over dev splits "
+            "(Vovk 2012).",
+            "answered queries",
+            _contains_loss,
+            _rest,
+            exact=True,
+            rises=True,
+        ),
+        Rule(
+            "false-claims",
+            "of the queries that have no right answer, at most {level} get any candidate accepted",
+            "Loss: whether a query without an answer gets a candidate. Exact, thresholds from high to low.",
+            "queries without an answer",
+            _false_claims_loss,
+            _itself,
+            exact=True,
+            rises=False,
+        ),
+    )
+}
+
+
+_EXAMPLES = {"precision": "0.95", "recall": "0.9", "contains": "0.9", "false-claims": "0.05"}
+
+
+def parse_rule(text: str) -> Choice:
+    """Read `name` or `name=level`, as in "precision=0.95".
+
+    Raises:
+        UnknownNameError: no such rule.
+        ValueError: a level that is missing, not needed, no number, or not between 0 and 1.
+    """
+    name, sign, level = (part.strip() for part in text.partition("="))
+    if not sign:
+        return Choice(name)
+    if not lookup(RULES, name, "accept").takes_level:
+        raise ValueError(f"Expected no level for {name}, got {level!r}. Try {name}.")
+    try:
+        number = float(level)
+    except ValueError as error:
+        raise ValueError(
+            f"Expected {name}=LEVEL with a number as the level, got {level!r}. Try {name}={_EXAMPLES[name]}."
+        ) from error
+    return Choice(name, number)
+
+
+def decide(choice: Choice | str, record: Record, *, confidence: float = CONFIDENCE) -> Decision:
+    """Choose the threshold.
+
+    Where the split is too small or too hard for the promise, the threshold is the one that meets the level on the
+    split itself, and `promised` is false.
+
+    Args:
+        choice: a rule with its level, or its text such as "precision=0.95".
+        record: of the dev split.
+        confidence: 1 − δ, the share of dev splits whose threshold keeps the promise.
+
+    Raises:
+        ValueError: a rule that cannot be read, a confidence not between 0 and 1.
+    """
+    choice = parse_rule(choice) if isinstance(choice, str) else choice
+    if not 0 < confidence < 1:
+        raise ValueError(f"Expected a confidence between 0 and 1, both left out, got {confidence}. Try {CONFIDENCE}.")
+    rule, level, curve = choice.rule, choice.level, record.curve
+    place, reason, needed = -1, None, None
+    promised = False
+    if level is None:
+        place = _best_f1(curve)
+        reason = None if curve.pairs else "The dev split has no right pair, so nothing is accepted."
+    else:
+        delta = 1 - confidence
+        found = _certified(rule, curve, level, delta)
+        promised = found is not None
+        if found is not None:
+            place = found
+        else:
+            place, reason, needed = _instead(choice, curve, delta)
+    threshold = curve.threshold(place)
+    return Decision(choice, threshold, promised, confidence, reason, needed, curve.at(threshold))
+
+
+def threshold_table(record: Record, at: Iterable[float] | None = None) -> list[dict[str, float | None]]:
+    """Rows of what thresholds give on the split; None where there is nothing to measure.
+
+    precision, recall and false_claims are those of the rules; f1 is over all pairs; accepted is a query's mean number.
+
+    Args:
+        record: of the dev split.
+        at: thresholds; 0.05, 0.1, 0.2, …, 0.9, 0.95 if not given.
+
+    Raises:
+        ValueError: a threshold below the record's floor: wrong pairs there were not kept.
+    """
+    names = ("precision", "recall", "f1", "accepted", "false_claims")
+    rows: list[dict[str, float | None]] = []
+    for threshold in (0.05, *(step / 10 for step in range(1, 10)), 0.95) if at is None else at:
+        if not threshold >= record.floor:
+            raise ValueError(f"Expected thresholds from the record's floor of {record.floor:g} on, got {threshold}.")
+        metrics = record.curve.at(threshold)
+        rows.append({"threshold": float(threshold), **{name: metrics[name] for name in names}})
+    return rows
+
+
+def _p_values(total: Floats, n: Floats, allowed: float, *, exact: bool) -> Floats:
+    """P-values of E ℓ ≥ allowed, from Σ ℓ over n queries; see the module's head. 1 where n is 0."""
+    least = np.ceil(total - 1e-9)  # sums of shares are rounded
+    binomial: Floats = special.bdtr(np.minimum(least, n), n.astype(np.int64), allowed)
+    if exact:
+        return np.where(n > 0, binomial, 1.0)
+    mean = np.minimum(total / np.maximum(n, 1), allowed)
+    hoeffding = np.exp(-n * _kl(mean, allowed))
+    return np.where(n > 0, np.minimum(hoeffding, np.minimum(np.e * binomial, 1.0)), 1.0)
+
+
+def _kl(mean: Any, allowed: float) -> Any:
+    """Mean · log(mean / allowed) + (1 − mean) · log((1 − mean) / (1 − allowed))."""
+    return special.rel_entr(mean, allowed) + special.rel_entr(1 - mean, 1 - allowed)
+
+
+def _certified(rule: Rule, curve: Curve, level: float, delta: float) -> int | None:
+    """Place of the threshold whose promise holds with confidence 1 − δ, −1 for `NOTHING`; None if there is none."""
+    if not rule.steady:
+        return _chains(rule, curve, level, delta)
+
+    def failed(place: int) -> bool:
+        return bool(rule.p_values(curve, level, slice(place, place + 1))[0] > delta)
+
+    # Failures are on one side: p rises, or falls, with every place.
+    places = range(len(curve.t))
+    if rule.rises:
+        place = bisect.bisect_left(places, True, key=lambda place: not failed(place))
+        return place if place < len(places) else None
+    place = bisect.bisect_left(places, True, key=failed) - 1
+    return place if place >= 0 or curve.unanswered >= rule.needed(level, delta) else None
+
+
+def _starts(rule: Rule, level: float, delta: float, n: int) -> list[int]:
+    """Numbers of queries from which on to test: as many starts as fit into n queries, each with δ / starts."""
+    starts: list[int] = []
+    while True:
+        first = rule.needed(level, delta / (len(starts) + 1))
+        more = [first * RATIO**step for step in range(len(starts) + 1)]
+        if more[-1] >= n:  # there must be a query that comes next, see `_chains`
+            return starts
+        starts = more
+
+
+def _chains(rule: Rule, curve: Curve, level: float, delta: float) -> int | None:
+    """Last place that is rejected when p-values are tested in order from every start (Wiens 2003).
+
+    A start is the lowest threshold at which its number of queries get a candidate: what lies above the query that
+    comes next is a sample of its own.
+    """
+    starts = _starts(rule, level, delta, curve.answered + curve.unanswered)
+    places = []
+    for start in starts:
+        place = int(np.searchsorted(curve.claims, start, side="right")) - 1
+        if place < 0 or curve.claims[place] < start:
+            place += 1  # equal presences: more queries at once
+        if place < len(curve.t):
+            places.append(place)
+    last, carried = None, 0.0
+    for place, end in zip(places, [*places, len(curve.t)][1:], strict=True):
+        carried += delta / len(starts)
+        failed = np.zeros(0, np.int64)
+        while place < end and not len(failed):
+            part = slice(place, min(place + BLOCK, end))
+            failed = np.flatnonzero(rule.p_values(curve, level, part) > carried)
+            place = part.start + int(failed[0]) if len(failed) else part.stop
+            if place > part.start:
+                last = place - 1
+        if len(failed):
+            carried = 0.0
+    return last
+
+
+def _instead(choice: Choice, curve: Curve, delta: float) -> tuple[int, str, int | None]:
+    """Place that meets the level on the split, why it is no promise, and how many queries would do."""
+    rule, level = choice.rule, choice.level
+    assert rule.loss is not None
+    assert level is not None
+    allowed = rule.allowed(level)
+    total, n = rule.loss(curve)
+    available = {
+        "answered queries": curve.answered,
+        "queries without an answer": curve.unanswered,
+        "queries that get a candidate": int(curve.claims.max(initial=0)),
+    }[rule.over]
+    least = rule.needed(level, delta) + (not rule.steady)  # and the query that comes next, see `_chains`
+    if not available:
+        place = -1 if rule.over == "answered queries" else _best_f1(curve)
+        what = "nothing is accepted" if place < 0 else "the threshold is that of best F1 instead"
+        return place, f"The dev split has no {rule.over}; {least} would be needed at least; {what}.", least
+    meets = np.flatnonzero(total <= allowed * n + 1e-9)
+    place = len(curve.t) - 1 if rule.rises else -1
+    if len(meets):
+        place = int(meets[0 if rule.rises else -1])
+        what = "the threshold meets the level on the dev split only"
+    elif place < 0:
+        what = "nothing is accepted"
+    else:
+        what = f"the threshold is the lowest presence on record (from {curve.floor:g} on)"
+    if available < least:
+        return place, f"{choice} needs at least {least} {rule.over}, the dev split has {available}; {what}.", least
+    if rule.rises:
+        why = f"needs candidates with a presence below {curve.floor:g}, which are not on record"
+        return place, f"{choice} {why}; {what}.", None
+    needed = _enough(total, n, allowed, delta, available)
+    if needed is None:
+        return place, f"{choice} is not reached at any threshold that can be tested; {what}.", None
+    why = f"cannot be promised from {available} {rule.over} with so many errors; about {needed} might do"
+    return place, f"{choice} {why}; {what}.", needed
+
+
+def _enough(total: Floats, n: Floats, allowed: float, delta: float, available: int) -> int | None:
+    """About how many queries are enough if errors stay as frequent as now, at the threshold that suits best."""
+    mean = (total + 0.5) / (n + 1)  # few queries without an error prove little
+    hopeful = mean < allowed - 1e-9
+    if not hopeful.any():
+        return None
+    enough = -np.log(delta / np.e) / _kl(mean[hopeful], allowed)
+    return max(math.ceil(float((enough / n[hopeful]).min() * available)), available + 1)
+
+
+def _best_f1(curve: Curve) -> int:
+    if not curve.pairs or not len(curve.t):
+        return -1
+    return int((2 * curve.hits / (curve.accepted + curve.pairs)).argmax())
+
+
+def _least(delta: float, rate: float) -> int:
+    """Return the least n with exp(−n · rate) ≤ δ."""
+    return max(1, math.ceil(-math.log(delta) / rate - 1e-9))

@@ -1,0 +1,190 @@
+"""What a comparison found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from sigmax.arrays import Floats
+from sigmax.comparison.contenders import Contender
+from sigmax.comparison.examples import Example
+from sigmax.data.check import check
+from sigmax.data.dataset import SPLITS, MatchDataset
+from sigmax.encoders.build import default_encoder, defaults_of
+from sigmax.errors import lookup
+from sigmax.evaluation import METRICS, Evaluation, goodness
+from sigmax.metrics.intervals import Difference, Estimate, difference, estimate
+from sigmax.training.settings import Settings
+
+__all__ = ["Budget", "Comparison", "Result", "Training", "Trial"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every contender may spend.
+
+    Args:
+        rates: learning rates tried, as multiples of the encoder's default.
+        scales: starting scales tried, as multiples of the encoder's default.
+        seeds: trainings with the best of these, each with a seed of its own; the search uses the first.
+    """
+
+    rates: tuple[float, ...] = (0.3, 1.0)
+    scales: tuple[float, ...] = (0.5, 1.0)
+    seeds: int = 3
+
+    @classmethod
+    def of(cls, settings: Settings, data: MatchDataset) -> Budget:
+        """Return what suits the encoder: a network over pictures or tokens gets one training, without a search."""
+        quick = defaults_of(settings.encoder or default_encoder(data), data, frozen=settings.frozen).quick
+        return cls() if quick else cls((1.0,), (1.0,), 1)
+
+    def __post_init__(self) -> None:
+        """Check that there is something to do."""
+        if not (self.rates and self.scales and self.seeds >= 1):
+            raise ValueError(f"Expected at least one rate, one scale and one seed, got {self}.")
+
+    @property
+    def runs(self) -> int:
+        """Trainings of one contender."""
+        return len(self.rates) * len(self.scales) + self.seeds - 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of the search and how it did on dev."""
+
+    learning_rate: float
+    logit_scale: float
+    dev: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the chosen setting was trained with the first seed."""
+
+    curve: tuple[tuple[int, float], ...]  #: steps done, mean loss over the steps since the point before
+    floor: float  #: see `loss_floor`
+    parameter_bytes: int
+    optimizer_bytes: int  #: the two moments that AdamW keeps of each parameter it trains
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What one contender reached on test."""
+
+    contender: Contender
+    settings: Settings | None
+    trials: list[Trial]
+    dev: dict[str, float]  #: dev metrics of the chosen setting, mean over seeds
+    draws: dict[str, Floats]  #: metric -> (1 + draws,) on test, seeds combined
+    evaluations: list[Evaluation]  #: one a seed
+    train_seconds: float  #: mean of one training
+    training: Training | None = None  #: None for the scikit-learn baseline
+
+    def __getitem__(self, metric: str) -> Estimate:
+        """Return a metric, mean over seeds, with its 95% interval over queries and seeds."""
+        return estimate(self.draws[metric])
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All results on one data set. Tables, metrics and text only read it."""
+
+    data: dict[str, Any]
+    encoder: str
+    metric: str
+    steps: int
+    batch_size: int
+    budget: Budget
+    results: list[Result]
+    versions: dict[str, str] = field(default_factory=dict)
+    examples: tuple[Example, ...] = ()  #: test queries with the answers of each family's best, first seed
+    peak_bytes: int | None = None  #: most memory the whole process ever held; None where the system does not tell
+
+    def __getitem__(self, name: str) -> Result:
+        """Return a contender's result."""
+        return lookup({result.contender.name: result for result in self.results}, name, "contender")
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics this data set allows."""
+        return [name for name in METRICS if all(name in result.draws for result in self.results)]
+
+    def difference(self, a: str, b: str, metric: str) -> Difference:
+        """Paired difference a − b on test with its 95% interval over queries and seeds."""
+        return difference(self[a].draws[metric], self[b].draws[metric])
+
+    def best(self, family: str, metric: str) -> str | None:
+        """Name of a family's contender that did best on dev in a metric; None for a family without any."""
+        of_family = [result for result in self.results if result.contender.family == family]
+        known = [result for result in of_family if not math.isnan(result.dev.get(metric, math.nan))] or of_family
+        found = max(known, key=lambda result: goodness(metric, result.dev.get(metric, 0.0)), default=None)
+        return None if found is None else found.contender.name
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything, for JSON; curves and bins are those of the first seed."""
+        return {
+            "data": self.data,
+            "encoder": self.encoder,
+            "metric": self.metric,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "budget": asdict(self.budget),
+            "versions": self.versions,
+            "peak_bytes": self.peak_bytes,
+            "examples": [example.as_dict() for example in self.examples],
+            "results": [
+                {
+                    **asdict(result.contender),
+                    "settings": None if result.settings is None else asdict(result.settings),
+                    "train_seconds": result.train_seconds,
+                    "training": None if result.training is None else asdict(result.training),
+                    **{
+                        name: evaluation[name]
+                        for evaluation in [one.as_dict() for one in result.evaluations[:1]]
+                        for name in ("reliability", "risk_coverage", "logits")
+                    },
+                    "dev": {name: _known(value) for name, value in result.dev.items()},
+                    "test": {name: result[name].as_dict() for name in result.draws},
+                    "test_by_seed": [
+                        {name: _known(values[0]) for name, values in evaluation.draws.items()}
+                        for evaluation in result.evaluations
+                    ],
+                    "trials": [asdict(trial) for trial in result.trials],
+                }
+                for result in self.results
+            ],
+            "differences": [
+                {"a": a, "b": b, "metric": metric, **self.difference(a, b, metric).as_dict()}
+                for a, b in combinations([result.contender.name for result in self.results], 2)
+                for metric in self.metrics
+            ],
+        }
+
+
+def facts(data: MatchDataset) -> dict[str, Any]:
+    """Return the data set's sizes and faults, for people."""
+    counts = data.answer_counts
+    answered = counts[counts > 0]
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "queries": len(data.queries),
+        "candidates": len(data.candidates),
+        "labels": data.labels,
+        "answers_per_query": float(answered.mean()) if len(answered) else 0.0,
+        "several_answers": float((answered > 1).mean()) if len(answered) else 0.0,
+        "splits": {name: len(data.split(name)) for name in SPLITS},
+        "unanswered": {name: data.unanswered(name) for name in SPLITS},
+        "findings": check(data).findings,
+    }
+
+
+def _known(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return None if np.isnan(value) else float(value)

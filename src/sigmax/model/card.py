@@ -1,0 +1,166 @@
+"""The model card: what a model matches, how to use it, what it was trained on and what was measured. Nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from sigmax.calibration.calibrator import Calibrator
+from sigmax.evaluation import METRICS
+from sigmax.families import Objective
+from sigmax.metrics.intervals import Estimate, interval, number
+
+__all__ = ["model_card", "told_encoder"]
+
+#: Candidates that the card names.
+_NAMED = 8
+
+
+def model_card(
+    name: str,
+    *,
+    objective: Objective,
+    candidates: Sequence[str],
+    pictures: bool,
+    calibrator: Calibrator | None,
+    facts: Mapping[str, Any],
+) -> str:
+    """Markdown with the hub's metadata on top.
+
+    Args:
+        name: what `sigmax.load` takes.
+        objective: what trained it.
+        candidates: what it offers.
+        pictures: whether queries are pictures.
+        calibrator: None for a model without presences.
+        facts: of a DualEncoder. What is not in it is left out: of `license` the field, of `measured` the table. A
+            measurement from before the model was calibrated anew is left out too.
+    """
+    from huggingface_hub import ModelCardData
+
+    metadata = ModelCardData(
+        library_name="sigmax",
+        license=facts.get("license"),
+        tags=["sigmax", "sentence-transformers", objective.family, "image" if pictures else "text"],
+    )
+    measured = [
+        one
+        for one in facts.get("measured", ())
+        if one["calibration"] == (None if calibrator is None else dict(calibrator.about))
+    ]
+    blocks = [
+        f"---\n{metadata.to_yaml()}\n---",
+        f"# {_plain(name)}",
+        _what(objective, candidates, pictures, calibrator),
+        _use(name, pictures, calibrator),
+        "## Measured",
+        *(_measured(one) for one in measured),
+        *([] if measured else ["Nothing was measured on this model as it is."]),
+        *(["## Data", _data(facts)] if "data" in facts else []),
+        *(["## Training", _table(("setting", "value"), _settings(facts["settings"]))] if "settings" in facts else []),
+        _versions(),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _what(objective: Objective, candidates: Sequence[str], pictures: bool, calibrator: Calibrator | None) -> str:
+    named = ", ".join(f"“{_plain(text)}”" for text in candidates[:_NAMED])
+    offered = f"{len(candidates):,} candidates: {named}" if candidates else "no candidates yet"
+    more = f" and {len(candidates) - _NAMED:,} more" if len(candidates) > _NAMED else ""
+    said = (
+        f"Matches {'pictures' if pictures else 'texts'} to {offered}{more}. Its loss is {objective.name}: "
+        f"{objective.summary}."
+    )
+    if calibrator is None:
+        return f"{said} It was not calibrated: it gives logits and shares, and no presences."
+    about = calibrator.about
+    fitted = (
+        f", fitted ({about['method']}) on the {about['split']} split of {_plain(about['data'])}, "
+        f"{about['queries']:,} queries"
+        if {"method", "split", "data", "queries"} <= about.keys()
+        else ""
+    )
+    return (
+        f"{said} For each candidate it gives a *presence*, the probability that it is right{fitted}; it accepts "
+        f"those of at least {number(calibrator.default_threshold)}, and answers *none of these* where there is none."
+    )
+
+
+def _use(name: str, pictures: bool, calibrator: Calibrator | None) -> str:
+    query = "picture.jpg" if pictures else "your text"
+    presence = "match.logit, match.share" if calibrator is None else "match.presence"
+    return f"""## Use
+
+```python
+import sigmax
+
+model = sigmax.load({json.dumps(name, ensure_ascii=False)})
+for match in model.match({json.dumps(query)}, top_k=3):
+    print(match.candidate, {presence})
+```
+
+```
+sigmax match {shlex.quote(name)} {shlex.quote(query)}
+```
+
+`model.as_sentence_transformer()` is a `SentenceTransformer`: `encode_query`, `encode_document`."""
+
+
+def _measured(one: Mapping[str, Any]) -> str:
+    rows = []
+    for name, saved in one["metrics"].items():
+        estimate = Estimate(**{key: math.nan if value is None else value for key, value in saved.items()})
+        rows.append((name, number(estimate.value), interval(estimate), METRICS.get(name, "")))
+    looked_at = (
+        " Training and calibration look at this split: elsewhere metrics tend to be worse, those of presence most."
+        if one["split"] == "dev"
+        else ""
+    )
+    return (
+        f"On the {one['split']} split of {_plain(one['data'])}: {one['queries']:,} queries, {one['unanswered']:,} of "
+        "them with no right answer, over all candidates of the data; 95% intervals by the bootstrap over queries."
+        f"{looked_at}\n\n{_table(('metric', 'value', '95% interval', 'what it is'), rows)}"
+    )
+
+
+def _data(facts: Mapping[str, Any]) -> str:
+    offered = f"{facts['candidates']:,} {'labels' if facts['labels'] else 'candidates'}"
+    said = f"{_plain(facts['data'])}: {facts['queries']:,} queries, {offered}."
+    if "splits" not in facts:  # of a model saved before they were kept
+        return said
+    rows = [(split, f"{queries:,}", f"{facts['unanswered'][split]:,}") for split, queries in facts["splits"].items()]
+    return f"{said}\n\n{_table(('split', 'queries', 'of them with no right answer'), rows)}"
+
+
+def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Those that are set."""
+    shown = {key: value for key, value in settings.items() if value is not None}
+    if "encoder" in shown:  # of a model saved before this was done in training
+        shown["encoder"] = told_encoder(shown["encoder"])
+    return [(key, _plain(str(value))) for key, value in shown.items()]
+
+
+def told_encoder(encoder: str) -> str:
+    """Return an encoder's name. Of one that is a folder here, those who get a model need not know the way to it."""
+    return os.path.basename(os.path.abspath(encoder)) if os.path.isdir(encoder) else encoder
+
+
+def _versions() -> str:
+    names = ("sigmax", "torch", "sentence-transformers", "transformers", "numpy")
+    return "Saved with " + ", ".join(f"{name} {version(name)}" for name in names) + "."
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,474 @@
+"""DualEncoder: two encoders, a loss that holds scale and bias, and a calibrator; save, load, match."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from scipy import special
+from torch import Tensor, nn
+
+from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
+from sigmax.calibration.curves import Calibration
+from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
+from sigmax.data.pictures import Query, as_picture
+from sigmax.encoders import load_encoder, open_pictures, save_encoder
+from sigmax.errors import DataError, check_least
+from sigmax.evaluation import Evaluation
+from sigmax.files import recover_folder, replace_folder
+from sigmax.losses import MatchLoss, make_loss
+from sigmax.model.card import model_card
+from sigmax.model.hub import fetch, is_hub_name, publish
+from sigmax.positives import Positives
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+from sigmax.model.folder import FORMAT, PARTS, _calibrator, check_place
+from sigmax.model.matches import Matches, Offer, Rated
+from sigmax.model.replay import Features, _Replayed
+
+__all__ = ["DualEncoder", "load"]
+
+
+#: Candidates compared at a time, and pairs rated at a time: they bound the memory beside the candidates' vectors.
+CANDIDATE_BLOCK = 2**14
+
+
+PAIR_BLOCK = 2**22
+
+
+class DualEncoder(nn.Module):
+    """Matches queries to candidates: encoders, scale, bias, and what turns logits into presences.
+
+    Args:
+        query_encoder: texts or pictures to vectors, a sentence-transformers module.
+        candidate_encoder: the same for candidates; None where the query encoder serves both.
+        loss: the objective with its scale, bias and similarity.
+        candidates: what `match` offers.
+        candidate_ids: their ids; the candidates themselves if not given.
+        none_vector: (d,) of one more candidate, *none of these*, which training takes as right for the queries that
+            have no right answer and as wrong for all others; None to train without. `match` never offers it.
+        pictures: whether queries are pictures.
+        calibrator: logits to presences, P(any) and decisions, fitted on the dev split.
+        facts: what the model was trained on and how, for people.
+    """
+
+    accepts_loss_kwargs = False  # read by Trainer: the loss is a mean over the batch already
+    _keys_to_ignore_on_save = None  # read by Trainer when it loads a checkpoint
+
+    def __init__(
+        self,
+        query_encoder: nn.Module,
+        candidate_encoder: nn.Module | None,
+        loss: MatchLoss,
+        *,
+        candidates: Sequence[str] = (),
+        candidate_ids: Sequence[str] = (),
+        none_vector: Tensor | None = None,
+        pictures: bool = False,
+        calibrator: Calibrator | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.query_encoder = query_encoder
+        self.candidate_encoder = candidate_encoder
+        self.loss = loss
+        self.candidates = list(candidates)
+        self.candidate_ids = list(self.candidates if candidate_ids is candidates else candidate_ids or self.candidates)
+        self.none_vector = None if none_vector is None else nn.Parameter(none_vector.detach().clone())
+        self.pictures = pictures
+        self.calibrator = calibrator
+        self.facts = dict(facts or {})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.loss.log_scale.device
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The curve from logit to presence; None if the model was not calibrated."""
+        return None if self.calibrator is None else self.calibrator.calibration
+
+    @property
+    def threshold(self) -> float | None:
+        """Presence from which the default rule accepts; None if the model was not calibrated."""
+        return None if self.calibrator is None else self.calibrator.default_threshold
+
+    # -- training --------------------------------------------------------------------------------
+
+    def preprocess(self, items: Sequence[Query], side: str) -> Features:
+        """Texts or pictures -> the features of the encoder of that side, "query" or "candidate"."""
+        encoder = self._encoder(side)
+        features: Features = encoder.preprocess(open_pictures(encoder, items))  # type: ignore[operator]
+        return features
+
+    def embed(self, features: Features | list[Features], side: str) -> Tensor:
+        """Features -> (b, d) vectors, with gradient.
+
+        A list of features is encoded part by part, and each part's activations are forgotten: backward encodes it
+        again, with the same dropout, when the gradient at its vectors has come (GradCache: Gao et al. 2021). The
+        gradients are those of encoding all at once; the memory is that of one part.
+        """
+        if isinstance(features, list):
+            learnt = [parameter for parameter in self._encoder(side).parameters() if parameter.requires_grad]
+            return torch.cat([_Replayed.apply(self.embed, part, side, *learnt) for part in features])  # type: ignore[no-untyped-call]
+        vectors: Tensor = self._encoder(side)(dict(features))["sentence_embedding"]
+        return vectors
+
+    def forward(
+        self, queries: Features | list[Features], candidates: Features | list[Features], positives: Positives
+    ) -> dict[str, Tensor]:
+        """Features of both sides and the right pairs -> {"loss": ()}."""
+        asked, offered = self.embed(queries, "query"), self.embed(candidates, "candidate")
+        if self.none_vector is not None:
+            offered = torch.cat([offered, self.none_vector[None].to(offered.dtype)])
+            positives = positives.with_none()
+        return {"loss": self.loss(asked, offered, positives)}
+
+    # -- use -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, items: Sequence[Query], side: str = "query", *, batch_size: int | None = None) -> Tensor:
+        """Texts or pictures -> (b, d) vectors on the CPU, without gradient; 512 texts or 64 pictures at a time."""
+        was_training = self.training
+        self.eval()
+        blocks = []
+        batch_size = batch_size or (64 if self.pictures and side == "query" else 512)
+        for start in range(0, len(items), batch_size):
+            features = self.preprocess(items[start : start + batch_size], side)
+            features = {
+                name: part.to(self.device) if isinstance(part, Tensor) else part for name, part in features.items()
+            }
+            blocks.append(self.embed(features, side).float().cpu())
+        self.train(was_training)
+        return torch.cat(blocks)
+
+    @torch.no_grad()
+    def logits(self, queries: Sequence[Query], candidates: Sequence[str], *, block: int = 1024) -> NDArray[np.float32]:
+        """(n, m) logits of every query over every candidate.
+
+        Raises:
+            ValueError: logits that are not finite.
+        """
+        return self._logits(self.encode(queries, "query"), self.encode(candidates, "candidate"), block)
+
+    @torch.no_grad()
+    def none_logits(self, queries: Sequence[Query]) -> NDArray[np.float32] | None:
+        """(n,) logits of *none of these* for every query; None for a model trained without it."""
+        return None if self.none_vector is None else self._none_logits(self.encode(queries, "query"))
+
+    def as_queries(self, given: Sequence[Any]) -> list[Query]:
+        """Check texts, or make pictures of what stands for them.
+
+        Raises:
+            ValueError: something that is not a text, or an empty one.
+            DataError: something that is not a picture.
+        """
+        if self.pictures:
+            return [as_picture(one) for one in given]
+        for one in given:
+            if not isinstance(one, str) or not one.strip():
+                raise ValueError(f"Expected a text to match, got {one!r}.")
+        return list(given)
+
+    def match(
+        self,
+        query: Any,
+        *,
+        top_k: int = 5,
+        rule: str | Choice = DEFAULT_RULE,
+        confidence: float = CONFIDENCE,
+    ) -> Any:
+        """Find the best candidates for a text or a picture, or for each of several.
+
+        Args:
+            query: one query, or a list of them. A picture is a path, its bytes, a PIL image or pixels, see
+                `sigmax.data.pictures.as_picture`.
+            top_k: how many candidates.
+            rule: what is accepted, a name in `sigmax.calibration.rules.RULES` with its level, such as "precision=0.95".
+            confidence: with which a rule's promise holds, over dev splits.
+
+        Returns:
+            `Matches` for one query, a list of them for a list.
+
+        Raises:
+            ValueError: an empty text, `top_k` below 1, a model without candidates, a rule that cannot be read or that a
+                model without calibration cannot follow.
+            DataError: a picture that cannot be read; a rule that needs the dev split's record, of a model saved without
+                it.
+        """
+        several = isinstance(query, Sequence) and not isinstance(query, str | bytes)
+        queries = self.as_queries(query if several else [query])
+        check_least(1, top_k=top_k)
+        if not queries:
+            return []
+        decision = self.decide(rule, confidence=confidence)
+        found = [
+            Matches(
+                one,
+                tuple(rated.match(place) for place in rated.best(top_k)),
+                decision,
+                rated.any,
+                tuple(rated.match(place) for place in rated.accepted(decision)),
+            )
+            for one, rated in zip(queries, self.rate(queries, self.offer()), strict=True)
+        ]
+        return found if several else found[0]
+
+    def offer(self) -> Offer:
+        """Encode the candidates, for `rate`.
+
+        Raises:
+            ValueError: a model without candidates.
+        """
+        if not self.candidates:
+            raise ValueError("The model has no candidates to offer. Set model.candidates to a list of texts.")
+        return Offer(tuple(self.candidates), tuple(self.candidate_ids), self.encode(self.candidates, "candidate"))
+
+    @torch.no_grad()
+    def rate(self, queries: Sequence[Query], offer: Offer) -> Iterator[Rated]:
+        """Rate every candidate of an offer for each query, some queries at a time.
+
+        Raises:
+            ValueError: logits that are not finite.
+            DataError: a picture that cannot be read.
+        """
+        if not queries:
+            return
+        asked = self.encode(queries, "query")
+        size = max(1, PAIR_BLOCK // len(offer.candidates))
+        for start in range(0, len(queries), size):
+            yield from self._rated(asked[start : start + size], offer)
+
+    def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision | None:
+        """Choose what a rule accepts, see `Calibrator.decide`; None for the default rule without calibration.
+
+        Raises:
+            ValueError: a rule that cannot be read or that a model without calibration cannot follow.
+            DataError: a rule that needs the dev split's record, of a model saved without it.
+        """
+        if self.calibrator is not None:
+            return self.calibrator.decide(rule, confidence=confidence)
+        if str(rule) != DEFAULT_RULE:
+            raise ValueError(f"The model was not calibrated, so it cannot accept by {rule}. Try sigmax calibrate.")
+        return None
+
+    def _rated(self, asked: Tensor, offer: Offer) -> Iterator[Rated]:
+        logits = self._logits(asked, offer.vectors)
+        shares = special.softmax(logits.astype(np.float64), axis=1)
+        presences = anything = None
+        if self.calibrator is not None:
+            presences, anything = self.calibrator.read(logits, offer.candidate_ids, self._none_logits(asked))
+        for row in range(len(asked)):
+            yield Rated(
+                offer,
+                logits[row],
+                shares[row],
+                None if presences is None else presences[row],
+                None if anything is None else float(anything[row]),
+            )
+
+    def _logits(self, asked: Tensor, offered: Tensor, block: int = 1024) -> NDArray[np.float32]:
+        """(n, d), (m, d) vectors -> (n, m), in blocks of queries and of candidates."""
+        logits = np.empty((len(asked), len(offered)), np.float32)
+        for left in range(0, len(offered), CANDIDATE_BLOCK):
+            columns = slice(left, left + CANDIDATE_BLOCK)
+            candidates = offered[columns].to(self.device)
+            for top in range(0, len(asked), block):
+                rows = slice(top, top + block)
+                logits[rows, columns] = self.loss.logits(asked[rows].to(self.device), candidates).float().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
+        return logits
+
+    def _none_logits(self, asked: Tensor) -> NDArray[np.float32] | None:
+        if self.none_vector is None:
+            return None
+        logits: NDArray[np.float32] = (
+            self.loss.logits(asked.to(self.device), self.none_vector[None])[:, 0].float().cpu().numpy()
+        )
+        return logits
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def note(self, evaluation: Evaluation) -> None:
+        """Keep the metrics that were measured on this model, for its card; those of the same split give way."""
+        about = evaluation.as_dict()
+        kept = {name: about[name] for name in ("data", "split", "queries", "unanswered", "metrics")}
+        kept["calibration"] = None if self.calibrator is None else dict(self.calibrator.about)
+        others = [
+            one
+            for one in self.facts.get("measured", ())
+            if (one["data"], one["split"]) != (evaluation.data, evaluation.split)
+        ]
+        self.facts["measured"] = [*others, kept]
+
+    def card(self, name: str) -> str:
+        """Return the model card, see `sigmax.model.card.model_card`: Markdown for README.md, here and on the hub."""
+        return model_card(
+            name,
+            objective=self.loss.objective,
+            candidates=self.candidates,
+            pictures=self.pictures,
+            calibrator=self.calibrator,
+            facts=self.facts,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model: encoders, sigmax.json, candidates, and its card as README.md.
+
+        A model that was there stays whole until this one is; its card is written anew. Vectors and weights are
+        safetensors; sigmax.json holds scale, bias, family, similarity, calibration and facts.
+
+        Raises:
+            DataError: something else is there.
+            OSError: it cannot be written; nothing is left behind.
+        """
+        check_place(Path(folder))
+        about = {
+            "format": FORMAT,
+            "loss": self.loss.objective.name,
+            "similarity": self.loss.similarity,
+            "logit_scale": self.loss.logit_scale.item(),
+            "logit_bias": None if self.loss.logit_bias is None else self.loss.logit_bias.item(),
+            "calibrator": None if self.calibrator is None else self.calibrator.as_dict(),
+            "two_encoders": self.candidate_encoder is not None,
+            "pictures": self.pictures,
+            "facts": self.facts,
+        }
+        with replace_folder(Path(folder)) as fresh:
+            try:
+                save_encoder(self.query_encoder, fresh / "query_encoder")
+                if self.candidate_encoder is not None:
+                    save_encoder(self.candidate_encoder, fresh / "candidate_encoder")
+            except SafetensorError as error:
+                raise OSError(f"{folder}: could not be written ({error}). Is the disk full?") from error
+            with (fresh / "candidates.jsonl").open("w", encoding="utf-8") as file:
+                for key, text in zip(self.candidate_ids, self.candidates, strict=True):
+                    file.write(json.dumps({"_id": key, "text": text}, ensure_ascii=False) + "\n")
+            if self.calibrator is not None and self.calibrator.record is not None:
+                save_arrays(self.calibrator.record.as_tensors(), str(fresh / "dev.safetensors"))
+            if self.none_vector is not None:
+                save_file({"vector": self.none_vector.detach().cpu()}, str(fresh / "none.safetensors"))
+            (fresh / "sigmax.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            (fresh / "README.md").write_text(self.card(Path(folder).resolve().name), encoding="utf-8")
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Publish the model, its card included, on the Hugging Face hub; `sigmax.load(repo_id)` reads it there.
+
+        Args:
+            repo_id: user/name; made if it is not there. What an earlier push left is replaced.
+            private: whether a repository that is made is.
+            token: one that may write; None for that of `hf auth login` or the environment variable HF_TOKEN.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            DataError: the hub cannot be reached, or refuses.
+        """
+        with TemporaryDirectory() as scratch:
+            folder = Path(scratch, "model")
+            self.save(folder)
+            (folder / "README.md").write_text(self.card(repo_id), encoding="utf-8")
+            return publish(folder, repo_id, parts=PARTS, private=private, token=token)
+
+    def as_sentence_transformer(self) -> SentenceTransformer:
+        """Return the encoders as one SentenceTransformer, sharing their parameters.
+
+        Its `encode_query` and `encode_document` give what `encode` gives for queries and candidates, and its
+        `similarity` the logits but for scale and bias. Two encoders become two routes of a Router.
+        """
+        from sentence_transformers.base.modules import Router
+
+        from sentence_transformers import SentenceTransformer
+
+        def modules(encoder: nn.Module) -> list[nn.Module]:
+            return list(encoder.children()) if isinstance(encoder, SentenceTransformer) else [encoder]
+
+        route = modules(self.query_encoder)
+        if self.candidate_encoder is not None:
+            route = [Router.for_query_document(route, modules(self.candidate_encoder))]
+        return SentenceTransformer(
+            modules=route, device=str(self.device), similarity_fn_name=self.loss.similarity
+        ).eval()
+
+    def _encoder(self, side: str) -> nn.Module:
+        if side == "candidate" and self.candidate_encoder is not None:
+            return self.candidate_encoder
+        return self.query_encoder
+
+
+def load(source: str | Path, *, revision: str | None = None) -> DualEncoder:
+    """Read a model that `DualEncoder.save` wrote, here or on the Hugging Face hub.
+
+    Nothing of it is executed: weights are safetensors, the rest is JSON.
+
+    Args:
+        source: a folder; or, as a text that is no folder here, a model on the hub such as "user/name".
+        revision: of a model on the hub, a branch, tag or commit; None for the newest.
+
+    Raises:
+        DataError: not a model folder, or one of a newer format; a hub that has no such model or cannot be reached.
+        ValueError: a revision of a folder here.
+    """
+    folder = Path(source)
+    recover_folder(folder)
+    if isinstance(source, str) and is_hub_name(source) and not folder.exists():
+        folder = fetch(source, revision)
+    elif revision is not None:
+        raise ValueError(f"{folder}: expected no `revision` of a folder here, got {revision!r}.")
+    about_file = folder / "sigmax.json"
+    if not about_file.exists():
+        what = "an empty or other folder" if folder.is_dir() else "a file" if folder.exists() else "nothing"
+        raise DataError(
+            f"{folder}: expected a folder with sigmax.json, as `sigmax train DATA -o {folder}` makes it, got {what}."
+        )
+    try:
+        about = json.loads(about_file.read_text(encoding="utf-8"))
+        if about["format"] > FORMAT:
+            raise DataError(
+                f"{folder}: written in format {about['format']}, this version of Sigmax reads up to {FORMAT}. Upgrade."
+            )
+        loss = make_loss(
+            about["loss"],
+            logit_scale=about["logit_scale"],
+            logit_bias=about["logit_bias"] or 0.0,
+            similarity=about["similarity"],
+        )
+        # Not splitlines(): JSON leaves U+2028 and its like as they are.
+        lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").split("\n")
+        candidates = [json.loads(line) for line in lines if line]
+        model = DualEncoder(
+            load_encoder(folder / "query_encoder"),
+            load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,
+            loss,
+            candidates=[row["text"] for row in candidates],
+            candidate_ids=[row["_id"] for row in candidates],
+            none_vector=load_file(str(none_file))["vector"]
+            if (none_file := folder / "none.safetensors").exists()
+            else None,
+            pictures=about.get("pictures", False),
+            calibrator=_calibrator(about, folder),
+            facts=about["facts"],
+        )
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()  # safetensors maps files: one cut short later would end the process
+        return model.eval()
+    except DataError:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError, FileNotFoundError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{folder}: the model folder is damaged ({type(error).__name__}: {reason}). Train it again."
+        ) from error

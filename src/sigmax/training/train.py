@@ -1,0 +1,233 @@
+"""Training a DualEncoder on Hugging Face's Trainer: precision, checkpoints, resume, early stopping, torchrun."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import EarlyStoppingCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from sigmax.data.batches import Batches
+from sigmax.data.dataset import MatchDataset
+from sigmax.encoders.build import build_towers
+from sigmax.encoders.plan import Plan
+from sigmax.errors import DataError
+from sigmax.evaluation import calibrate
+from sigmax.families import OBJECTIVES
+from sigmax.losses import make_loss
+from sigmax.metrics import NONE_SCORES, RANKING
+from sigmax.model.card import told_encoder
+from sigmax.model.dual_encoder import DualEncoder
+from sigmax.training.checkpoints import _prepare_checkpoints
+from sigmax.training.settings import Settings
+from sigmax.training.trainer import (
+    Logged,
+    Progress,
+    _arguments,
+    _defaults,
+    _KeepBest,
+    _only,
+    _Report,
+    _Steps,
+    _threads,
+    _Trainer,
+)
+
+__all__ = ["build_model", "loss_floor", "train"]
+
+
+log = logging.getLogger(__name__)
+
+
+def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> DualEncoder:
+    """Build an untrained model: scale as set, bias at the log odds of a right pair in a batch."""
+    settings = settings.filled(data)
+    plan = Plan(settings.seed, settings.two_towers, settings.head, settings.frozen, settings.augment)
+    towers = build_towers(settings.encoder or "", data, plan)
+    rate = min(max(batches.positive_rate(), 1e-6), 1 - 1e-6)
+    loss = make_loss(
+        settings.loss,
+        logit_scale=settings.logit_scale or 1.0,
+        logit_bias=math.log(rate / (1 - rate)),
+        similarity=towers.similarity,
+        gather_across_devices=batches.processes > 1,
+    )
+    model = DualEncoder(
+        towers.query,
+        towers.candidate,
+        loss,
+        candidates=data.candidates,
+        candidate_ids=data.candidate_ids,
+        pictures=data.pictures,
+    )
+    if settings.none_candidate:
+        if batches.processes > 1:
+            raise ValueError("Expected one process for `none_candidate`: each would bring a candidate of its own.")
+        typical = model.encode(data.candidates[:1], "candidate")[0]
+        drawn = torch.randn(len(typical), generator=torch.Generator().manual_seed(settings.seed))
+        model.none_vector = nn.Parameter(drawn * typical.norm() / drawn.norm())
+    return model
+
+
+def train(
+    data: MatchDataset,
+    settings: Settings | None = None,
+    *,
+    checkpoints: str | Path | None = None,
+    resume: bool = False,
+    stop_early: bool = True,
+    progress: Progress | None = None,
+    logged: Logged | None = None,
+    tell: bool = True,
+    report_to: str = "none",
+    calibrated: bool = True,
+) -> DualEncoder:
+    """Train a model, keep its best epoch, calibrate it on dev.
+
+    Args:
+        data: what to train on.
+        settings: how; the defaults if None.
+        checkpoints: a folder for a checkpoint each epoch, from which a run that was killed goes on; None for none.
+        resume: go on from the last whole checkpoint. The result is the same as that of an unbroken run.
+        stop_early: watch `settings.metric` on dev each epoch, stop when it stays behind, return the best epoch.
+            Without it the last epoch is returned.
+        progress: called as training goes on.
+        logged: called when metrics are logged.
+        tell: log sizes, and how many queries the loss leaves out.
+        report_to: Trainer's loggers, such as "tensorboard" or "wandb".
+        calibrated: fit presence, P(any) and rules on dev in the end.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        DataError: data without anything to learn from, or checkpoints of other settings.
+        ValueError: settings out of range, or a loss that is not finite.
+    """
+    given = settings or Settings()
+    settings = given.filled(data)
+    batches = _batches(data, settings)
+    check_answers(data)
+    _check_metric(data, settings.metric)
+    if tell:
+        _tell(data, settings, batches)
+    model = build_model(data, settings, batches)
+    folder = None if checkpoints is None else Path(checkpoints)
+    last = (
+        _prepare_checkpoints(folder, asdict(settings) | {"data": data.name, "content": data.fingerprint}, resume)
+        if folder
+        else None
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = _Trainer(
+            model=model,
+            args=_arguments(folder or Path(scratch), settings, batches, stop_early, folder is not None, report_to),
+            train_dataset=_Steps(model, batches, settings.mini_batch_size),
+            eval_dataset=[{}],
+            data_collator=_only,
+            callbacks=[EarlyStoppingCallback(settings.patience)] if stop_early and folder else [],
+        )
+        trainer.data, trainer.settings = data, settings
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        if progress is not None or logged is not None:
+            trainer.add_callback(_Report(progress, logged))
+        best = _KeepBest(settings) if stop_early and not folder else None
+        if best is not None:
+            trainer.add_callback(best)
+        with _threads(_defaults(settings, data).threads):
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        trainer.accelerator.wait_for_everyone()  # no process takes the checkpoints away while another reads the best
+        if best is not None and best.state is not None:
+            model.load_state_dict(best.state)
+    model.eval()
+    if calibrated:
+        calibrate(model, data)
+    model.facts = {
+        "data": data.name,
+        "queries": len(data.queries),
+        "candidates": len(data.candidates),
+        "labels": data.labels,
+        "splits": {name: len(queries) for name, queries in data.splits.items()},
+        "unanswered": {name: data.unanswered(name) for name in data.splits},
+        "settings": asdict(settings) | {"encoder": told_encoder(settings.encoder or "")},
+        "steps": trainer.state.global_step,
+    }
+    return model
+
+
+def loss_floor(data: MatchDataset, settings: Settings) -> float:
+    """Value below which no model brings the mean training loss.
+
+    A perfect model reaches it, unless a batch contradicts itself: "one-positive" may hold an answer twice, and then
+    takes it as right and as wrong.
+
+    A batch's floor is the mean of `Objective.floor` over the queries that count, 0 where none does, as its loss is;
+    the result is the mean over the batches of the first epoch. It is that of the graphs trained: a batch holds at most
+    `settings.answers` right answers drawn for a query, unless it offers every candidate.
+    """
+    settings = settings.filled(data)
+    objective, batches = OBJECTIVES[settings.loss], _batches(data, settings)
+    total, number = 0.0, min(batches.steps_per_epoch * batches.processes, len(batches))
+    for item in range(number):
+        positives = batches[item].positives
+        counts = (positives.with_none() if settings.none_candidate else positives).counts
+        counted = counts[objective.counted(counts)]
+        total += float(objective.floor(counted.double()).sum()) / max(1, len(counted))
+    return total / number
+
+
+def _batches(data: MatchDataset, settings: Settings) -> Batches:
+    """The batches that settings with nothing left open ask for, shared by the processes there are."""
+    return Batches(
+        data,
+        batch_size=settings.batch_size or 1,
+        epochs=settings.epochs or 1,
+        steps=settings.steps,
+        answers=settings.answers,
+        negatives=settings.negatives,
+        seed=settings.seed,
+        draw=settings.draw,
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+
+
+def check_answers(data: MatchDataset, splits: Sequence[str] = ("train", "dev")) -> None:
+    """Check that each split has a right answer.
+
+    Raises:
+        DataError: one that has none.
+    """
+    for name in splits:
+        if not data.answer_counts[data.split(name)].any():
+            what = "measure" if name == "test" else "learn from"
+            raise DataError(f"{data.name}: no {name} query has a right answer; there is nothing to {what}.")
+
+
+def _check_metric(data: MatchDataset, metric: str) -> None:
+    if metric in NONE_SCORES.values() and data.answer_counts[data.split("dev")].all():
+        raise ValueError(
+            f"Expected `metric` to be one of {', '.join(RANKING)} as every dev query has a right answer, "
+            f"got {metric!r}."
+        )
+
+
+def _tell(data: MatchDataset, settings: Settings, batches: Batches) -> None:
+    unanswered = data.unanswered("train")
+    log.info(
+        "%d training queries, %d candidates, %d steps.", len(data.split("train")), len(data.candidates), len(batches)
+    )
+    if unanswered and OBJECTIVES[settings.loss].needs_positive and not settings.none_candidate:
+        log.info(
+            "%d of the training queries have no right answer: %s leaves them out (a sigmoid would learn from them).",
+            unanswered,
+            settings.loss,
+        )

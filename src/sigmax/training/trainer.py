@@ -1,0 +1,217 @@
+"""Adapters to Hugging Face's Trainer: batches, optimizer, callbacks."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from sigmax.data.batches import Batches
+from sigmax.data.dataset import MatchDataset
+from sigmax.data.pictures import Query
+from sigmax.encoders import LabelTable
+from sigmax.encoders.build import default_encoder, defaults_of
+from sigmax.encoders.plan import Defaults
+from sigmax.evaluation import quick_metrics
+from sigmax.model.dual_encoder import DualEncoder
+from sigmax.model.replay import Features
+from sigmax.training.settings import Settings
+
+__all__ = ["Logged", "Progress"]
+
+
+#: Called with (steps done, steps in all, latest metrics) as training goes on.
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+#: Called with (step, metrics) each time Trainer logs; "loss" is the mean over the steps since it was last logged.
+Logged = Callable[[int, dict[str, float]], None]
+
+
+class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
+    """Batch t as the model's arguments. One item is one whole batch."""
+
+    def __init__(self, model: DualEncoder, batches: Batches, mini_batch_size: int | None) -> None:
+        self.model = model
+        self.batches = batches
+        self.mini_batch_size = mini_batch_size
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        batch = self.batches[number]
+        data = self.batches.data
+        return {
+            "queries": self._features([data.queries[i] for i in batch.queries], "query"),
+            "candidates": self._features([data.candidates[j] for j in batch.candidates], "candidate"),
+            "positives": batch.positives,
+        }
+
+    def _features(self, items: Sequence[Query], side: str) -> Features | list[Features]:
+        size = self.mini_batch_size
+        if size is None or size >= len(items):
+            return self.model.preprocess(items, side)
+        return [self.model.preprocess(items[start : start + size], side) for start in range(0, len(items), size)]
+
+
+def _only(items: list[Any]) -> Any:
+    return items[0]
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """Trainer with our dev metrics, and one rate for scale and bias, another for the rest."""
+
+    data: MatchDataset
+    settings: Settings
+    optimizer: torch.optim.Optimizer | None
+    control: Any
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            self.optimizer = make_optimizer(self.model, self.settings, self.data)
+        return self.optimizer
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float | None:
+        return None  # gradients are not clipped; their norm would cost a pass over a table
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # safetensors takes no layout but the plain one; convolutions are faster with channels last
+        state = self.model.state_dict() if state_dict is None else state_dict
+        super()._save(output_dir, {name: tensor.contiguous() for name, tensor in state.items()})
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a full disk
+            raise OSError(
+                f"{self.args.output_dir}: a checkpoint could not be written ({error}). Is the disk full?"
+            ) from error
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in quick_metrics(self.model, self.data).items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def _defaults(settings: Settings, data: MatchDataset) -> Defaults:
+    return defaults_of(settings.encoder or default_encoder(data), data, frozen=settings.frozen)
+
+
+def make_optimizer(model: DualEncoder, settings: Settings, data: MatchDataset) -> torch.optim.Optimizer:
+    """AdamW with the ε that suits the encoder, and rates for encoders, label vectors, and scale and bias."""
+    defaults = _defaults(settings, data)
+    rate = settings.learning_rate or defaults.learning_rate
+    groups: dict[float, list[nn.Parameter]] = {}
+    for module, factor in (
+        (model.query_encoder, 1.0),
+        (model.candidate_encoder, defaults.label_rate if isinstance(model.candidate_encoder, LabelTable) else 1.0),
+    ):
+        if module is not None:
+            groups.setdefault(rate * factor, []).extend(p for p in module.parameters() if p.requires_grad)
+    if model.none_vector is not None:
+        groups.setdefault(rate * defaults.label_rate, []).append(model.none_vector)
+    groups.setdefault(rate * defaults.scale_rate, []).extend(model.loss.parameters())
+    return torch.optim.AdamW(
+        [{"params": parameters, "lr": lr} for lr, parameters in groups.items() if parameters],
+        eps=defaults.epsilon,
+        weight_decay=0.0,
+        fused=True,
+    )
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(count or before, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _arguments(
+    folder: Path, settings: Settings, batches: Batches, evaluate: bool, save: bool, report_to: str
+) -> TrainingArguments:
+    each_epoch = max(1, batches.steps_per_epoch)
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,  # one item is one batch
+        num_train_epochs=1,  # one pass over all batches of all epochs
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        label_names=[],
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.1,
+        max_grad_norm=0.0,
+        bf16=settings.precision == "bfloat16",
+        fp16=settings.precision == "float16",
+        seed=settings.seed,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=each_epoch,
+        save_strategy="steps" if save else "no",
+        save_steps=each_epoch,
+        save_total_limit=2,
+        load_best_model_at_end=evaluate and save,
+        metric_for_best_model=f"eval_{settings.metric}",
+        greater_is_better=True,  # of all that may be watched
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=max(1, min(each_epoch // 4, batches.steps // 20)),
+        logging_nan_inf_filter=False,
+        report_to=report_to,
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not torch.cuda.is_available() else None,
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+class _Report(TrainerCallback):  # type: ignore[misc]
+    """Hands steps and latest metrics to a progress function, and metrics to whoever wants them when they are logged."""
+
+    def __init__(self, progress: Progress | None, logged: Logged | None) -> None:
+        self.progress = progress
+        self.logged = logged
+        self.latest: dict[str, float] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        self.latest.update(logs or {})
+        if self.logged is not None and state.is_world_process_zero:
+            self.logged(state.global_step, dict(logs or {}))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.progress is not None and state.is_world_process_zero:
+            self.progress(state.global_step, state.max_steps, self.latest)
+
+
+class _KeepBest(TrainerCallback):  # type: ignore[misc]
+    """Early stopping without files: keeps the best epoch's parameters in memory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.best = -math.inf
+        self.since = 0
+        self.state: dict[str, torch.Tensor] | None = None
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        metrics, model = given["metrics"], given["model"]
+        value = metrics[f"eval_{self.settings.metric}"]
+        if value > self.best:
+            self.best, self.since = value, 0
+            self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        else:
+            self.since += 1
+            control.should_training_stop |= self.since >= self.settings.patience

@@ -1,0 +1,424 @@
+import importlib
+import json
+import logging
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.data import things
+from sigmax.calibration.curves import Platt
+from sigmax.cli import main as cli
+from sigmax.comparison.baselines import TfidfBaseline
+from sigmax.comparison.compare import compare
+from sigmax.comparison.contenders import CONTENDERS, contenders_for
+from sigmax.comparison.results import Budget
+from sigmax.data.batches import Batches
+from sigmax.data.check import check
+from sigmax.data.dataset import MatchDataset
+from sigmax.errors import DataError, UnknownNameError
+from sigmax.evaluation import METRICS, calibrate, evaluate, quick_metrics
+from sigmax.losses import make_loss
+from sigmax.training import trainer
+from sigmax.training.settings import Settings
+from sigmax.training.train import build_model, loss_floor, train
+
+comparing = importlib.import_module("sigmax.comparison.compare")  # its name is that of the function in the face
+
+TRAINED = [name for name, entry in CONTENDERS.items() if entry.loss]
+BUDGET = Budget(rates=(0.01, 0.5), scales=(0.5, 1.0), seeds=2)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return things(labels=True, unanswered=True)
+
+
+@pytest.fixture(scope="module")
+def told():
+    return []
+
+
+@pytest.fixture(scope="module")
+def labelled(data, told):
+    settings = Settings(epochs=2, batch_size=32, seed=5)
+    return compare(data, settings, budget=BUDGET, advance=lambda done, what: told.append((done, what)))
+
+
+# -- everybody alike -----------------------------------------------------------------------------
+
+
+def test_all_contenders_in_order(labelled):
+    assert [result.contender.name for result in labelled.results] == list(CONTENDERS)
+    answered = [name for name in TRAINED if name != "softmax-none"]
+    assert contenders_for(things()) == answered
+    assert contenders_for(things(labels=True)) == [*answered, "tfidf-lr"]
+    assert contenders_for(things(labels=True, unanswered=True)) == list(CONTENDERS)
+
+
+def test_same_budget_for_all(labelled):
+    assert labelled.steps == 6  # 2 epochs of 81 queries in batches of 32
+    for name in TRAINED:
+        result = labelled[name]
+        entry = CONTENDERS[name]
+        assert (result.settings.steps, result.settings.batch_size) == (6, 32)
+        assert (result.settings.loss, result.settings.draw) == (entry.loss, entry.draw)
+        assert result.settings.encoder == labelled.encoder == "ngrams"
+        assert [(trial.learning_rate, trial.logit_scale) for trial in result.trials] == [
+            (0.05 * rate, 10 * scale) for rate in BUDGET.rates for scale in BUDGET.scales
+        ]
+        assert len(result.evaluations) == BUDGET.seeds
+        assert result.train_seconds > 0
+    assert labelled["tfidf-lr"].settings is None
+    assert labelled["tfidf-lr"].trials == []
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_best_setting_on_dev_is_chosen(name, labelled):
+    result = labelled[name]
+    best = max(trial.dev["map"] for trial in result.trials)
+    chosen = (result.settings.learning_rate, result.settings.logit_scale)
+    assert {(trial.learning_rate, trial.logit_scale): trial.dev["map"] for trial in result.trials}[chosen] == best
+    assert min(trial.dev["map"] for trial in result.trials) < best
+
+
+def test_figures_are_those_of_the_chosen_models(data, labelled):
+    """Trained again by hand, each seed, they give the same metrics."""
+    result = labelled["sigmoid"]
+    models = [train(data, Settings(**{**result.settings.__dict__, "seed": seed}), stop_early=False) for seed in (5, 6)]
+    test = [evaluate(model, data) for model in models]
+    for found, expected in zip(result.evaluations, test, strict=True):
+        for name in METRICS:
+            np.testing.assert_equal(found[name].value, expected[name].value)
+    dev = [evaluate(model, data, split="dev", draws=0) for model in models]
+    for name in METRICS:
+        assert result[name].value == pytest.approx(np.mean([one[name].value for one in test]), nan_ok=True)
+        assert result.dev[name] == pytest.approx(np.mean([one[name].value for one in dev]), nan_ok=True)
+    assert quick_metrics(models[0], data) in [trial.dev for trial in result.trials]
+
+
+def test_test_is_looked_at_last(data, monkeypatch):
+    looks = []
+
+    def evaluated(model, data, *, split="test", **given):
+        looks.append(split)
+        return evaluate(model, data, split=split, **given)
+
+    def quick(model, data, *, split="dev"):
+        looks.append(f"quick {split}")
+        return quick_metrics(model, data, split=split)
+
+    monkeypatch.setattr(comparing, "evaluate", evaluated)
+    monkeypatch.setattr(comparing, "quick_metrics", quick)
+    monkeypatch.setattr(trainer, "quick_metrics", pytest.fail)  # and nobody may stop at its best epoch
+    compare(data, Settings(steps=1), contenders=["sigmoid"], budget=Budget((0.5, 1.0), (1.0,), 2))
+    assert looks == ["quick dev", "quick dev", "dev", "dev", "test", "test"]
+
+
+def test_progress(told):
+    done = [fraction for fraction, _ in told]
+    assert done == sorted(done)
+    assert done[0] < 0.02
+    assert done[-1] == pytest.approx(1, abs=0.06)
+    said = {what for _, what in told}
+    assert {"sigmoid: search 1 of 4", "sigmoid: search 4 of 4", "sigmoid: seed 2 of 2", "tfidf-lr: fit"} <= said
+
+
+def test_steps_rather_than_epochs(data):
+    found = compare(data, Settings(steps=3), contenders=["sigmoid"], budget=Budget((1.0,), (1.0,), 1))
+    assert found.steps == found["sigmoid"].settings.steps == 3
+
+
+def test_unanswered_queries_are_told_once(data, caplog):
+    with caplog.at_level(logging.INFO, logger="sigmax"):
+        compare(data, Settings(steps=1), contenders=TRAINED[:2], budget=Budget((1.0,), (1.0,), 1))
+    assert caplog.text.count("18 of 81 training queries have no right answer") == 1
+    assert len(caplog.records) == 1
+
+
+#: Not a number where a model tells right from wrong wholly, or so small that resampling adds noise to it.
+UNCERTAIN = {"calibration_slope", "any_calibration_error", "calibration_error", "smooth_calibration_error"}
+
+
+# -- intervals and differences -------------------------------------------------------------------
+
+
+def test_intervals(labelled):
+    for result in labelled.results:
+        for name in labelled.metrics:
+            value = result[name]
+            if name not in UNCERTAIN:
+                assert value.low <= value.value <= value.high, name
+    assert labelled.metrics == list(METRICS)
+
+
+def test_differences(labelled):
+    names = list(CONTENDERS)
+    for a, b in zip(names, names[1:] + names[:1], strict=True):
+        for metric in labelled.metrics:
+            one, other = labelled.difference(a, b, metric), labelled.difference(b, a, metric)
+            expected = labelled[a][metric].value - labelled[b][metric].value
+            assert one.value == pytest.approx(expected, nan_ok=True)
+            turned = (-other.value, -other.high, -other.low)
+            assert (one.value, one.low, one.high) == pytest.approx(turned, nan_ok=True)
+            if metric not in UNCERTAIN:
+                assert one.low <= one.value <= one.high, metric
+            assert one.significant == other.significant == (one.low > 0 or one.high < 0)
+
+
+def test_differences_are_paired(labelled):
+    """Queries that are hard are hard for both: the difference is surer than independent metrics would make it."""
+    paired = labelled.difference("softmax-average", "softmax-decoupled", "map")
+    a, b = (labelled[name]["map"] for name in ("softmax-average", "softmax-decoupled"))
+    independent = np.hypot(a.high - a.low, b.high - b.low)
+    assert paired.high - paired.low < 0.9 * independent
+    itself = labelled.difference("sigmoid", "sigmoid", "map")
+    assert (itself.value, itself.low, itself.high) == (0, 0, 0)
+
+
+def test_as_dict(labelled):
+    about = json.loads(json.dumps(labelled.as_dict(), allow_nan=False))
+    assert about["budget"] == {"rates": [0.01, 0.5], "scales": [0.5, 1.0], "seeds": 2}
+    assert about["data"]["unanswered"] == {"train": 18, "dev": 6, "test": 6}
+    assert about["data"]["splits"] == {"train": 81, "dev": 27, "test": 27}
+    assert {"python", "sigmax", "torch"} <= about["versions"].keys()
+    assert [result["name"] for result in about["results"]] == list(CONTENDERS)
+    for given, result in zip(about["results"], labelled.results, strict=True):
+        assert given["test"]["map"] == result["map"].as_dict()
+        assert [one["map"] for one in given["test_by_seed"]] == [one["map"].value for one in result.evaluations]
+        assert len(given["trials"]) == len(result.trials)
+    pairs = {(gap["a"], gap["b"]) for gap in about["differences"]}
+    assert len(pairs) == len(CONTENDERS) * (len(CONTENDERS) - 1) / 2
+    assert len(about["differences"]) == len(pairs) * len(METRICS)
+
+
+def test_what_the_report_needs(data, labelled):
+    """Curves of the chosen setting's first seed, floors, sizes and examples, all of them in the dictionary."""
+    about = json.loads(json.dumps(labelled.as_dict(), allow_nan=False))
+    for given, result in zip(about["results"], labelled.results, strict=True):
+        first = result.evaluations[0].as_dict()
+        for name in ("reliability", "risk_coverage", "logits"):
+            assert given[name] == json.loads(json.dumps(first[name])) != []
+        if result.settings is None:
+            assert given["training"] is result.training is None
+            continue
+        told = []
+        settings = result.settings
+        model = train(
+            data, settings, stop_early=False, calibrated=False, logged=lambda *now, told=told: told.append(now)
+        )
+        curve = [(step, metrics["loss"]) for step, metrics in told if "loss" in metrics]
+        assert list(result.training.curve) == curve
+        assert given["training"]["curve"] == [list(point) for point in curve]
+        assert result.training.floor == loss_floor(data, settings)
+        size = 4 * sum(parameter.numel() for parameter in model.parameters())
+        assert (result.training.parameter_bytes, result.training.optimizer_bytes) == (size, 2 * size)
+    assert [example["query"] for example in about["examples"]] == [example.query for example in labelled.examples]
+    best = {labelled.best(family, "map") for family in ("softmax", "sigmoid")}
+    assert {name for example in labelled.examples for name in example.answers} == best
+    assert about["data"]["fingerprint"] == data.fingerprint
+    assert about["data"]["findings"] == check(data).findings
+    assert about["peak_bytes"] > 2**20
+
+
+def test_a_curve_is_thinned(monkeypatch):
+    monkeypatch.setattr(comparing, "POINTS", 3)
+    found = compare(things(), Settings(steps=8), contenders=["sigmoid"], budget=Budget((1.0,), (1.0,), 1))
+    steps = [step for step, _ in found["sigmoid"].training.curve]
+    assert len(steps) == 3
+    assert (steps[0], steps[-1]) == (1, 8)
+
+
+# -- the contenders of today ---------------------------------------------------------------------
+
+
+def test_tfidf_is_scikit_learns(data, labelled):
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import FeatureUnion
+
+    features = FeatureUnion(
+        [
+            ("words", TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)),
+            ("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)),
+        ]
+    )
+    texts = {name: [data.queries[i] for i in data.split(name)] for name in ("train", "dev", "test")}
+    right = {name: data.graph[data.split(name)].toarray().astype(bool) for name in texts}
+    x = features.fit_transform(texts["train"])
+    fits = [LogisticRegression(C=30.0, solver="liblinear").fit(x, truth) for truth in right["train"].T]
+    logits = {
+        name: np.stack([fit.decision_function(features.transform(texts[name])) for fit in fits], 1) for name in texts
+    }
+
+    class Direct:
+        calibrator = None
+
+        def none_logits(self, queries):
+            return None
+
+        def logits(self, queries, candidates):
+            return next(logits[name] for name in texts if texts[name] == list(queries)).astype(np.float32)
+
+    direct = Direct()
+    calibrate(direct, data)
+    expected = evaluate(direct, data)
+    result = labelled["tfidf-lr"]
+    for name in METRICS:
+        assert result[name].value == pytest.approx(expected[name].value, abs=1e-6, nan_ok=True), name
+        assert result[name].low == pytest.approx(expected[name].low, abs=1e-6, nan_ok=True), name
+    assert len(result.evaluations) == 1
+
+
+def test_tfidf_of_labels_without_two_sides():
+    """A label that is never right in train, or always, has nothing to separate; two labels left are few."""
+    data = things(labels=True)
+    moon, sun, train_split = 0, 1, data.split("train")
+    in_train = np.isin(data.pairs[:, 0], train_split)
+    kept = data.pairs[~(in_train & np.isin(data.pairs[:, 1], [moon, sun, 2, 3]))]
+    always = np.stack([train_split, np.full(len(train_split), sun)], 1)
+    odd = MatchDataset("odd", data.queries, data.candidates, np.concatenate([kept, always]), data.splits, labels=True)
+    baseline = TfidfBaseline(odd)
+    logits = baseline.logits(["one night", "a leaf"], odd.candidates)
+    assert (logits[:, moon] == -10).all()
+    assert (logits[:, sun] == 10).all()
+    assert logits[1, 4] > logits[0, 4]
+    assert np.array_equal(baseline.logits(["one night"], ["tree", "sun"]), logits[:1, [4, 1]])
+
+
+def test_tfidf_needs_labels():
+    with pytest.raises(DataError, match="needs fixed labels"):
+        TfidfBaseline(things())
+    with pytest.raises(DataError, match="needs texts with fixed labels"):
+        compare(things(), Settings(steps=1), contenders=["tfidf-lr"])
+
+
+def test_one_positive_is_multiple_negatives_ranking_loss():
+    """What the contender trains on is what sentence-transformers would compute on the same batch."""
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    data = things(unanswered=True)
+    entry = CONTENDERS["one-positive"]
+    batches = Batches(data, batch_size=16, draw=entry.draw)
+    model = build_model(data, Settings(loss=entry.loss, draw=entry.draw), batches)
+    loss = make_loss(entry.loss, logit_scale=20.0, logit_bias=0.0)
+    theirs = MultipleNegativesRankingLoss(torch.nn.Identity(), scale=20.0)
+    repeated = 0
+    for number in range(4):
+        batch = batches[number]
+        n = len(batch.queries)
+        assert batch.positives.shape == (n, n)
+        assert torch.equal(batch.positives.to_dense(), torch.eye(n, dtype=torch.bool))
+        assert data.graph[batch.queries, batch.candidates].all()
+        queries = model.encode([data.queries[i] for i in batch.queries])
+        candidates = model.encode([data.candidates[j] for j in batch.candidates], "candidate")
+        expected = theirs.compute_loss_from_embeddings([queries, candidates], labels=None)
+        torch.testing.assert_close(loss(queries, candidates, batch.positives), expected)
+        repeated += n - len(set(batch.candidates.tolist()))
+    assert repeated > 0  # the same answer twice counts as wrong there, and only there
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+def test_unknown_contender(data, labelled):
+    with pytest.raises(UnknownNameError, match=r"`contender`.*'sigmoids'.* Did you mean 'sigmoid'"):
+        compare(data, contenders=["softmax-average", "sigmoids"])
+    with pytest.raises(UnknownNameError, match=r"`contender`.*'softmax'"):
+        labelled["softmax"]
+
+
+@pytest.mark.parametrize("given", [{"rates": ()}, {"scales": ()}, {"seeds": 0}])
+def test_a_budget_for_nothing(given):
+    with pytest.raises(ValueError, match="at least one rate, one scale and one seed"):
+        Budget(**given)
+
+
+def test_runs():
+    assert Budget((0.3, 1.0), (0.5, 1.0), 3).runs == 6
+    assert Budget((1.0,), (1.0,), 1).runs == 1
+
+
+@pytest.mark.parametrize("budget", [Budget((1.0,), (1.0,), 1), Budget((0.5, 1.0), (1.0,), 1)])
+def test_unknown_metric(budget):
+    with pytest.raises(UnknownNameError, match=r"`metric`.*'mapp'"):
+        compare(things(), Settings(metric="mapp", steps=1), contenders=["sigmoid"], budget=budget)
+    with pytest.raises(ValueError, match=r"`metric`.*'none_auroc_logit'"):
+        compare(things(), Settings(metric="none_auroc_logit", steps=1), contenders=["sigmoid"], budget=budget)
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_split_without_answers(split):
+    data = things()
+    gone = np.isin(data.pairs[:, 0], data.split(split))
+    empty = MatchDataset("empty", data.queries, data.candidates, data.pairs[~gone], data.splits)
+    with pytest.raises(DataError, match=f"empty: no {split} query has a right answer"):
+        compare(empty, Settings(steps=1), contenders=["sigmoid"], budget=Budget((1.0,), (1.0,), 1))
+
+
+# -- the built-in set, from the command line -----------------------------------------------------
+
+
+@pytest.mark.slow
+def test_emoji(tmp_path, capsys, monkeypatch):
+    from PIL import Image
+
+    options = "--steps 10 --seeds 2 --rates 1 --scales 1 --json"
+    monkeypatch.setattr(sys, "argv", ["sigmax", "compare", "emoji-hidden", *options.split(), "-o", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    printed, _ = capsys.readouterr()
+    found = json.loads(printed, parse_constant=pytest.fail)
+    assert json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8")) == found
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.json", "comparison.png"]
+    with Image.open(tmp_path / "comparison.png") as image:
+        image.verify()
+    assert (tmp_path / "comparison.png").stat().st_size > 10_000
+
+    assert (found["data"]["name"], found["data"]["candidates"], found["steps"]) == ("emoji-hidden", 1792, 10)
+    assert [result["name"] for result in found["results"]] == TRAINED
+    values = {}
+    for result in found["results"]:
+        assert list(result["test"]) == list(METRICS)
+        assert result["settings"]["steps"] == 10
+        assert len(result["test_by_seed"]) == 2
+        for metric, value in result["test"].items():
+            if metric not in UNCERTAIN:
+                assert value["low"] <= value["value"] <= value["high"], metric
+            assert value["value"] == pytest.approx(np.mean([seed[metric] for seed in result["test_by_seed"]]))
+            values[result["name"], metric] = value["value"]
+        assert values[result["name"], "map"] > 0.2
+        (trial,) = result["trials"]
+        chosen = result["settings"]["learning_rate"], result["settings"]["logit_scale"]
+        assert (trial["learning_rate"], trial["logit_scale"]) == chosen == (0.03, 10.0)
+    for gap in found["differences"]:
+        expected = values[gap["a"], gap["metric"]] - values[gap["b"], gap["metric"]]
+        assert gap["value"] == pytest.approx(expected, abs=1e-9)
+        if gap["metric"] not in UNCERTAIN:
+            assert gap["low"] <= gap["value"] <= gap["high"], gap
+        assert gap["significant"] == (gap["low"] > 0 or gap["high"] < 0)
+    for question in ("For ranking ", "For presence ", "For saying “none of these” "):
+        assert question in found["verdict"]
+    assert "with one positive a row" in found["verdict"]
+
+
+def test_platt_of_a_baseline(data):
+    baseline = TfidfBaseline(data)
+    assert baseline.calibrator is None
+    calibrate(baseline, data, method="platt")
+    assert isinstance(baseline.calibrator.calibration, Platt)
+    assert baseline.calibrator.calibration.scale > 0
+
+
+def test_the_baseline_takes_more_labels_than_a_byte_counts():
+    """Binarised labels in 8 bits overflow beyond 127 columns."""
+    names = [f"label{j:03}" for j in range(140)]
+    rows = list(range(140)) * 2 + [0, 1]
+    splits = {"train": np.arange(280), "dev": np.array([280]), "test": np.array([281])}
+    data = MatchDataset(
+        "many", [names[j] for j in rows], names, np.array([[i, j] for i, j in enumerate(rows)]), splits, labels=True
+    )
+    logits = TfidfBaseline(data).logits(names, names)
+    assert (logits.argmax(1) == np.arange(140)).all()

@@ -1,0 +1,374 @@
+import html
+import io
+import re
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from helpers.comparisons import NONE, scripted
+from sigmax.calibration.curves import Platt
+from sigmax.comparison.contenders import CONTENDERS
+from sigmax.evaluation import METRICS, Evaluation, evaluate
+from sigmax.metrics.intervals import Estimate, number
+from sigmax.metrics.presence import PRESENCE
+from sigmax.report.figure import comparison_figure, reliability_figure
+from sigmax.report.tables import comparison_table, evaluation_table
+from sigmax.report.words import QUESTIONS, verdict
+
+
+def shown(table, width=150):
+    text = io.StringIO()
+    Console(file=text, width=width).print(table)
+    return text.getvalue()
+
+
+def sentence(text, start):
+    """The sentence of a verdict that begins so."""
+    assert text.count(start) == 1, text
+    return text[text.index(start) :].split(" For ")[0].split(" Of ")[0]
+
+
+# -- the verdict ---------------------------------------------------------------------------------
+
+
+def test_verdict_begins_with_the_data():
+    assert verdict(scripted({"sigmoid": {}})).startswith(
+        "On tiny (1,234 queries, 56 candidates, 1.8 right answers each where there are any):"
+    )
+
+
+@pytest.mark.parametrize(("question", "figure", "title"), [(q, *which) for q, which in QUESTIONS.items()])
+@pytest.mark.parametrize("winner", ["softmax", "sigmoid"])
+def test_verdict_of_each_question(question, figure, title, winner):
+    lower_is_better = figure == "log_loss"
+    softmax, sigmoid = (0.6, 0.7) if (winner == "sigmoid") != lower_is_better else (0.7, 0.6)
+    text = verdict(scripted({"softmax-average": {figure: softmax}, "sigmoid": {figure: sigmoid}}))
+    said = sentence(text, f"For {question} ")
+    assert said.startswith(f"For {question} it prefers the {winner} ({title} ")
+    assert f"{title} {softmax:.3f} for softmax-average, {sigmoid:.3f} for sigmoid; " in said
+    assert f"difference {softmax - sigmoid:+.3f}, 95% interval " in said
+    for other in QUESTIONS.keys() - {question}:
+        assert f"For {other} the difference is not significant (" in text
+
+
+def test_verdict_without_significance():
+    text = verdict(scripted({"softmax-average": {"map": 0.7}, "sigmoid": {"map": 0.6}}, spread=0.2))
+    assert "For ranking the difference is not significant (MAP 0.700 for softmax-average, 0.600 for sigmoid" in text
+    assert "prefers" not in text
+
+
+def test_verdict_represents_a_family_by_its_best_on_dev():
+    values = {"softmax-average": {"map": 0.9}, "softmax-decoupled": {"map": 0.8}, "sigmoid": {"map": 0.7}}
+    assert "0.900 for softmax-average" in verdict(scripted(values))
+    text = verdict(scripted(values, dev={"softmax-decoupled": {"map": 0.95}}))
+    assert "0.800 for softmax-decoupled" in text
+    text = verdict(scripted(values, dev={"softmax-decoupled": {"log_loss": 0.1}}))
+    assert "0.900 for softmax-average" in text
+    assert "log loss 0.500 for softmax-decoupled" in text
+
+
+def test_verdict_without_none_of_these():
+    text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, without=NONE))
+    assert "query has a right answer, so saying “none of these” could not be measured." in text
+    assert "For saying" not in text
+    assert "AUROC" not in text
+
+
+def test_verdict_where_test_alone_has_answers_to_all():
+    """Figures of none-of-these are missing as before, but not every query has a right answer."""
+    some = {"train": 7, "dev": 0, "test": 0}
+    text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, without=NONE, unanswered=some))
+    assert "could not be measured" in text
+    assert "Every query has a right answer" not in text
+
+
+@pytest.mark.parametrize(("queries", "few"), [(49, True), (50, False)])
+def test_verdict_of_few_queries(queries, few):
+    splits = {"train": 984, "dev": 125, "test": queries}
+    text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, splits=splits))
+    assert (f"With {queries} test queries the intervals are rough" in text) == few
+
+
+@pytest.mark.parametrize(
+    ("several", "unanswered", "said"),
+    [
+        (
+            0.0,
+            0,
+            "Every item has exactly one label: where one is always there, softmax with cross-entropy is the textbook",
+        ),
+        (0.0, 3, "Every item has at most one label, and some have none: where one is always there"),
+        (
+            0.62,
+            3,
+            "62% of the items with a label have several: the averaged softmax is at its best when each of k right",
+        ),
+    ],
+)
+def test_verdict_of_labels(several, unanswered, said):
+    facts = {"several_answers": several, "unanswered": dict.fromkeys(("train", "dev", "test"), unanswered)}
+    assert said in verdict(scripted({"softmax-average": {}, "sigmoid": {}}, labels=True, **facts))
+    assert "label" not in verdict(scripted({"softmax-average": {}, "sigmoid": {}}, labels=False, **facts))
+    assert "label" not in verdict(scripted({"sigmoid": {}}, labels=True, **facts)), "nothing to say of a softmax"
+
+
+def test_verdict_without_presence():
+    text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, without=PRESENCE))
+    assert "For presence" not in text
+    assert "For ranking" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "logit", "says"),
+    [(0.6, 0.7, "tells less than"), (0.7, 0.6, "tells more than"), (0.6, 0.6, "is not shown to differ from")],
+)
+def test_verdict_on_shares(share, logit, says):
+    given = {"none_auroc_share": share, "none_auroc_logit": logit}
+    text = verdict(scripted({"softmax-average": given, "sigmoid": {}}))
+    assert f"Of softmax-average, the largest share {says} the largest logit about whether anything is right" in text
+    assert f"(AUROC {share:.3f} against {logit:.3f}; difference " in text
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(0.6, "worse than"), (0.4, "better than"), (0.5, "not significantly better or worse than")],
+)
+def test_verdict_on_today(value, says):
+    today = {"one-positive": {"map": value}, "tfidf-lr": {"map": value}}
+    text = verdict(scripted({"softmax-average": {"map": 0.45}, "sigmoid": {"map": 0.5}, **today}))
+    assert (
+        f"sigmoid ranks {says} the usual in-batch softmax with one positive a row (MAP 0.500 against {value:.3f}"
+        in (text)
+    )
+    assert f"sigmoid ranks {says} tf-idf with logistic regression (MAP 0.500 against {value:.3f}" in text
+    assert "ranks" not in verdict(scripted({"softmax-average": {}, "sigmoid": {}}))
+
+
+@pytest.mark.parametrize("alone", list(CONTENDERS))
+def test_verdict_of_one_contender(alone):
+    text = verdict(scripted({alone: {}}))
+    assert "prefers" not in text
+    assert "ranks" not in text
+
+
+# -- numbers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.9124, "0.912"),
+        (1.0, "1.000"),
+        (0.00314, "0.0031"),
+        (-0.00314, "-0.0031"),
+        (0.0, "0.000"),
+        (12.44, "12.4"),
+        (9.9994, "9.999"),
+        (-0.5, "-0.500"),
+        (1234.0, "1234.0"),
+        (float("nan"), "–"),
+    ],
+)
+def test_number(value, text):
+    assert number(value) == text
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def test_comparison_table():
+    values = {
+        "softmax-average": {"map": 0.7, "log_loss": 12.5},
+        "sigmoid": {"map": 0.6, "log_loss": 9.5},
+        "tfidf-lr": {"map": 0.65, "log_loss": 11.5},
+    }
+    comparison = scripted(values)
+    text = shown(comparison_table(comparison))
+    assert "tiny: test figures, mean of seeds, 95% intervals" in text
+    rows = {line.split("│")[1].strip(): line for line in text.splitlines() if line.startswith("│")}
+    assert [cell.strip() for cell in rows["MAP"].split("│")[2:-1]] == ["0.700", "0.600", "0.650"]
+    assert [cell.strip() for cell in rows["log loss a query ↓"].split("│")[2:-1]] == ["12.5", "9.500", "11.5"]
+    assert rows["seconds a training"].count("1.2") == 3
+    low, high = comparison["sigmoid"]["map"].low, comparison["sigmoid"]["map"].high
+    assert f"{low:.3f}–{high:.3f}" in text
+    assert {"ranking", "presence", "none of these"} <= rows.keys()
+    text = shown(comparison_table(scripted(values, without=(*NONE, *PRESENCE))))
+    assert "none of these" not in text
+    assert "presence" not in text
+
+
+def test_the_best_is_bold():
+    values = {"softmax-average": {"map": 0.7, "log_loss": 12.5}, "sigmoid": {"map": 0.6, "log_loss": 9.5}}
+    text = io.StringIO()
+    table = comparison_table(scripted(values))
+    Console(file=text, width=150, force_terminal=True, color_system="standard").print(table)
+    assert "\x1b[1m0.700" in text.getvalue()
+    assert "\x1b[1m9.500" in text.getvalue()
+    assert "\x1b[1m0.600" not in text.getvalue()
+    assert "\x1b[1m12.5" not in text.getvalue()
+
+
+def test_the_best_is_closest_to_one():
+    values = {"softmax-average": {"calibration_slope": 1.4}, "sigmoid": {"calibration_slope": 0.9}}
+    values["tfidf-lr"] = {"calibration_slope": np.nan, "map": np.nan}
+    for order in (list(values), list(values)[::-1]):
+        text = io.StringIO()
+        table = comparison_table(scripted({name: values[name] for name in order}))
+        Console(file=text, width=150, force_terminal=True, color_system="standard").print(table)
+        assert "\x1b[1m0.900" in text.getvalue()
+        assert "\x1b[1m1.400" not in text.getvalue()
+        assert "\x1b[1m–" not in text.getvalue()
+
+
+def test_verdict_passes_over_what_is_not_a_number():
+    values = {"softmax-average": {"map": 0.6}, "softmax-decoupled": {"map": 0.7}, "sigmoid": {}}
+    text = verdict(scripted(values, dev={"softmax-average": {"map": np.nan}, "softmax-decoupled": {"map": 0.1}}))
+    assert "MAP 0.700 for softmax-decoupled" in text
+
+
+def evaluated(name="tiny", without=()):
+    draws = {figure: np.array([0.5, 0.4, 0.6]) for figure in METRICS if figure not in without}
+    return Evaluation(name, "test", 10, 2, draws)
+
+
+def test_evaluation_table():
+    text = shown(evaluation_table(evaluated()))
+    assert "tiny, test: 10 queries, 2 with no answer" in text
+    assert sum("0.500" in line for line in text.splitlines()) == len(METRICS)
+    assert "0.405–0.595" in text
+    text = shown(evaluation_table(evaluated(without=(*PRESENCE, *NONE))))
+    assert "presence" not in text
+    assert "none of these" not in text
+    assert "none" not in shown(evaluation_table(Evaluation("tiny", "test", 10, 0, {"map": np.array([0.5])}))).lower()
+
+
+@pytest.mark.parametrize("name", ["a[red]b", "a[/]b", "[bold]", "a [b] c"])
+def test_names_with_brackets(name):
+    """They mean nothing, however much they look like markup."""
+    assert f"{name}, test: 10 queries" in shown(evaluation_table(evaluated(name)))
+    assert f"{name}: test figures" in shown(comparison_table(scripted({"sigmoid": {}}, data=name)))
+
+
+# -- the figure ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("without", [(), tuple(NONE), (*NONE, *PRESENCE)])
+def test_figure(without, tmp_path):
+    from PIL import Image
+
+    values = {"softmax-average": {"map": 0.7}, "sigmoid": {}, "tfidf-lr": {}}
+    path = tmp_path / "deep" / "comparison.png"
+    comparison_figure(scripted(values, without=without), path)
+    with Image.open(path) as image:
+        image.verify()
+        assert image.format == "PNG"
+        assert image.width > 600
+    assert path.stat().st_size > 10_000
+
+
+def drawn(path, **given):
+    """The texts of a figure."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        comparison_figure(scripted({"softmax-average": {"map": 0.7}, "sigmoid": {}, "one-positive": {}}, **given), path)
+    return html.unescape(" ".join(re.findall("<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8"))))
+
+
+def test_figure_says_everything(tmp_path):
+    text = drawn(tmp_path / "comparison.svg")
+    for said in (
+        *("softmax-average", "sigmoid", "one-positive", "Ranking", "Presence", "None of these", "← better", "better →"),
+        "tiny: 1,234 queries, 56 candidates, 1.8 right answers a query, encoder ngrams",
+        "How to read: a dot is the mean over seeds on test, a line its 95% interval",
+        "Filled: by the largest logit; hollow: by the largest share.",
+    ):
+        assert said in text
+    text = drawn(tmp_path / "comparison.svg", without=NONE)
+    assert "None of these" not in text
+    assert "hollow" not in text
+
+
+@pytest.mark.parametrize("name", ["a <b> & c", "from $5 to $10", "$^$", "a_b^c", "[red]"])
+def test_figure_of_any_name(name, tmp_path):
+    """What looks like a formula or markup is none."""
+    assert f"{name}: 1,234 queries" in drawn(tmp_path / "comparison.svg", data=name)
+
+
+def test_figure_leaves_nothing_open(tmp_path):
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+    before = pyplot.rcParams["font.size"]
+    comparison_figure(scripted({"sigmoid": {}}), tmp_path / "comparison.png")
+    assert pyplot.get_fignums() == []
+    assert pyplot.rcParams["font.size"] == before
+
+
+def test_figure_without_matplotlib(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"matplotlib is not installed. Try: pip install 'sigmax\[report\]'"):
+        comparison_figure(scripted({"sigmoid": {}}), tmp_path / "comparison.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- reliability ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """One evaluation of true presences, one of presences that claim too much."""
+    from helpers.scripted import Scripted, numbered
+
+    random = np.random.default_rng(0)
+    logits = random.normal(-3, 2, size=(300, 20))
+    data = numbered(random.random((300, 20)) < 1 / (1 + np.exp(-logits)))
+    return {
+        name: evaluate(Scripted(logits, Platt(1.0, bias), 0.5), data, draws=100)
+        for name, bias in (("true $", 0.0), ("too much", 1.5))
+    }
+
+
+def texts(figure, path):
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(path)
+    return html.unescape(" ".join(re.findall("<text[^>]*>([^<]*)</text>", path.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_reliability_figure(measured, tmp_path, count):
+    evaluations = {f"{name} {k}": measured[name] for k in range(3) for name in measured}
+    evaluations = dict(list(evaluations.items())[:count])
+    figure = reliability_figure(evaluations)
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert len(shown) == count
+    for ax, (name, evaluation) in zip(shown, evaluations.items(), strict=True):
+        assert ax.get_title(loc="left") == name
+        dots = [line for line in ax.lines if line.get_marker() == "o"]
+        assert [dot.get_xdata()[0] for dot in dots] == [one.presence for one in evaluation.reliability]
+        shares = [one.right.value for one in evaluation.reliability]
+        low, high = ax.get_ylim()
+        assert [dot.get_ydata()[0] for dot in dots] == [min(max(share, low), high) for share in shares]
+    text = texts(figure, tmp_path / "reliability.svg")
+    assert "How to read: each dot gathers pairs" in text
+    assert "true $ 0" in text
+    assert f"slope {number(measured['true $']['calibration_slope'].value)}" in text
+
+
+def test_reliability_needs_a_calibration(measured):
+    with pytest.raises(ValueError, match=r"Expected evaluations of calibrated models, got \['bare'\]"):
+        reliability_figure({**measured, "bare": evaluated()})
+    with pytest.raises(ValueError, match="Expected evaluations of calibrated models, got none"):
+        reliability_figure({})
+
+
+def test_reliability_without_draws(measured):
+    from dataclasses import replace
+
+    one = measured["true $"]
+    bins = tuple(replace(b, right=Estimate(b.right.value, np.nan, np.nan)) for b in one.reliability)
+    assert reliability_figure({"plain": replace(one, reliability=bins)}).axes
