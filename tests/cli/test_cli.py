@@ -441,7 +441,7 @@ def test_paths_with_brackets(sigmax, tmp_path):
     done = sigmax("compare", data, *small.split(), "-o", tmp_path / "[i]out")
     assert done.code == 0
     assert f"Written: {tmp_path}/[i]out/comparison.json" in done.words
-    assert "a[red]b: test figures" in done.out
+    assert "a[red]b: test metrics" in done.out
     assert "On a[red]b (" in done.out
 
 
@@ -522,7 +522,7 @@ def test_compare_prints_a_table_and_the_verdict(sigmax, data, tmp_path):
     options = "--contenders sigmoid,softmax-average --steps 2 --rates 1 --scales 1 --seeds 1"
     done = sigmax("compare", data, *options.split(), "-o", tmp_path / "out")
     assert done.code == 0
-    assert "things: test figures" in done.out
+    assert "things: test metrics" in done.out
     assert "For ranking" in done.out
     assert "Of softmax-average, the largest share" in done.out
     assert f"Written: {tmp_path / 'out' / 'comparison.json'}" in done.words
@@ -737,7 +737,7 @@ def test_interrupted(sigmax, data, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sigmax.training.calibrate", interrupt)
+    monkeypatch.setattr(sys.modules["sigmax.training.train"], "calibrate", interrupt)
     refused(sigmax("train", data, "-o", tmp_path / "model", "--epochs", "1"), 130, "Stopped.")
     assert not (tmp_path / "model").exists()
     refused(sigmax("train", data, "-o", tmp_path / "model", "--epochs", "1"), 1, "--resume", "--fresh")
@@ -823,7 +823,7 @@ def test_a_killed_run_goes_on(sigmax, data, tmp_path):
 
 def test_fresh_throws_checkpoints_away(sigmax, data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("sigmax.training.calibrate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(sys.modules["sigmax.training.train"], "calibrate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert sigmax("train", data, "-o", tmp_path / "model", "--epochs", "1").code == 130
     assert sigmax("train", data, "-o", tmp_path / "model", "--epochs", "1", "--fresh", "--seed", "1").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

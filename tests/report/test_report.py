@@ -186,7 +186,7 @@ def test_comparison_table():
     }
     comparison = scripted(values)
     text = shown(comparison_table(comparison))
-    assert "tiny: test figures, mean of seeds, 95% intervals" in text
+    assert "tiny: test metrics, mean of seeds, 95% intervals" in text
     rows = {line.split("│")[1].strip(): line for line in text.splitlines() if line.startswith("│")}
     assert [cell.strip() for cell in rows["MAP"].split("│")[2:-1]] == ["0.700", "0.600", "0.650"]
     assert [cell.strip() for cell in rows["log loss a query ↓"].split("│")[2:-1]] == ["12.5", "9.500", "11.5"]
@@ -248,7 +248,7 @@ def test_evaluation_table():
 def test_names_with_brackets(name):
     """They mean nothing, however much they look like markup."""
     assert f"{name}, test: 10 queries" in shown(evaluation_table(evaluated(name)))
-    assert f"{name}: test figures" in shown(comparison_table(scripted({"sigmoid": {}}, data=name)))
+    assert f"{name}: test metrics" in shown(comparison_table(scripted({"sigmoid": {}}, data=name)))
 
 
 # -- the figure ----------------------------------------------------------------------------------
