@@ -1,17 +1,22 @@
 # make compare   train every loss on the built-in emoji set, print the comparison
 # make test      run the tests: six minutes on two cores
 # make slow      run the tests that take longer
+# make numeric   run the numeric tests once more, on the plainest instructions the processor has, with one thread
+# make resolve   check on PyPI's metadata that the constraints resolve for every Python found here
 # make check     formatting, lint and types
 # make docs      the documentation, into site/
 # ARGS go to sigmax compare, for example: make compare ARGS="my.csv --output runs/mine"
-# Each sets up .venv on first use; PYTHON chooses the interpreter (3.10 or newer).
+# Each sets up .venv on first use; PYTHON chooses the interpreter (3.10 or newer), VENV another place.
 
 PYTHON ?= python3
 ARGS ?=
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: compare test slow check docs install dev clean
+NUMERIC := tests/losses tests/kernels tests/calibration tests/metrics tests/encoders tests/sentence_transformers
+
+.PHONY: compare test slow numeric resolve check docs install dev clean
 .DELETE_ON_ERROR:
 
 compare: install
@@ -23,6 +28,12 @@ test: dev
 slow: dev
 	$(BIN)/python -m pytest --numprocesses 2 -m slow
 
+numeric: dev
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 -m "not slow" $(NUMERIC)
+
+resolve: dev
+	$(BIN)/python .ci/resolve.py
+
 check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -31,23 +42,23 @@ check: dev
 docs: dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-install: .venv/installed
-dev: .venv/installed-dev
+install: $(VENV)/installed
+dev: $(VENV)/installed-dev
 
-.venv/bin/python:
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Sigmax needs Python 3.10 or newer, $(PYTHON) is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 
 # torch first: its version is pinned by the constraints, and nothing later may replace it.
-.venv/installed: .venv/bin/python pyproject.toml constraints.txt
-	@echo "Installing Sigmax into .venv (a few minutes the first time)"
+$(VENV)/installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing Sigmax into $(VENV) (a few minutes the first time)"
 	$(PIP) torch
 	$(PIP) --editable '.[report]'
 	@touch $@
 
-.venv/installed-dev: .venv/installed
+$(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf .venv build dist site
+	rm -rf $(VENV) build dist site
