@@ -823,7 +823,9 @@ def test_a_killed_run_goes_on(sigmax, data, tmp_path):
 
 def test_fresh_throws_checkpoints_away(sigmax, data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["sigmax.training.train"], "calibrate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            sys.modules["sigmax.training.train"], "calibrate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         assert sigmax("train", data, "-o", tmp_path / "model", "--epochs", "1").code == 130
     assert sigmax("train", data, "-o", tmp_path / "model", "--epochs", "1", "--fresh", "--seed", "1").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
