@@ -1,17 +1,5 @@
 """Contenders trained alike on one data set, measured and compared."""
 
-from sigmax.comparison.compare import compare
-from sigmax.comparison.contenders import CONTENDERS, Contender, contenders_for
-from sigmax.comparison.results import Budget, Comparison, Result, Training, Trial
+import lazy_loader
 
-__all__ = [
-    "CONTENDERS",
-    "Budget",
-    "Comparison",
-    "Contender",
-    "Result",
-    "Training",
-    "Trial",
-    "compare",
-    "contenders_for",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

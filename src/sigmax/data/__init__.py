@@ -1,7 +1,5 @@
 """Readers of users' formats, the one in-memory form, and batches."""
 
-from sigmax.data.batches import Batch, Batches
-from sigmax.data.dataset import MatchDataset
-from sigmax.data.sources import BUILTIN, load_data
+import lazy_loader
 
-__all__ = ["BUILTIN", "Batch", "Batches", "MatchDataset", "load_data"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,8 +1,5 @@
 """A trained model: encode, match, save, load."""
 
-from sigmax.model.dual_encoder import DualEncoder, load
-from sigmax.model.folder import check_place
-from sigmax.model.matches import Match, Matches, Offer, Rated
-from sigmax.model.replay import Features
+import lazy_loader
 
-__all__ = ["DualEncoder", "Features", "Match", "Matches", "Offer", "Rated", "check_place", "load"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,5 @@
 """Training: settings, and the run."""
 
-from sigmax.training.settings import PRECISIONS, Settings
-from sigmax.training.train import build_model, loss_floor, train
-from sigmax.training.trainer import Logged, Progress
+import lazy_loader
 
-__all__ = ["PRECISIONS", "Logged", "Progress", "Settings", "build_model", "loss_floor", "train"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

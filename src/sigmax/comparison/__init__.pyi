@@ -1,0 +1,9 @@
+from .compare import compare as compare
+from .contenders import CONTENDERS as CONTENDERS
+from .contenders import Contender as Contender
+from .contenders import contenders_for as contenders_for
+from .results import Budget as Budget
+from .results import Comparison as Comparison
+from .results import Result as Result
+from .results import Training as Training
+from .results import Trial as Trial
