@@ -94,7 +94,7 @@ def measured(way: str, name: str, seed: int, steps: int) -> dict[str, NDArray[np
     # What the user sees are the wanted labels: presence and threshold are fitted for them, with the class or without.
     sigmax.calibrate(model, wanted_only)
     test = data.split("test")
-    logits = model.logits([data.queries[i] for i in test], data.candidates)
+    logits = model.logits([data.queries[i] for i in test], data.candidates).values
     kind = kinds[test]
     presence = model.calibrator.presence(logits[:, : len(WANTED)], wanted_only.candidate_ids)
     best = logits[:, : len(WANTED)].argmax(1)

@@ -230,7 +230,7 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _logits(self, rows: Any) -> Floats:
         if hasattr(self, "model_"):
-            return self.model_.logits(rows, self.model_.candidates).astype(np.float64)
+            return self.model_.logits(rows, self.model_.candidates).values.astype(np.float64)
         logits: Floats = rows @ self.coef_.T + self.intercept_
         return logits
 

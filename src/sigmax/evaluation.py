@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,6 @@ from scipy import special
 from sigmax.arrays import Floats
 from sigmax.calibration.calibrator import CALIBRATION_PAIRS, Calibrator, fit_calibrator
 from sigmax.data.dataset import MatchDataset
-from sigmax.data.pictures import Query
 from sigmax.metrics.abstention import (
     ANY,
     NONE_FPR95,
@@ -29,6 +27,7 @@ from sigmax.metrics.histogram import LogitHistogram
 from sigmax.metrics.intervals import DRAWS, Estimate, Statistic, bootstrap_weights, estimate, measure
 from sigmax.metrics.presence import PRESENCE, PresenceTally, ReliabilityBin
 from sigmax.metrics.ranking import RANKING, ranking_metrics, ranking_values
+from sigmax.scan import Scorer, SplitLogits, scan
 
 __all__ = [
     "CLOSER_TO_ONE",
@@ -36,14 +35,12 @@ __all__ = [
     "METRICS",
     "WATCHED",
     "Evaluation",
-    "Scorer",
     "calibrate",
+    "calibrate_logits",
     "evaluate",
     "evaluate_logits",
     "goodness",
-    "queries_of",
     "quick_metrics",
-    "scored",
 ]
 
 #: Every metric's name and what it is, in the order of tables.
@@ -87,18 +84,6 @@ assert set(METRICS) > LOWER_IS_BETTER | CLOSER_TO_ONE
 
 #: What `quick_metrics` can give: the metrics that training and search may watch.
 WATCHED = (*RANKING, NONE_SCORES["share"], NONE_SCORES["logit"])
-
-
-class Scorer(Protocol):
-    """Whatever gives a logit to every pair."""
-
-    calibrator: Calibrator | None
-
-    def logits(self, queries: Sequence[Query], candidates: Sequence[str]) -> NDArray[np.float32]:
-        """(n, m) logits of every query over every candidate."""
-
-    def none_logits(self, queries: Sequence[Query]) -> NDArray[np.float32] | None:
-        """(n,) logits of *none of these*; None for a model trained without it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,17 +139,21 @@ def calibrate(
     Raises:
         DataError: a split without a right or without a wrong pair, or one that cannot carry the method.
     """
-    logits, right = scored(model, data, split)
-    model.calibrator = fit_calibrator(
-        logits,
-        right,
-        data.candidate_ids,
-        none=model.none_logits(queries_of(data, split)),
+    model.calibrator = calibrate_logits(scan(model, data, split), method=method, seed=seed)
+    return model.calibrator
+
+
+def calibrate_logits(split: SplitLogits, *, method: str = "auto", seed: int = 0) -> Calibrator:
+    """Fit a calibrator to the logits of a split; see `calibrate`."""
+    return fit_calibrator(
+        split.logits,
+        split.right,
+        split.candidate_ids,
+        none=split.none,
         method=method,
-        about={"data": data.name, "split": split},
+        about={"data": split.data, "split": split.split},
         seed=seed,
     )
-    return model.calibrator
 
 
 def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: int = DRAWS) -> Evaluation:
@@ -179,59 +168,34 @@ def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: i
         split: which queries.
         draws: bootstrap draws; 0 for plain values.
     """
-    logits, right = scored(model, data, split)
-    return evaluate_logits(
-        logits,
-        right,
-        candidate_ids=data.candidate_ids,
-        calibrator=model.calibrator,
-        none=None if model.calibrator is None else model.none_logits(queries_of(data, split)),
-        data=data.name,
-        split=split,
-        draws=draws,
-    )
+    return evaluate_logits(scan(model, data, split), calibrator=model.calibrator, draws=draws)
 
 
-def evaluate_logits(
-    logits: NDArray[np.float32],
-    right: NDArray[np.bool_],
-    *,
-    candidate_ids: Sequence[str] = (),
-    calibrator: Calibrator | None = None,
-    none: NDArray[np.float32] | None = None,
-    data: str = "",
-    split: str = "test",
-    draws: int = DRAWS,
-) -> Evaluation:
+def evaluate_logits(split: SplitLogits, *, calibrator: Calibrator | None = None, draws: int = DRAWS) -> Evaluation:
     """Measure logits as `evaluate` does.
 
     Args:
-        logits: (n, m) of every query over every candidate.
-        right: (n, m) which pairs are right.
-        candidate_ids: (m,), as the calibrator knows them.
+        split: logits and truth.
         calibrator: for metrics of presence and P(any); None leaves them out.
-        none: (n,) logits of *none of these*, where it was trained.
-        data: name of the data.
-        split: name of the split.
         draws: bootstrap draws; 0 for plain values.
     """
-    presence = None
+    logits, right = split.logits, split.right
+    presence = anything = None
     if calibrator is not None:
-        presence = calibrator.presence(logits, candidate_ids)
+        presence, anything = calibrator.read(logits, split.candidate_ids, split.none)
     metrics = _ranking_and_none(logits, right, presence)
     tally = selection = None
-    if calibrator is not None and presence is not None:
+    if calibrator is not None and presence is not None and anything is not None:
         tally = _tally(presence, right, calibrator.default_threshold)
         metrics.update(tally.metrics())
-        anything = calibrator.any(logits, candidate_ids, none)
         metrics.update(any_metrics(np.clip(anything, 0.0, 1.0), np.asarray(right.any(1))))
         if right.any():
             selection = _selection(logits, presence, right)
             metrics.update(selection.metrics())
     weights = bootstrap_weights(len(right), draws=draws)
     return Evaluation(
-        data,
-        split,
+        split.data,
+        split.split,
         len(right),
         int((~right.any(1)).sum()),
         measure({name: metrics[name] for name in METRICS if name in metrics}, weights),
@@ -243,21 +207,10 @@ def evaluate_logits(
 
 def quick_metrics(model: Scorer, data: MatchDataset, *, split: str = "dev") -> dict[str, float]:
     """Ranking and none-of-these metrics without intervals: what training watches on dev."""
-    logits, right = scored(model, data, split)
-    metrics = _ranking_and_none(logits, right, None)
-    one = np.ones((1, len(right)))
+    scanned = scan(model, data, split)
+    metrics = _ranking_and_none(scanned.logits, scanned.right, None)
+    one = np.ones((1, len(scanned.right)))
     return {name: float(metric(one)[0]) for name, metric in metrics.items() if name in WATCHED}
-
-
-def scored(model: Scorer, data: MatchDataset, split: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(n, m) logits of a split's queries over all candidates, and (n, m) which pairs are right."""
-    logits = model.logits(queries_of(data, split), data.candidates)
-    return logits, data.graph[data.split(split)].toarray().astype(bool)
-
-
-def queries_of(data: MatchDataset, split: str) -> list[Query]:
-    """Return the queries of a split."""
-    return [data.queries[i] for i in data.split(split)]
 
 
 def _tally(presence: Floats, right: NDArray[np.bool_], threshold: float) -> PresenceTally:

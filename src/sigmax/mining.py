@@ -25,7 +25,6 @@ BOUND = 0.5
 QUERIES, CANDIDATES = 512, 8192
 
 
-@torch.no_grad()
 def mine(
     model: DualEncoder,
     data: MatchDataset,
@@ -74,19 +73,17 @@ def mine(
     calibration = model.calibrator.calibration
     places = model.calibrator.places(data.candidate_ids)
     places = np.arange(m) if places is None else places
-    offered = model.encode(data.candidates, "candidate").to(model.device)
+    candidates = model.vectors(data.candidates, "candidate")
     found, left_out = [data.wrong], 0
     for start in range(0, len(rows), QUERIES):
         block = rows[start : start + QUERIES]
-        asked = model.encode([data.queries[i] for i in block]).to(model.device)
+        queries = model.vectors([data.queries[i] for i in block])
         best, columns = torch.empty(len(block), 0), torch.empty(len(block), 0, dtype=torch.int64)
-        for first in range(0, m, CANDIDATES):
-            part = slice(first, min(first + CANDIDATES, m))
-            logits = model.loss.logits(asked, offered[part]).float().cpu()
+        for _, part, values in model.tiles(queries, candidates, height=QUERIES, width=CANDIDATES):
             out = taken[start : start + QUERIES, part].toarray() > 0
-            likely = (calibration.presence(logits.numpy(), places[part]) >= bound) & ~out
+            likely = (calibration.presence(values, places[part]) >= bound) & ~out
             left_out += int(likely.sum())
-            logits[torch.from_numpy(out | likely)] = -torch.inf
+            logits = torch.from_numpy(np.where(out | likely, -np.inf, values))
             best = torch.cat([best, logits], 1)
             columns = torch.cat([columns, torch.arange(part.start, part.stop).expand(len(block), -1)], 1)
             best, order = best.topk(min(negatives, best.shape[1]))

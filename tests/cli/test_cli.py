@@ -392,7 +392,7 @@ def test_calibrate(sigmax, model, data, tmp_path):
     again, before = load(folder), load(model)
     assert again.calibrator.about["method"] == "isotonic"
     assert again.candidates == before.candidates
-    assert (again.logits(["sky"], again.candidates) == before.logits(["sky"], before.candidates)).all()
+    assert (again.logits(["sky"], again.candidates).values == before.logits(["sky"], before.candidates).values).all()
     done = sigmax("calibrate", folder, data, "--json")
     found = json.loads(done.out, parse_constant=pytest.fail)
     assert set(found["about"]["log_loss"]) >= {"platt", "beta", "isotonic"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.data import things
+from sigmax import evaluation
 from sigmax.calibration.curves import Platt
 from sigmax.cli import main as cli
 from sigmax.comparison.baselines import TfidfBaseline
@@ -20,6 +21,7 @@ from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.evaluation import METRICS, calibrate, evaluate, quick_metrics
 from sigmax.losses import make_loss
+from sigmax.scan import Logits, scan
 from sigmax.training import trainer
 from sigmax.training.settings import Settings
 from sigmax.training.train import build_model, loss_floor, train
@@ -101,19 +103,15 @@ def test_figures_are_those_of_the_chosen_models(data, labelled):
 def test_test_is_looked_at_last(data, monkeypatch):
     looks = []
 
-    def evaluated(model, data, *, split="test", **given):
+    def seen(model, data, split):
         looks.append(split)
-        return evaluate(model, data, split=split, **given)
+        return scan(model, data, split)
 
-    def quick(model, data, *, split="dev"):
-        looks.append(f"quick {split}")
-        return quick_metrics(model, data, split=split)
-
-    monkeypatch.setattr(comparing, "evaluate", evaluated)
-    monkeypatch.setattr(comparing, "quick_metrics", quick)
+    monkeypatch.setattr(comparing, "scan", seen)
+    monkeypatch.setattr(evaluation, "scan", seen)
     monkeypatch.setattr(trainer, "quick_metrics", pytest.fail)  # and nobody may stop at its best epoch
     compare(data, Settings(steps=1), contenders=["sigmoid"], budget=Budget((0.5, 1.0), (1.0,), 2))
-    assert looks == ["quick dev", "quick dev", "dev", "dev", "test", "test"]
+    assert looks == ["dev", "dev", *["dev", "dev"], *["test", "test"]], "the search, the seeds, and test"
 
 
 def test_progress(told):
@@ -255,11 +253,8 @@ def test_tfidf_is_scikit_learns(data, labelled):
     class Direct:
         calibrator = None
 
-        def none_logits(self, queries):
-            return None
-
         def logits(self, queries, candidates):
-            return next(logits[name] for name in texts if texts[name] == list(queries)).astype(np.float32)
+            return Logits(next(logits[name] for name in texts if texts[name] == list(queries)).astype(np.float32))
 
     direct = Direct()
     calibrate(direct, data)
@@ -280,11 +275,11 @@ def test_tfidf_of_labels_without_two_sides():
     always = np.stack([train_split, np.full(len(train_split), sun)], 1)
     odd = MatchDataset("odd", data.queries, data.candidates, np.concatenate([kept, always]), data.splits, labels=True)
     baseline = TfidfBaseline(odd)
-    logits = baseline.logits(["one night", "a leaf"], odd.candidates)
+    logits = baseline.logits(["one night", "a leaf"], odd.candidates).values
     assert (logits[:, moon] == -10).all()
     assert (logits[:, sun] == 10).all()
     assert logits[1, 4] > logits[0, 4]
-    assert np.array_equal(baseline.logits(["one night"], ["tree", "sun"]), logits[:1, [4, 1]])
+    assert np.array_equal(baseline.logits(["one night"], ["tree", "sun"]).values, logits[:1, [4, 1]])
 
 
 def test_tfidf_needs_labels():
@@ -420,5 +415,5 @@ def test_the_baseline_takes_more_labels_than_a_byte_counts():
     data = MatchDataset(
         "many", [names[j] for j in rows], names, np.array([[i, j] for i, j in enumerate(rows)]), splits, labels=True
     )
-    logits = TfidfBaseline(data).logits(names, names)
+    logits = TfidfBaseline(data).logits(names, names).values
     assert (logits.argmax(1) == np.arange(140)).all()

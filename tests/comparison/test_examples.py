@@ -8,13 +8,20 @@ from helpers.scripted import Scripted, numbered, random_case
 from sigmax.calibration.curves import Platt
 from sigmax.comparison.examples import EXAMPLES, KINDS, TOP, best_answers, choose_examples
 from sigmax.metrics.histogram import BINS, LogitHistogram
+from sigmax.scan import scan
+
+
+def answers_of(logits, data, curve):
+    model = Scripted(logits, curve, 0.5)
+    return best_answers(scan(model, data, "test"), data.candidates, model.calibrator)
+
 
 # -- best answers --------------------------------------------------------------------------------
 
 
 def test_best_answers():
     data, logits, right = random_case()
-    found = best_answers(Scripted(logits, Platt(1.3, -1.1), 0.5), data)
+    found = answers_of(logits, data, Platt(1.3, -1.1))
     rows = data.split("test")
     assert len(found) == len(rows)
     for i, answers in zip(rows, found, strict=True):
@@ -38,8 +45,7 @@ def chosen(n=600, seed=0, unanswered=0.2):
     right[random.random(n) < unanswered] = False
     data = numbered(right)
     answers = {
-        name: best_answers(Scripted(right + random.normal(size=right.shape), Platt(1.0, 0.0), 0.5), data)
-        for name in ("one", "other")
+        name: answers_of(right + random.normal(size=right.shape), data, Platt(1.0, 0.0)) for name in ("one", "other")
     }
     return data, right, answers, choose_examples(data, answers)
 

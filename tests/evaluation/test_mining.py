@@ -36,7 +36,7 @@ def text(given):
 def by_loops(model, data, negatives, bound):
     """What the docstring says, over the whole matrix."""
     rows = data.split("train")
-    logits = model.logits([data.queries[i] for i in rows], data.candidates)
+    logits = model.logits([data.queries[i] for i in rows], data.candidates).values
     presence = model.calibrator.presence(logits, data.candidate_ids)
     answers = {}
     for i, j in data.pairs.tolist():
@@ -95,7 +95,7 @@ def test_what_may_be_right_is_left_out(data, model, caplog):
     said = int(caplog.text.split(" pairs of a presence of 0.1 or more were left out")[0].rsplit(" ", 1)[-1])
     rows = data.split("train")
     presence = model.calibrator.presence(
-        model.logits([data.queries[i] for i in rows], data.candidates), data.candidate_ids
+        model.logits([data.queries[i] for i in rows], data.candidates).values, data.candidate_ids
     )
     place = {int(i): k for k, i in enumerate(rows)}
     chosen = np.array([presence[place[i], j] for i, j in mined.wrong.tolist()])

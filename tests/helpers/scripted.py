@@ -4,6 +4,7 @@ import numpy as np
 
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset
+from sigmax.scan import Logits
 
 
 class Scripted:
@@ -22,12 +23,9 @@ class Scripted:
     def threshold(self):
         return self.calibrator.default_threshold
 
-    def none_logits(self, queries):
-        return None
-
     def logits(self, queries, candidates):
         self.asked.append((list(queries), list(candidates)))
-        return self.table[np.ix_([int(name) for name in queries], [int(name) for name in candidates])]
+        return Logits(self.table[np.ix_([int(name) for name in queries], [int(name) for name in candidates])])
 
 
 def numbered(right, splits=None):

@@ -105,7 +105,8 @@ BOTH_WAYS = """
     model.push_to_hub("me/sky")
     for revision in (None, os.environ["FIRST"]):
         again = sigmax.load("me/sky", revision=revision)
-        print(again.candidate_ids, again.none_vector is not None, again.logits(["moon"], again.candidates).tolist())
+        logits = again.logits(["moon"], again.candidates).values
+        print(again.candidate_ids, again.none_vector is not None, logits.tolist())
     tried(sigmax.load, "me/sky", revision="v9")
     tried(sigmax.load, "me/nothing")
     tried(model.push_to_hub, "me/sky", token="hf_reads_only")
@@ -141,7 +142,7 @@ def test_there_and_back(tmp_path):
 
     with serving(hub) as address:
         said = run(BOTH_WAYS, address)
-    logits = load(MODEL).logits(["moon"], ["moon", "sun", "fire"]).tolist()
+    logits = load(MODEL).logits(["moon"], ["moon", "sun", "fire"]).values.tolist()
     assert said[:3] == [
         f"{address}/me/sky",
         f"['changed', 'c2', 'c3'] False {logits}",

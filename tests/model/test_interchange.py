@@ -111,7 +111,7 @@ def test_as_sentence_transformer(kind, static_folder, tmp_path):
         asked, offered = theirs.encode_query(TEXTS), theirs.encode_document(model.candidates)
         close(asked, model.encode(TEXTS))
         close(offered, model.encode(model.candidates, "candidate"))
-        close(5 * theirs.similarity(asked, offered).numpy() - 1, model.logits(TEXTS, model.candidates))
+        close(5 * theirs.similarity(asked, offered).numpy() - 1, model.logits(TEXTS, model.candidates).values)
     parameters = {id(parameter) for parameter in model.parameters()}
     assert {id(parameter) for parameter in made.parameters()} < parameters  # shared
 
@@ -132,7 +132,7 @@ def test_logits_and_presences_from_the_files_alone(tmp_path):
     assert (about["loss"], about["similarity"], names) == ("softmax-decoupled", "cosine", model.candidates)
     cosine = asked @ offered.T / np.linalg.norm(asked, axis=1)[:, None] / np.linalg.norm(offered, axis=1)
     logits = about["logit_scale"] * cosine + (about["logit_bias"] or 0)
-    close(logits, model.logits(TEXTS, names))
+    close(logits, model.logits(TEXTS, names).values)
     curve = about["calibrator"]["calibration"]
     assert curve["kind"] == "platt"
     presences = expit(curve["scale"] * logits + curve["bias"])

@@ -59,7 +59,9 @@ def test_round_trip(kind, trained, tmp_path):
     model.save(folder)
     other = load(str(folder))
     queries = ["moon", "the forest by night", "xyzzy", "SOLAR warmth!", "水"]
-    assert np.array_equal(other.logits(queries, other.candidates), model.logits(queries, model.candidates))
+    assert np.array_equal(
+        other.logits(queries, other.candidates).values, model.logits(queries, model.candidates).values
+    )
     assert other.match(queries, top_k=6) == model.match(queries, top_k=6)
     assert (other.calibration, other.threshold) == (model.calibration, model.threshold)
     assert other.facts == model.facts
@@ -282,7 +284,8 @@ KILLS = """
     from pathlib import Path
     import torch
     torch.set_num_threads(1)
-    from sigmax import files, model
+    from sigmax import files
+    from sigmax.model import dual_encoder as model
     from sigmax.encoders import NgramEmbedding
     from sigmax.losses import make_loss
 
@@ -354,7 +357,7 @@ def test_a_kill_leaves_the_previous_model(tmp_path):
 
 def test_match(trained):
     model = trained("two towers")
-    logits = model.logits(["the sky"], model.candidates)[0].astype(float)
+    logits = model.logits(["the sky"], model.candidates).values[0].astype(float)
     matches = model.match("the sky", top_k=4)
     assert isinstance(matches, Matches)
     assert len(matches) == 4
@@ -408,10 +411,15 @@ def test_ties_keep_the_order_of_candidates():
 def test_many_texts_in_blocks(trained):
     model = trained("texts")
     texts = [f"{word} {number}" for number in range(300) for word in ("night", "wave", "song", "leaf")]
-    whole = model.logits(texts, model.candidates)
+    whole = model.logits(texts, model.candidates).values
     assert whole.shape == (1200, 6)
-    assert np.allclose(whole, model.logits(texts, model.candidates, block=7), rtol=0, atol=1e-4)
-    assert np.allclose(whole[1100:1103], model.logits(texts[1100:1103], model.candidates), rtol=0, atol=1e-4)
+    assert np.allclose(whole[1100:1103], model.logits(texts[1100:1103], model.candidates).values, rtol=0, atol=1e-4)
+    seen = np.zeros_like(whole)
+    tiles = model.tiles(model.vectors(texts), model.vectors(model.candidates, "candidate"), height=7, width=4)
+    for rows, columns, logits in tiles:
+        assert (seen[rows, columns] == 0).all()
+        seen[rows, columns] = logits
+    assert np.allclose(whole, seen, rtol=0, atol=1e-4)
 
 
 def test_not_calibrated(tmp_path):
@@ -447,7 +455,7 @@ def test_no_candidates():
 
 def test_new_candidates(trained):
     model = trained("texts")
-    assert model.logits(["night"], ["moonlight", "sunlight"]).shape == (1, 2)
+    assert model.logits(["night"], ["moonlight", "sunlight"]).values.shape == (1, 2)
     with pytest.raises(DataError, match=r"Label 'moons' has no vector.*Did you mean 'moon'"):
         trained("labels").logits(["night"], ["sun", "moons"])
 
@@ -483,7 +491,7 @@ def test_any_is_that_of_the_calibrator(kind, trained):
     model = trained(kind)
     matches = model.match("night", top_k=1)
     everything = model.match("night", top_k=1000)
-    logits = model.logits(["night"], model.candidates)
+    logits = model.logits(["night"], model.candidates).values
     assert matches.any == model.calibrator.any(logits, model.candidate_ids)[0] == everything.any
     assert 0 <= matches.any <= 1
     assert tiny().match("night").any is None
@@ -550,7 +558,8 @@ def test_folders_of_older_versions(name, tmp_path):
     old.save(tmp_path / "new")
     for model in (old, load(tmp_path / "new")):
         queries = expected["queries"]
-        assert model.logits(queries, model.candidates) == pytest.approx(np.array(expected["logits"]), abs=1e-5)
+        logits = model.logits(queries, model.candidates)
+        assert logits.values == pytest.approx(np.array(expected["logits"]), abs=1e-5)
         found = model.match(queries, top_k=3)
         presences = [
             [{match.candidate: match.presence for match in one}[text] for text in model.candidates] for one in found
@@ -558,11 +567,10 @@ def test_folders_of_older_versions(name, tmp_path):
         assert np.array(presences) == pytest.approx(np.array(expected["presences"]), abs=1e-5)
         assert [one.any for one in found] == pytest.approx(expected["any"], abs=1e-5)
         assert model.threshold == pytest.approx(expected["threshold"])
-        none = model.none_logits(queries)
         assert (
-            none is None
+            logits.none is None
             if expected["none_logits"] is None
-            else none == pytest.approx(expected["none_logits"], abs=1e-5)
+            else logits.none == pytest.approx(expected["none_logits"], abs=1e-5)
         )
 
 
@@ -596,9 +604,9 @@ def test_none_candidate(tmp_path):
     asked = model.encode(texts)
     expected = model.loss.logits(asked, torch.arange(8.0)[None])[:, 0].detach().numpy()
     for one in (model, again):
-        assert one.none_logits(texts) == pytest.approx(expected)
+        assert one.logits(texts, one.candidates).none == pytest.approx(expected)
         assert len(one.match("moon", top_k=9)) == 3
-    assert tiny().none_logits(texts) is None
+    assert tiny().logits(texts, ["moon"]).none is None
 
 
 def test_none_candidate_is_right_where_nothing_else_is():

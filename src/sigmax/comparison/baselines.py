@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Query
 from sigmax.errors import DataError
+from sigmax.scan import Logits
 
 __all__ = ["TfidfBaseline"]
 
@@ -53,12 +53,9 @@ class TfidfBaseline:
             warnings.simplefilter("ignore", ConvergenceWarning)
             self.pipeline.fit([data.queries[i] for i in train], truth[:, self.known])
 
-    def logits(self, queries: Sequence[Query], candidates: Sequence[str]) -> NDArray[np.float32]:
-        """(n, m) log odds of every query over every label."""
+    def logits(self, queries: Sequence[Query], candidates: Sequence[str]) -> Logits:
+        """Return log odds of every query over every label."""
         logits = np.tile(self.unknown_logits, (len(queries), 1))
         decided = self.pipeline.decision_function(list(queries)).reshape(len(queries), -1)
         logits[:, self.known] = decided
-        return logits[:, [self.place[name] for name in candidates]]
-
-    def none_logits(self, queries: Sequence[Query]) -> None:
-        """It knows no such candidate."""
+        return Logits(logits[:, [self.place[name] for name in candidates]])

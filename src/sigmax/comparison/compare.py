@@ -19,9 +19,10 @@ from sigmax.comparison.results import Budget, Comparison, Result, Training, Tria
 from sigmax.data.batches import Batches
 from sigmax.data.dataset import SPLITS, MatchDataset
 from sigmax.errors import DataError, lookup
-from sigmax.evaluation import Scorer, calibrate, evaluate, quick_metrics
+from sigmax.evaluation import calibrate_logits, evaluate_logits, quick_metrics
 from sigmax.metrics.intervals import combine_seeds
 from sigmax.model.dual_encoder import DualEncoder
+from sigmax.scan import Scorer, scan
 from sigmax.training.settings import Settings
 from sigmax.training.train import check_answers, loss_floor, train
 
@@ -206,10 +207,17 @@ def _measured(
     seconds: float,
     training: Training | None = None,
 ) -> tuple[Result, list[Answers]]:
+    dev, test = [], []
     for model in models:
-        calibrate(model, data)
-    dev = [evaluate(model, data, split="dev", draws=0) for model in models]
-    test = [evaluate(model, data, split="test") for model in models]
+        split = scan(model, data, "dev")
+        model.calibrator = calibrate_logits(split)
+        dev.append(evaluate_logits(split, calibrator=model.calibrator, draws=0))
+    answers: list[Answers] = []  # of the first seed
+    for model in models:
+        split = scan(model, data, "test")
+        test.append(evaluate_logits(split, calibrator=model.calibrator))
+        if not answers and model.calibrator is not None:
+            answers = best_answers(split, data.candidates, model.calibrator)
     result = Result(
         contender=entry,
         settings=settings,
@@ -220,7 +228,7 @@ def _measured(
         train_seconds=seconds,
         training=training,
     )
-    return result, best_answers(models[0], data)
+    return result, answers
 
 
 def _settings(entry: Contender, shared: Settings, rate: float, scale: float, seed: int) -> Settings:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from sigmax.calibration.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset, row_of
-from sigmax.evaluation import Scorer, queries_of, scored
+from sigmax.scan import SplitLogits
 
 __all__ = ["KINDS", "Answer", "Answers", "Example", "best_answers", "choose_examples"]
 
@@ -58,19 +59,17 @@ class Example:
         return asdict(self)
 
 
-def best_answers(model: Scorer, data: MatchDataset, split: str = "test") -> list[Answers]:
-    """The best candidates of a calibrated model for each query of a split, with share and presence."""
-    assert model.calibrator is not None
-    logits, right = scored(model, data, split)
+def best_answers(split: SplitLogits, candidates: Sequence[str], calibrator: Calibrator) -> list[Answers]:
+    """The best candidates for each query of a split, with share and presence."""
+    logits, right = split.logits, split.right
     shares = special.softmax(logits.astype(np.float64), axis=1)
-    presences = model.calibrator.presence(logits, data.candidate_ids)
-    anything = model.calibrator.any(logits, data.candidate_ids, model.none_logits(queries_of(data, split)))
+    presences, anything = calibrator.read(logits, split.candidate_ids, split.none)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
     return [
         Answers(
             tuple(
                 Answer(
-                    data.candidates[j],
+                    candidates[j],
                     bool(right[i, j]),
                     float(logits[i, j]),
                     float(shares[i, j]),

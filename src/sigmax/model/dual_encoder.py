@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 from sigmax.model.folder import FORMAT, PARTS, _calibrator, check_place
 from sigmax.model.matches import Matches, Offer, Rated
 from sigmax.model.replay import Features, _Replayed
+from sigmax.model.vectors import Vectors
+from sigmax.scan import Logits
 
 __all__ = ["DualEncoder", "load"]
 
@@ -44,6 +46,14 @@ CANDIDATE_BLOCK = 2**14
 
 
 PAIR_BLOCK = 2**22
+
+
+class Tile(NamedTuple):
+    """The logits of some queries over some candidates."""
+
+    rows: slice
+    columns: slice
+    logits: NDArray[np.float32]  #: (rows, columns)
 
 
 class DualEncoder(nn.Module):
@@ -153,19 +163,51 @@ class DualEncoder(nn.Module):
         self.train(was_training)
         return torch.cat(blocks)
 
+    def vectors(self, items: Sequence[Query], side: str = "query") -> Vectors:
+        """Encode items for `logits_of`; see `encode`."""
+        return Vectors(self.encode(items, side))
+
+    def logits_of(self, queries: Vectors, candidates: Vectors) -> Tensor:
+        """Make logits of vectors, (n, m), with gradient: s = logit_scale · similarity + logit_bias.
+
+        Everything that reads a model's logits outside training gets them here: matching, the scan, mining. A second
+        view of the items beside the dense one is a field of `Vectors` and a term here.
+        """
+        return self.loss.logits(queries.dense, candidates.dense)
+
     @torch.no_grad()
-    def logits(self, queries: Sequence[Query], candidates: Sequence[str], *, block: int = 1024) -> NDArray[np.float32]:
-        """(n, m) logits of every query over every candidate.
+    def tiles(
+        self, queries: Vectors, candidates: Vectors, *, height: int = 1024, width: int = CANDIDATE_BLOCK
+    ) -> Iterator[Tile]:
+        """Make the logits of every query over every candidate, tile by tile: all columns of a block of rows first.
+
+        Args:
+            queries: of n queries.
+            candidates: of m candidates.
+            height: rows of a tile, at most.
+            width: columns of a tile, at most.
 
         Raises:
             ValueError: logits that are not finite.
         """
-        return self._logits(self.encode(queries, "query"), self.encode(candidates, "candidate"), block)
+        candidates = candidates.to(self.device)
+        for top in range(0, len(queries), height):
+            rows = slice(top, min(top + height, len(queries)))
+            block = queries[rows].to(self.device)
+            for left in range(0, len(candidates), width):
+                columns = slice(left, min(left + width, len(candidates)))
+                logits = self.logits_of(block, candidates[columns]).float().cpu().numpy()
+                if not np.isfinite(logits).all():
+                    raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
+                yield Tile(rows, columns, logits)
 
-    @torch.no_grad()
-    def none_logits(self, queries: Sequence[Query]) -> NDArray[np.float32] | None:
-        """(n,) logits of *none of these* for every query; None for a model trained without it."""
-        return None if self.none_vector is None else self._none_logits(self.encode(queries, "query"))
+    def logits(self, queries: Sequence[Query], candidates: Sequence[str]) -> Logits:
+        """Return the logits of every query over every candidate, and of *none of these* where it was trained.
+
+        Raises:
+            ValueError: logits that are not finite.
+        """
+        return self._logits(self.vectors(queries), self.vectors(candidates, "candidate"))
 
     def as_queries(self, given: Sequence[Any]) -> list[Query]:
         """Check texts, or make pictures of what stands for them.
@@ -233,7 +275,7 @@ class DualEncoder(nn.Module):
         """
         if not self.candidates:
             raise ValueError("The model has no candidates to offer. Set model.candidates to a list of texts.")
-        return Offer(tuple(self.candidates), tuple(self.candidate_ids), self.encode(self.candidates, "candidate"))
+        return Offer(tuple(self.candidates), tuple(self.candidate_ids), self.vectors(self.candidates, "candidate"))
 
     @torch.no_grad()
     def rate(self, queries: Sequence[Query], offer: Offer) -> Iterator[Rated]:
@@ -245,10 +287,10 @@ class DualEncoder(nn.Module):
         """
         if not queries:
             return
-        asked = self.encode(queries, "query")
+        vectors = self.vectors(queries)
         size = max(1, PAIR_BLOCK // len(offer.candidates))
         for start in range(0, len(queries), size):
-            yield from self._rated(asked[start : start + size], offer)
+            yield from self._rated(vectors[start : start + size], offer)
 
     def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision | None:
         """Choose what a rule accepts, see `Calibrator.decide`; None for the default rule without calibration.
@@ -263,13 +305,14 @@ class DualEncoder(nn.Module):
             raise ValueError(f"The model was not calibrated, so it cannot accept by {rule}. Try sigmax calibrate.")
         return None
 
-    def _rated(self, asked: Tensor, offer: Offer) -> Iterator[Rated]:
-        logits = self._logits(asked, offer.vectors)
+    def _rated(self, queries: Vectors, offer: Offer) -> Iterator[Rated]:
+        found = self._logits(queries, offer.vectors)
+        logits = found.values
         shares = special.softmax(logits.astype(np.float64), axis=1)
         presences = anything = None
         if self.calibrator is not None:
-            presences, anything = self.calibrator.read(logits, offer.candidate_ids, self._none_logits(asked))
-        for row in range(len(asked)):
+            presences, anything = self.calibrator.read(logits, offer.candidate_ids, found.none)
+        for row in range(len(queries)):
             yield Rated(
                 offer,
                 logits[row],
@@ -278,26 +321,16 @@ class DualEncoder(nn.Module):
                 None if anything is None else float(anything[row]),
             )
 
-    def _logits(self, asked: Tensor, offered: Tensor, block: int = 1024) -> NDArray[np.float32]:
-        """(n, d), (m, d) vectors -> (n, m), in blocks of queries and of candidates."""
-        logits = np.empty((len(asked), len(offered)), np.float32)
-        for left in range(0, len(offered), CANDIDATE_BLOCK):
-            columns = slice(left, left + CANDIDATE_BLOCK)
-            candidates = offered[columns].to(self.device)
-            for top in range(0, len(asked), block):
-                rows = slice(top, top + block)
-                logits[rows, columns] = self.loss.logits(asked[rows].to(self.device), candidates).float().cpu().numpy()
-        if not np.isfinite(logits).all():
-            raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
-        return logits
-
-    def _none_logits(self, asked: Tensor) -> NDArray[np.float32] | None:
+    def _logits(self, queries: Vectors, candidates: Vectors) -> Logits:
+        values = np.empty((len(queries), len(candidates)), np.float32)
+        for tile in self.tiles(queries, candidates):
+            values[tile.rows, tile.columns] = tile.logits
         if self.none_vector is None:
-            return None
-        logits: NDArray[np.float32] = (
-            self.loss.logits(asked.to(self.device), self.none_vector[None])[:, 0].float().cpu().numpy()
+            return Logits(values)
+        none = Vectors(self.none_vector.detach()[None])
+        return Logits(
+            values, np.concatenate([np.zeros(0, np.float32), *(t.logits[:, 0] for t in self.tiles(queries, none))])
         )
-        return logits
 
     # -- files -----------------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sigmax.calibration.rules import Decision
 from sigmax.data.pictures import Query
+from sigmax.model.vectors import Vectors
 
 if TYPE_CHECKING:
     pass
@@ -76,7 +76,7 @@ class Offer:
 
     candidates: tuple[str, ...]
     candidate_ids: tuple[str, ...]
-    vectors: Tensor  #: (m, d)
+    vectors: Vectors  #: of the m candidates
 
 
 @dataclass(frozen=True, eq=False)

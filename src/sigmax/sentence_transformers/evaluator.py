@@ -18,6 +18,7 @@ from sigmax.calibration.any_right import folds_of
 from sigmax.calibration.calibrator import Calibrator, fit_calibrator
 from sigmax.errors import DataError, lookup
 from sigmax.evaluation import LOWER_IS_BETTER, METRICS, evaluate_logits
+from sigmax.scan import SplitLogits
 from sigmax.sentence_transformers.losses import SentenceMatchLoss
 
 __all__ = ["MatchEvaluator"]
@@ -101,9 +102,8 @@ class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
             self._logits(self._vectors(model, texts, "query"), offered) for texts in (self.dev_queries, self.queries)
         )
         self.calibrator = fit_calibrator(dev_logits, self.dev_right, self.candidate_ids)
-        measured = evaluate_logits(
-            logits, self.right, candidate_ids=self.candidate_ids, calibrator=self.calibrator, draws=0
-        )
+        split = SplitLogits(logits, self.right, self.candidate_ids)
+        measured = evaluate_logits(split, calibrator=self.calibrator, draws=0)
         metrics = {name: measured[name].value for name in measured.draws}
         if output_path is not None and self.write_csv:
             self._write(Path(output_path, self.csv_file), {"epoch": epoch, "steps": steps, **metrics})

@@ -114,7 +114,7 @@ class Loaded:
         self.since = datetime.datetime.now(tz=datetime.timezone.utc)
         try:
             offer = self.model.offer()
-            self.offer = replace(offer, vectors=_mapped(offer.vectors))
+            self.offer = replace(offer, vectors=replace(offer.vectors, dense=_mapped(offer.vectors.dense)))
             # A first query, so that none later waits for what is loaded on use.
             first = as_picture(np.zeros((8, 8), np.uint8)) if self.model.pictures else "a"
             list(self.model.rate([first], self.offer))
