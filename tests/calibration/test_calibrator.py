@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from sigmax.calibration.any_right import METHODS, AnyFit, Seen, any_features, fit_any, noisy_or, none_odds
+from sigmax.calibration.any_right import METHODS, AnyFit, AnyInputs, any_features, fit_any, noisy_or, none_odds
 from sigmax.calibration.calibrator import Calibrator, fit_calibrator
 from sigmax.calibration.curves import Platt
 from sigmax.calibration.fits import CALIBRATIONS
@@ -71,16 +71,16 @@ def independent(n=1500, m=6, seed=0):
 @pytest.mark.parametrize(("world", "method"), [(alike, "head"), (independent, "noisy-or")])
 def test_the_better_way_is_kept(world, method):
     z, answered = world()
-    fitted = fit_any(Seen(z, z), expit(z), answered)
+    fitted = fit_any(AnyInputs(z, z), expit(z), answered)
     assert fitted.method == method
     assert fitted.log_loss[method] == min(fitted.log_loss.values())
     assert set(fitted.log_loss) == {"noisy-or", "head"}
     new, truth = world(seed=1)
-    probability = fitted.probability(Seen(new, new))
+    probability = fitted.probability(AnyInputs(new, new))
     assert probability.mean() == pytest.approx(truth.mean(), abs=0.04)
     restored = AnyFit.from_dict(json.loads(json.dumps(fitted.as_dict())))
     assert restored == fitted
-    assert (restored.probability(Seen(new, new)) == probability).all()
+    assert (restored.probability(AnyInputs(new, new)) == probability).all()
 
 
 def test_none_candidate_wins_where_it_knows():
@@ -88,21 +88,21 @@ def test_none_candidate_wins_where_it_knows():
     answered = random.random(400) < 0.7
     logits = random.normal(size=(400, 5))
     none = np.where(answered, -2.0, 2.0) + random.normal(size=400)
-    fitted = fit_any(Seen(logits, logits, none), expit(logits), answered)
+    fitted = fit_any(AnyInputs(logits, logits, none), expit(logits), answered)
     assert fitted.method == "none-candidate"
     assert list(fitted.log_loss) == list(METHODS)
     odds = none_odds(logits, none)
     odds = (odds - odds.mean()) / odds.std()
     theirs = LogisticRegression(C=1.0, tol=1e-8).fit(odds, answered).predict_proba(odds)[:, 1]
-    assert fitted.probability(Seen(logits, logits, none)) == pytest.approx(theirs, abs=1e-3)
-    without = fitted.probability(Seen(logits, logits))
+    assert fitted.probability(AnyInputs(logits, logits, none)) == pytest.approx(theirs, abs=1e-3)
+    without = fitted.probability(AnyInputs(logits, logits))
     assert without == pytest.approx(noisy_or(expit(logits)))
 
 
 @pytest.mark.parametrize("lack", [0, 9])
 def test_too_little_for_a_head(lack):
     z = np.random.default_rng(0).normal(size=(50, 3))
-    fitted = fit_any(Seen(z, z), expit(z), np.arange(50) >= lack)
+    fitted = fit_any(AnyInputs(z, z), expit(z), np.arange(50) >= lack)
     assert (fitted.method, fitted.head) == ("noisy-or", None)
     assert f"dev has {50 - lack} and {lack}" in fitted.reason
 

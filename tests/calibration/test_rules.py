@@ -307,7 +307,7 @@ def test_promises_hold(nature):
             found = decide(Choice(name, level), record, confidence=1 - DELTA)
             promised[name] += found.promised
             broken[name] += found.promised and nature.broken(name, level, found)
-            place, _, _ = rules._instead(found.choice, record.curve, DELTA)
+            place, _, _ = rules._without_promise(found.choice, record.curve, DELTA)
             threshold = record.curve.threshold(place)
             empirical = Decision(found.choice, threshold, True, 0.9, None, None, {})
             naive[name] += nature.broken(name, level, empirical)
@@ -453,7 +453,7 @@ def test_how_many_queries_a_promise_needs(text, needed):
     kind = {"p": "queries that get a candidate", "r": "answered queries", "c": "answered queries"}.get(
         text[0], "queries without an answer"
     )
-    assert rules._least(0.1, -math.log(0.5)) == 4
+    assert rules._fewest(0.1, -math.log(0.5)) == 4
     enough, few = ((perfect(n) if text[0] != "f" else perfect(3, n)) for n in (needed, needed - 1))
     assert decide(text, enough).promised
     found = decide(text, few)
@@ -626,8 +626,8 @@ def test_every_rule_is_described():
     for name, rule in RULES.items():
         assert rule.name == name
         assert rule.chosen
-        assert rule.takes_level == ("{level}" in rule.summary) == (name in rules._EXAMPLES)
-        assert parse_rule(f"{name}={rules._EXAMPLES[name]}" if rule.takes_level else name).name == name
+        assert rule.takes_level == ("{level}" in rule.summary) == (rule.example is not None)
+        assert parse_rule(f"{name}={rule.example}" if rule.takes_level else name).name == name
 
 
 @pytest.mark.parametrize("confidence", [0, 1, 90, math.nan])
@@ -684,7 +684,7 @@ def test_records_that_do_not_fit():
     fine = Record.of(half, yes).as_tensors()
     for name, value, message in (
         ("rows", np.array([0, 0, 1, 2]), "Expected rows of 2 queries, got 0 to 2"),
-        ("rows", np.array([0, 0, 1]), "one row, presence and truth a pair, got 3, 4 and 4"),
+        ("rows", np.array([0, 0, 1]), "one row, presence and truth per pair, got 3, 4 and 4"),
         ("answered", np.array([True, False]), "Expected the queries with a right pair to be the answered ones"),
         ("floor", np.array([2.0]), "Expected a floor between 0 and 1"),
     ):

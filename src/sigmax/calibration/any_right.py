@@ -3,7 +3,7 @@
 The way with the lowest cross-validated log loss on dev is kept, all are reported.
 
 - noisy-or: 1 − Πⱼ (1 − presenceⱼ), as if pairs were independent (Pearl 1988). Right presences do not make it right:
-  candidates that are alike are counted as if each were news.
+  candidates that are alike are counted each as independent evidence.
 - head: a logistic regression on what the sorted logits say, z = scale · s + bias of the shared calibration:
   the largest z, its lead over the next, log Σ exp z, and log Σ softplus z (the logarithm of noisy-or's own exponent).
 - none-candidate: where *none of these* was trained as a candidate with the logit s₀, a logistic regression on
@@ -12,21 +12,23 @@ The way with the lowest cross-validated log loss on dev is kept, all are reporte
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from sigmax.arrays import Bools, Floats
+from sigmax.errors import lookup
 
 __all__ = [
     "FEATURES",
     "METHODS",
     "AnyFit",
+    "AnyInputs",
     "Head",
-    "Seen",
     "any_features",
     "fit_any",
     "folds_of",
@@ -36,7 +38,6 @@ __all__ = [
 
 
 FEATURES = ("largest", "lead", "logsumexp", "log sum of softplus")
-METHODS = ("noisy-or", "head", "none-candidate")
 #: Probabilities are kept this far from 0 and 1 in a log loss.
 _EDGE = 1e-9
 #: Weight of the squares of the head's coefficients, in queries: little more than what keeps separable data finite.
@@ -58,7 +59,7 @@ def any_features(z: NDArray[Any]) -> Floats:
         raise ValueError("Expected logits of at least one candidate, got none.")
     z = np.clip(z.astype(np.float64), -700, 700)
     best = -np.partition(-z, min(1, z.shape[1] - 1), axis=1)[:, :2]
-    total = special.logsumexp(z, axis=1)
+    total = scipy.special.logsumexp(z, axis=1)
     softplus = np.logaddexp(0, z).sum(1)
     return np.stack([best[:, 0], best[:, 0] - best[:, -1], total, np.log(np.maximum(softplus, 1e-300))], axis=1)
 
@@ -75,18 +76,18 @@ class Head:
     def probability(self, features: Floats) -> Floats:
         """(n, f) features -> (n,) probabilities."""
         x = (features - np.array(self.centre)) / np.array(self.spread)
-        probability: Floats = special.expit(x @ np.array(self.weights) + self.bias)
+        probability: Floats = scipy.special.expit(x @ np.array(self.weights) + self.bias)
         return probability
 
 
 def none_odds(logits: NDArray[Any], none: NDArray[Any]) -> Floats:
     """(n, m) logits and (n,) those of *none of these* -> (n, 1) log Σ exp s − s₀."""
-    odds: Floats = (special.logsumexp(logits.astype(np.float64), axis=1) - none)[:, None]
+    odds: Floats = (scipy.special.logsumexp(logits.astype(np.float64), axis=1) - none)[:, None]
     return odds
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class AnyInputs:
     """What P(any) is made from: of n queries over m candidates."""
 
     logits: NDArray[Any]  #: (n, m)
@@ -96,14 +97,28 @@ class Seen:
     @property
     def presence(self) -> Floats:
         """(n, m) σ(z)."""
-        presence: Floats = special.expit(self.z)
+        presence: Floats = scipy.special.expit(self.z)
         return presence
 
-    def features(self, method: str) -> Floats | None:
-        """(n, f) what a fitted method looks at; None where it does not apply."""
-        if method == "head":
-            return any_features(self.z)
-        return None if self.none is None else none_odds(self.logits, self.none)
+
+def _no_features(inputs: AnyInputs) -> None:
+    """Noisy-or has nothing to fit."""
+
+
+def _sorted_logits(inputs: AnyInputs) -> Floats:
+    return any_features(inputs.z)
+
+
+def _none_candidate(inputs: AnyInputs) -> Floats | None:
+    return None if inputs.none is None else none_odds(inputs.logits, inputs.none)
+
+
+#: Ways to make P(any) by name: (n, f) features of its logistic regression, None where it does not apply.
+METHODS: dict[str, Callable[[AnyInputs], Floats | None]] = {
+    "noisy-or": _no_features,
+    "head": _sorted_logits,
+    "none-candidate": _none_candidate,
+}
 
 
 @dataclass(frozen=True)
@@ -112,14 +127,14 @@ class AnyFit:
 
     method: str  #: a name in `METHODS`
     head: Head | None  #: of the method; None for noisy-or
-    log_loss: dict[str, float]  #: cross-validated, nats a query, of each method that applies
+    log_loss: dict[str, float]  #: cross-validated, nats per query, of each method that applies
     reason: str | None = None  #: why others were not looked at
 
-    def probability(self, seen: Seen) -> Floats:
+    def probability(self, inputs: AnyInputs) -> Floats:
         """(n,) probabilities."""
-        features = None if self.head is None else seen.features(self.method)
+        features = None if self.head is None else lookup(METHODS, self.method, "method")(inputs)
         if self.head is None or features is None:  # a model that lost its none-candidate falls back
-            return noisy_or(seen.presence)
+            return noisy_or(inputs.presence)
         return self.head.probability(features)
 
     def as_dict(self) -> dict[str, Any]:
@@ -128,7 +143,7 @@ class AnyFit:
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> AnyFit:
-        """Read what `as_dict` gave."""
+        """Inverse of `as_dict`."""
         head = None
         if saved["head"]:
             weights, centre, spread = (tuple(saved["head"][name]) for name in ("weights", "centre", "spread"))
@@ -136,11 +151,11 @@ class AnyFit:
         return cls(saved["method"], head, saved["log_loss"], saved["reason"])
 
 
-def fit_any(seen: Seen, held_out_presence: Floats, answered: Bools, *, folds: int = 5, seed: int = 0) -> AnyFit:
+def fit_any(inputs: AnyInputs, held_out_presence: Floats, answered: Bools, *, folds: int = 5, seed: int = 0) -> AnyFit:
     """Choose how P(any) is made by cross-validated log loss, and fit it.
 
     Args:
-        seen: the dev queries.
+        inputs: the dev queries.
         held_out_presence: (n, m) presences of each query from a calibration that did not see it.
         answered: (n,) whether a query has a right answer.
         folds: of the cross-validation, over queries.
@@ -153,8 +168,8 @@ def fit_any(seen: Seen, held_out_presence: Floats, answered: Bools, *, folds: in
         return AnyFit("noisy-or", None, losses, reason)
     fold = folds_of(len(answered), folds, seed)
     heads: dict[str, Head] = {}
-    for method in METHODS[1:]:
-        features = seen.features(method)
+    for method, features_of in METHODS.items():
+        features = features_of(inputs)
         if features is None:
             continue
         held_out = np.empty(len(answered))
@@ -167,20 +182,13 @@ def fit_any(seen: Seen, held_out_presence: Floats, answered: Bools, *, folds: in
 
 
 def _fit(features: Floats, answered: Bools) -> Head:
+    from sklearn.linear_model import LogisticRegression
+
     centre, spread = features.mean(0), features.std(0)
     spread[spread < 1e-9] = 1.0
-    x = (features - centre) / spread
-    y = answered.astype(float)
-
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        weights, bias = parameters[:-1], parameters[-1]
-        logit = x @ weights + bias
-        residual = special.expit(logit) - y
-        value = (np.logaddexp(0, logit) - y * logit).sum() + _RIDGE / 2 * weights @ weights
-        return float(value), np.append(residual @ x + _RIDGE * weights, residual.sum())
-
-    found = optimize.minimize(loss, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B")
-    return Head(tuple(found.x[:-1].tolist()), float(found.x[-1]), tuple(centre.tolist()), tuple(spread.tolist()))
+    fit = LogisticRegression(C=1 / _RIDGE, tol=1e-8, max_iter=1000).fit((features - centre) / spread, answered)
+    weights, bias = fit.coef_[0], fit.intercept_[0]
+    return Head(tuple(weights.tolist()), float(bias), tuple(centre.tolist()), tuple(spread.tolist()))
 
 
 def folds_of(n: int, folds: int, seed: int) -> NDArray[np.int64]:

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from sigmax.arrays import Bools, Floats
-from sigmax.calibration.any_right import AnyFit, Seen, fit_any, folds_of, noisy_or
+from sigmax.calibration.any_right import AnyFit, AnyInputs, fit_any, folds_of, noisy_or
 from sigmax.calibration.curves import Calibration, moved
 from sigmax.calibration.fits import calibration_from_dict, fit_calibration
 from sigmax.calibration.pairs import Pairs
@@ -23,9 +23,9 @@ from sigmax.errors import DataError
 __all__ = ["DEFAULT_RULE", "Calibrator", "fit_calibrator"]
 
 
-#: What `match` accepts by where nobody says.
+#: The rule that `match` uses by default.
 DEFAULT_RULE = "best-f1"
-#: Pairs that a calibration looks at, at most: beyond, wrong pairs are sampled and weighted.
+#: Maximum pairs in a fit; beyond that, wrong pairs are subsampled and weighted.
 CALIBRATION_PAIRS = 4_000_000
 #: Parts of the dev split that are held out, one after the other, where P(any) is chosen.
 FOLDS = 5
@@ -39,7 +39,7 @@ class Calibrator:
     """
 
     calibration: Calibration
-    candidate_ids: tuple[str, ...]  #: those it was fitted over; empty where nobody knows any more
+    candidate_ids: tuple[str, ...]  #: those it was fitted over; empty if unknown (models of format 1)
     any_fit: AnyFit | None = None  #: None: noisy-or
     record: Record | None = None  #: of the dev split; None for a model saved before rules were
     threshold: float | None = None  #: of the default rule, where there is no record
@@ -64,9 +64,9 @@ class Calibrator:
         self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None = None
     ) -> tuple[Floats, Floats]:
         """(n, m) logits over all candidates and (n,) those of *none of these* -> (n, m) presences and (n,) P(any)."""
-        seen = Seen(logits, self.calibration.log_odds(logits, self.places(candidate_ids)), none)
-        presence = seen.presence
-        return presence, noisy_or(presence) if self.any_fit is None else self.any_fit.probability(seen)
+        inputs = AnyInputs(logits, self.calibration.log_odds(logits, self.places(candidate_ids)), none)
+        presence = inputs.presence
+        return presence, noisy_or(presence) if self.any_fit is None else self.any_fit.probability(inputs)
 
     def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision:
         """Choose the threshold of a rule, such as "precision=0.95", on the dev split.
@@ -96,8 +96,8 @@ class Calibrator:
         threshold of the default rule moves along with the presences.
         """
         calibration = moved(self.calibration, share_from, share_to)
-        before = special.logit(np.clip(self.default_threshold, 1e-12, 1 - 1e-12))
-        threshold = float(special.expit(before + special.logit(share_to) - special.logit(share_from)))
+        before = scipy.special.logit(np.clip(self.default_threshold, 1e-12, 1 - 1e-12))
+        threshold = float(scipy.special.expit(before + scipy.special.logit(share_to) - scipy.special.logit(share_from)))
         return replace(self, calibration=calibration, any_fit=None, record=None, threshold=threshold)
 
     # -- files -----------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Calibrator:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any], record: Record | None) -> Calibrator:
-        """Read what `as_dict` gave."""
+        """Inverse of `as_dict`."""
         return cls(
             calibration_from_dict(saved["calibration"]),
             tuple(saved["candidate_ids"]),
@@ -152,13 +152,13 @@ def fit_calibrator(
     """
     pairs = Pairs.of(logits, right, most=CALIBRATION_PAIRS, seed=seed)
     fitted = fit_calibration(pairs, method, seed=seed)
-    seen = Seen(logits, fitted.calibration.log_odds(logits), none)
-    presence = seen.presence
+    inputs = AnyInputs(logits, fitted.calibration.log_odds(logits), none)
+    presence = inputs.presence
     held_out = _held_out(logits, pairs, fitted.method, presence, seed)
     calibrator = Calibrator(
         fitted.calibration,
         tuple(candidate_ids),
-        fit_any(seen, held_out, np.asarray(right.any(1)), seed=seed),
+        fit_any(inputs, held_out, np.asarray(right.any(1)), seed=seed),
         Record.of(presence, right),
         about={
             **(about or {}),

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special
 
 from sigmax.arrays import Floats, Ints
 
@@ -21,6 +21,7 @@ __all__ = [
     "PlattCandidate",
     "moved",
     "sampling_shift",
+    "softplus",
 ]
 
 
@@ -39,7 +40,7 @@ class Calibration(ABC):
         Raises:
             ValueError: NaN, or candidates that do not fit.
         """
-        presence: Floats = special.expit(self.log_odds(logits, candidates))
+        presence: Floats = scipy.special.expit(self.log_odds(logits, candidates))
         return presence
 
     def log_odds(self, logits: ArrayLike, candidates: ArrayLike | None = None) -> Floats:
@@ -103,7 +104,7 @@ class Beta(Calibration):
 
     def _curve(self, x: Floats, candidates: Ints | None) -> Floats:
         z = _times(self.scale, x) + self.bias
-        return _times(self.b, _softplus(z)) - _times(self.a, _softplus(-z)) + self.c
+        return _times(self.b, softplus(z)) - _times(self.a, softplus(-z)) + self.c
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def moved(calibration: Calibration, share_from: float, share_to: float) -> Calib
     for name, share in (("share_from", share_from), ("share_to", share_to)):
         if not 0 < share < 1:
             raise ValueError(f"Expected `{name}` between 0 and 1, both left out, got {share}.")
-    return calibration.shifted(float(special.logit(share_to) - special.logit(share_from)))
+    return calibration.shifted(float(scipy.special.logit(share_to) - scipy.special.logit(share_from)))
 
 
 def sampling_shift(negative_rate: float, positive_rate: float = 1.0) -> float:
@@ -237,9 +238,10 @@ def sampling_shift(negative_rate: float, positive_rate: float = 1.0) -> float:
     return math.log(negative_rate) - math.log(positive_rate)
 
 
-def _softplus(z: Floats) -> Floats:
-    softplus: Floats = np.logaddexp(0, z)
-    return softplus
+def softplus(z: Floats) -> Floats:
+    """Return log(1 + exp z)."""
+    value: Floats = np.logaddexp(0, z)
+    return value
 
 
 def _times(factor: float | Floats, x: Floats) -> Floats:

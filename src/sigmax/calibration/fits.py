@@ -1,8 +1,8 @@
 """From a logit to a presence: the probability that this pair is right.
 
 Logits are comparable but carry an unknown scale and bias: the softmax never saw its bias, and the sigmoid learnt its
-own among the candidates of a batch. A fit on the dev split, over the candidates offered in use, mends both in the
-same way for either family. Which curve is fitted is one entry of `CALIBRATIONS`; cross-validation chooses.
+own among the candidates of a batch. A fit on the dev split, over the candidates offered in use, fixes both for
+either family. Which curve is fitted is one entry of `CALIBRATIONS`; cross-validation chooses.
 
 Every calibration gives the log odds of a presence and can add a constant to them, which is what a world with more or
 fewer right pairs (`moved`) and sampled training pairs (`sampling_shift`) ask for.
@@ -16,26 +16,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
 
 from sigmax.arrays import Bools, Floats, Ints
-from sigmax.calibration.curves import Beta, Calibration, Isotonic, Platt, PlattCandidate, _softplus
-from sigmax.calibration.pairs import Pairs, _check_finite
+from sigmax.calibration.curves import Beta, Calibration, Isotonic, Platt, PlattCandidate, softplus
+from sigmax.calibration.pairs import Pairs, check_finite
 from sigmax.errors import DataError, check_least, lookup
 
 __all__ = ["CALIBRATIONS", "Fitted", "Method", "calibration_from_dict", "fit_calibration", "fit_platt"]
 
 
-#: Right pairs from which curves other than Platt's are looked at: with fewer, a fold holds one or two.
+#: Fewest right pairs with which anything but Platt is tried: with fewer, a fold holds one or two.
 FEWEST_RIGHT = 10
 
 
-#: Pairs that cross-validation looks at, at most: beyond, wrong pairs are sampled and weighted. The last fit sees all.
+#: Maximum pairs in cross-validation; beyond that, wrong pairs are subsampled and weighted. The last fit sees all.
 COMPARED_PAIRS = 100_000
 
 
-#: Right pairs a candidate, on average, from which each may have its own scale and bias. A bias known from r right pairs
+#: Minimum mean number of right pairs per candidate for a scale and bias of its own. A bias known from r right pairs
 #: has a standard error of about 1/√r: below 3 it is wider than most of the differences between candidates.
 RIGHT_A_CANDIDATE = 3
 
@@ -61,11 +61,11 @@ def fit_platt(logits: NDArray[Any], right: Bools, weights: Floats | None = None)
         ValueError: logits that are not finite.
     """
     logits = logits.astype(np.float64)
-    _check_finite(logits)
+    check_finite(logits)
     weights = np.ones(len(logits)) if weights is None else weights
     target, positives, negatives = _targets(right, weights)
     if np.ptp(logits) == 0:
-        return Platt(0.0, float(special.logit(np.average(target, weights=weights))))
+        return Platt(0.0, float(scipy.special.logit(np.average(target, weights=weights))))
     centre, spread = float(logits.mean()), float(logits.std())
     x = (logits - centre) / spread
 
@@ -75,7 +75,7 @@ def fit_platt(logits: NDArray[Any], right: Bools, weights: Floats | None = None)
         return value.sum() / positives, np.array([(residual * x).sum(), residual.sum()]) / positives
 
     start = np.array([1.0, np.log(positives / negatives)])
-    found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
+    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
     scale = float(found.x[0]) / spread
     return Platt(scale, float(found.x[1]) - scale * centre)
 
@@ -84,14 +84,14 @@ def _fit_beta(pairs: Pairs, shared: Platt) -> Beta:
     """Maximum likelihood with Platt's targets, from Platt's fit on: convex in a ≥ 0, b ≥ 0 and c."""
     z = shared.log_odds(pairs.logits)
     target, positives, _ = _targets(pairs.right, pairs.weights)
-    features = np.stack([-_softplus(-z), _softplus(z), np.ones_like(z)])
+    features = np.stack([-softplus(-z), softplus(z), np.ones_like(z)])
     size = np.sqrt((features**2).mean(1))  # so that all steps are of an ordinary size
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
         value, residual = _log_loss((parameters / size) @ features, target, pairs.weights)
         return value.sum() / positives, features @ residual / size / positives
 
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         loss,
         size * [1, 1, 0],
         jac=True,
@@ -114,7 +114,7 @@ def _fit_isotonic(pairs: Pairs, shared: Platt) -> Isotonic:
     x = np.concatenate([pairs.logits, [pairs.logits.min(), pairs.logits.max()]])
     y = np.concatenate([pairs.right, [1.0, 0.0]])
     fit = IsotonicRegression().fit(x, y, sample_weight=np.concatenate([pairs.weights, [1.0, 1.0]]))
-    heights = special.logit(fit.y_thresholds_)
+    heights = scipy.special.logit(fit.y_thresholds_)
     return Isotonic(tuple(fit.X_thresholds_.tolist()), tuple(np.maximum.accumulate(heights).tolist()))
 
 
@@ -135,7 +135,7 @@ def _fit_platt_candidate(pairs: Pairs, shared: Platt, slopes: float, offsets: fl
         gradient = spread * [np.bincount(j, residual * part, pairs.size) for part in (z, np.ones_like(z))] + unit
         return (value.sum() + (unit**2).sum() / 2) / positives, gradient.ravel() / positives
 
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         loss,
         np.zeros(2 * pairs.size),
         jac=True,
@@ -207,7 +207,7 @@ class Fitted:
     """A calibration and how it was chosen."""
 
     calibration: Calibration
-    log_loss: dict[str, float]  #: method -> cross-validated, nats a query; empty where nothing had to be chosen
+    log_loss: dict[str, float]  #: method -> cross-validated, nats per query; empty where nothing had to be chosen
     method: str
     reason: str  #: why this method, for people
 
@@ -318,4 +318,4 @@ def _targets(right: Bools, weights: Floats) -> tuple[Floats, float, float]:
 
 def _log_loss(z: Floats, target: NDArray[Any], weights: Floats) -> tuple[Floats, Floats]:
     """(k,) w [softplus(z) − target · z] and its derivative by z."""
-    return weights * (_softplus(z) - target * z), weights * (special.expit(z) - target)
+    return weights * (softplus(z) - target * z), weights * (scipy.special.expit(z) - target)

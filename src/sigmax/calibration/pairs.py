@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
 
-__all__ = ["Pairs"]
+__all__ = ["Pairs", "check_finite"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Pairs:
                     f"Expected `{name}` to be of shape (k,) like `logits` {np.shape(self.logits)}, got {value.shape}."
                 )
             object.__setattr__(self, name, value)
-        _check_finite(self.logits)
+        check_finite(self.logits)
         if not (np.isfinite(self.weights) & (self.weights > 0)).all():
             raise ValueError("Expected `weights` to be finite and above 0, got others. Leave out pairs of weight 0.")
         if len(self.candidates) and not (self.candidates.min() >= 0 and self.candidates.max() < self.size):
@@ -93,6 +93,11 @@ def _drawn(right: Bools, most: int, seed: int) -> tuple[Ints, Floats]:
     return np.concatenate([kept, drawn]), weights
 
 
-def _check_finite(logits: Floats) -> None:
+def check_finite(logits: Floats) -> None:
+    """Check that logits can be calibrated on.
+
+    Raises:
+        ValueError: infinite ones, or NaN.
+    """
     if not np.isfinite(logits).all():
         raise ValueError(f"Expected finite logits to calibrate on, got {(~np.isfinite(logits)).sum()} that are not.")

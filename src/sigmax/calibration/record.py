@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
 
-__all__ = ["NOTHING", "Record"]
+__all__ = ["NOTHING", "Record", "ThresholdCurve"]
 
 
 #: The threshold that accepts nothing: no presence reaches it.
@@ -38,7 +38,7 @@ class Record:
         n, k = len(self.answered), len(self.rows)
         if not (len(self.presence) == len(self.right) == k):
             raise ValueError(
-                f"Expected one row, presence and truth a pair, got {k}, {len(self.presence)} and {len(self.right)}."
+                f"Expected one row, presence and truth per pair, got {k}, {len(self.presence)} and {len(self.right)}."
             )
         if not 0 <= self.floor <= 1:
             raise ValueError(f"Expected a floor between 0 and 1, got {self.floor}.")
@@ -116,13 +116,13 @@ class Record:
         )
 
     @cached_property
-    def curve(self) -> Curve:
+    def curve(self) -> ThresholdCurve:
         """Sums over queries for every threshold that can be chosen."""
         return _curve(self)
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class ThresholdCurve:
     """Sums over queries where presences from t on are accepted, for every recorded t ≥ floor, the highest first."""
 
     t: Floats  #: (c,) distinct presences, falling
@@ -139,7 +139,7 @@ class Curve:
     floor: float
 
     def threshold(self, place: int) -> float:
-        """Half-way between t at a place and the next below: neither parts equal presences. `NOTHING` for −1."""
+        """Half-way from t at a place to the next below, so that equal presences are never split; `NOTHING` for −1."""
         if place < 0:
             return NOTHING
         here = float(self.t[place])
@@ -171,7 +171,7 @@ class Curve:
         }
 
 
-def _curve(record: Record) -> Curve:
+def _curve(record: Record) -> ThresholdCurve:
     n = record.queries
     kept = record.presence >= record.floor  # the right pairs below it are never accepted
     order = np.argsort(-record.presence[kept], kind="stable")
@@ -193,7 +193,7 @@ def _curve(record: Record) -> Curve:
     last = np.flatnonzero(np.append(t[1:] != t[:-1], True)[: len(t)])  # a threshold cannot part equal presences
     sums = {name: np.cumsum(step.astype(np.float64))[last] for name, step in steps.items()}
     answered = int(record.answered.sum())
-    return Curve(
+    return ThresholdCurve(
         t[last],
         **sums,
         pairs=int(record.right.sum()),

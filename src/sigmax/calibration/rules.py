@@ -3,8 +3,8 @@
 A promise is made *with confidence 1 − δ over dev splits*: of 100 dev splits drawn anew, at most 100·δ lead to a
 threshold that breaks it. It needs no assumption about the model, and two about the data: dev queries and later ones
 come from the same source, one by one, and the model was not chosen by this dev split (training on it would make the
-promise void, choosing an epoch by its metrics makes it slightly hopeful). Calibration on the same split does no harm:
-every rule depends on the order of presences alone.
+promise void, choosing an epoch by its metrics makes it slightly optimistic). Calibration on the same split does no
+harm: every rule depends on the order of presences alone.
 
 MAPIE (`mapie.risk_control`) evaluates dense (n, m) predictions at a grid of thresholds fixed in advance, which no grid
 of presences is once they were calibrated on the split, and knows no query without an answer: so the tests stand here.
@@ -29,10 +29,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
+import scipy
 
 from sigmax.arrays import Floats
-from sigmax.calibration.record import Curve, Record
+from sigmax.calibration.record import Record, ThresholdCurve
 from sigmax.errors import lookup
 
 __all__ = ["RULES", "Choice", "Decision", "Rule", "decide", "parse_rule", "threshold_table"]
@@ -41,7 +41,7 @@ __all__ = ["RULES", "Choice", "Decision", "Rule", "decide", "parse_rule", "thres
 CONFIDENCE = 0.9
 
 
-#: Precision is tested from so many queries on, and from `RATIO` times as many, and so on.
+#: Testing for precision starts at some number of queries, and again at this many times as many, and so on.
 RATIO = 4
 
 
@@ -49,7 +49,26 @@ RATIO = 4
 BLOCK = 4096
 
 
+def _one_minus(level: float) -> float:
+    """Allow what is missing from the level to 1."""
+    return 1 - level
+
+
+def _identity(level: float) -> float:
+    """Allow the level itself."""
+    return level
+
+
 @dataclass(frozen=True)
+class Population:
+    """The queries that a promise is about."""
+
+    words: str
+    count: Callable[[ThresholdCurve], int]  #: how many the split has, at most
+    fallback: str  #: what happens where it has none: "best-f1", or "nothing" is accepted
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rule:
     """A way to choose a threshold.
 
@@ -60,11 +79,12 @@ class Rule:
     name: str
     summary: str  #: one line of help; {level} stands for the level
     chosen: str  #: how, for documentation
-    over: str  #: the queries its promise is about
-    loss: Callable[[Curve], tuple[Floats, Floats]] | None  #: (c,) Σ loss and (c,) number of queries; None: no promise
-    allowed: Callable[[float], float]  #: level -> average loss allowed
-    exact: bool  #: whether a query's loss is 0 or 1
-    rises: bool  #: whether the loss rises with the threshold
+    example: str | None = None  #: a level to try; None for a rule that takes none and promises nothing
+    population: Population | None = None  #: the queries its promise is about
+    loss: Callable[[ThresholdCurve], tuple[Floats, Floats]] | None = None  #: (c,) Σ loss and (c,) number of queries
+    allowed: Callable[[float], float] = _identity  #: level -> average loss allowed
+    exact: bool = False  #: whether a query's loss is 0 or 1
+    rises: bool = False  #: whether the loss rises with the threshold
     steady: bool = True  #: whether it rises or falls for every query, so that any threshold may be tested first
 
     @property
@@ -72,7 +92,7 @@ class Rule:
         """Whether a level belongs to the name, as in precision=0.95."""
         return self.loss is not None
 
-    def p_values(self, curve: Curve, level: float, places: slice = slice(None)) -> Floats:
+    def p_values(self, curve: ThresholdCurve, level: float, places: slice = slice(None)) -> Floats:
         """P-values of `the average loss is not below the one allowed`, one for each t of the curve, or at some."""
         assert self.loss is not None
         total, n = self.loss(curve)
@@ -80,7 +100,7 @@ class Rule:
 
     def needed(self, level: float, delta: float) -> int:
         """How many queries a promise needs if nothing at all is lost: the least n with (1 − a)ⁿ ≤ δ."""
-        return _least(delta, -math.log1p(-self.allowed(level)))
+        return _fewest(delta, -math.log1p(-self.allowed(level)))
 
 
 @dataclass(frozen=True)
@@ -91,15 +111,15 @@ class Choice:
     level: float | None = None
 
     def __post_init__(self) -> None:
-        rule = lookup(RULES, self.name, "accept")
+        rule = lookup(RULES, self.name, "rule")
         if rule.takes_level and self.level is None:
-            raise ValueError(f"Expected a level for {self.name}, got none. Try {self.name}={_EXAMPLES[self.name]}.")
+            raise ValueError(f"Expected a level for {self.name}, got none. Try {self.name}={rule.example}.")
         if not rule.takes_level and self.level is not None:
             raise ValueError(f"Expected no level for {self.name}, got {self.level}. Try {self.name}.")
         if self.level is not None and not 0 < self.level < 1:
             raise ValueError(
                 f"Expected the level of {self.name} between 0 and 1, both left out, got {self.level:g}. "
-                f"Try {self.name}={_EXAMPLES[self.name]}."
+                f"Try {self.name}={rule.example}."
             )
 
     @property
@@ -120,7 +140,7 @@ class Decision:
     promised: bool  #: whether the level holds with this confidence
     confidence: float
     reason: str | None  #: why nothing is promised, and what the threshold is instead
-    needed: int | None  #: about how many queries would do, of the kind that `reason` names; None if not known
+    needed: int | None  #: estimated number of such queries that would suffice; None if not known
     achieved: dict[str, float | None]  #: metrics on the split that it was chosen on
 
     @property
@@ -135,28 +155,25 @@ class Decision:
         return {"rule": str(self.choice), **{k: v for k, v in asdict(self).items() if k != "choice"}}
 
 
-def _precision_loss(curve: Curve) -> tuple[Floats, Floats]:
+def _precision_loss(curve: ThresholdCurve) -> tuple[Floats, Floats]:
     return curve.wrong, curve.claims
 
 
-def _recall_loss(curve: Curve) -> tuple[Floats, Floats]:
+def _recall_loss(curve: ThresholdCurve) -> tuple[Floats, Floats]:
     return curve.answered - curve.found, np.full(len(curve.t), float(curve.answered))
 
 
-def _contains_loss(curve: Curve) -> tuple[Floats, Floats]:
+def _contains_loss(curve: ThresholdCurve) -> tuple[Floats, Floats]:
     return curve.answered - curve.contained, np.full(len(curve.t), float(curve.answered))
 
 
-def _false_claims_loss(curve: Curve) -> tuple[Floats, Floats]:
+def _false_claims_loss(curve: ThresholdCurve) -> tuple[Floats, Floats]:
     return curve.false, np.full(len(curve.t), float(curve.unanswered))
 
 
-def _rest(level: float) -> float:
-    return 1 - level
-
-
-def _itself(level: float) -> float:
-    return level
+ANSWERED = Population("answered queries", lambda curve: curve.answered, fallback="nothing")
+UNANSWERED = Population("queries without an answer", lambda curve: curve.unanswered, fallback="best-f1")
+CLAIMED = Population("queries that get a candidate", lambda curve: int(curve.claims.max(initial=0)), fallback="best-f1")
 
 
 #: Rules by name.
@@ -164,69 +181,61 @@ RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
         Rule(
-            "best-f1",
-            "the best F1 over all pairs of the dev split; promises nothing",
-            "2·hits / (accepted + right) is largest on dev.",
-            "queries",
-            None,
-            _itself,
-            exact=False,
-            rises=False,
+            name="best-f1",
+            summary="the best F1 over all pairs of the dev split; promises nothing",
+            chosen="2·hits / (accepted + right) is largest on dev.",
         ),
         Rule(
-            "precision",
-            "of the candidates accepted for a query, at least {level} are right, averaged over queries that get any",
-            "Loss: share of wrong ones among the accepted of a query, over queries that get any. Averaged over queries "
-            "and not over pairs, because no sample excludes the rare query that accepts hundreds of wrong candidates; "
-            "where a query accepts at most one, both are the same. Hoeffding–Bentkus; thresholds from high to low, "
-            "starting anew at four times as many queries, each start with its part of δ, which a run of successes "
-            "carries on to the next (fallback procedure: Wiens 2003). Presumes that precision, once it fell below the "
-            "level at so high a threshold that no test was possible there, stays below.",
-            "queries that get a candidate",
-            _precision_loss,
-            _rest,
-            exact=False,
-            rises=False,
+            name="precision",
+            summary="of the candidates accepted for a query, at least {level} are right, averaged over queries that "
+            "get any",
+            chosen="Loss: share of wrong ones among the accepted of a query, over queries that get any. Averaged over "
+            "queries and not over pairs, because no sample excludes the rare query that accepts hundreds of wrong "
+            "candidates; where a query accepts at most one, both are the same. Hoeffding–Bentkus; thresholds from high "
+            "to low, starting anew at four times as many queries, each start with its part of δ, which a run of "
+            "successes carries on to the next (fallback procedure: Wiens 2003). Presumes that precision, once it fell "
+            "below the level at so high a threshold that no test was possible there, stays below.",
+            example="0.95",
+            population=CLAIMED,
+            loss=_precision_loss,
+            allowed=_one_minus,
             steady=False,
         ),
         Rule(
-            "recall",
-            "of a query's right answers, at least {level} are accepted, averaged over queries that have any",
-            "Loss: share of the right answers of a query that is missed. Hoeffding–Bentkus, thresholds from low to "
-            "high.",
-            "answered queries",
-            _recall_loss,
-            _rest,
-            exact=False,
+            name="recall",
+            summary="of a query's right answers, at least {level} are accepted, averaged over queries that have any",
+            chosen="Loss: share of the right answers of a query that is missed. Hoeffding–Bentkus, thresholds from low "
+            "to high.",
+            example="0.9",
+            population=ANSWERED,
+            loss=_recall_loss,
+            allowed=_one_minus,
             rises=True,
         ),
         Rule(
-            "contains",
-            "of the queries that have a right answer, at least {level} get one (or more) accepted",
-            "Loss: whether every right answer of a query is missed. Exact, thresholds from low to high; in the words "
-            "of conformal prediction a set whose coverage holds with confidence, not only on average over dev splits "
-            "(Vovk 2012).",
-            "answered queries",
-            _contains_loss,
-            _rest,
+            name="contains",
+            summary="of the queries that have a right answer, at least {level} get one (or more) accepted",
+            chosen="Loss: whether every right answer of a query is missed. Exact, thresholds from low to high; in the "
+            "words of conformal prediction a set whose coverage holds with confidence, not only on average over dev "
+            "splits (Vovk 2012).",
+            example="0.9",
+            population=ANSWERED,
+            loss=_contains_loss,
+            allowed=_one_minus,
             exact=True,
             rises=True,
         ),
         Rule(
-            "false-claims",
-            "of the queries that have no right answer, at most {level} get any candidate accepted",
-            "Loss: whether a query without an answer gets a candidate. Exact, thresholds from high to low.",
-            "queries without an answer",
-            _false_claims_loss,
-            _itself,
+            name="false-claims",
+            summary="of the queries that have no right answer, at most {level} get any candidate accepted",
+            chosen="Loss: whether a query without an answer gets a candidate. Exact, thresholds from high to low.",
+            example="0.05",
+            population=UNANSWERED,
+            loss=_false_claims_loss,
             exact=True,
-            rises=False,
         ),
     )
 }
-
-
-_EXAMPLES = {"precision": "0.95", "recall": "0.9", "contains": "0.9", "false-claims": "0.05"}
 
 
 def parse_rule(text: str) -> Choice:
@@ -239,13 +248,14 @@ def parse_rule(text: str) -> Choice:
     name, sign, level = (part.strip() for part in text.partition("="))
     if not sign:
         return Choice(name)
-    if not lookup(RULES, name, "accept").takes_level:
+    rule = lookup(RULES, name, "rule")
+    if not rule.takes_level:
         raise ValueError(f"Expected no level for {name}, got {level!r}. Try {name}.")
     try:
         number = float(level)
     except ValueError as error:
         raise ValueError(
-            f"Expected {name}=LEVEL with a number as the level, got {level!r}. Try {name}={_EXAMPLES[name]}."
+            f"Expected {name}=LEVEL with a number as the level, got {level!r}. Try {name}={rule.example}."
         ) from error
     return Choice(name, number)
 
@@ -280,7 +290,7 @@ def decide(choice: Choice | str, record: Record, *, confidence: float = CONFIDEN
         if found is not None:
             place = found
         else:
-            place, reason, needed = _instead(choice, curve, delta)
+            place, reason, needed = _without_promise(choice, curve, delta)
     threshold = curve.threshold(place)
     return Decision(choice, threshold, promised, confidence, reason, needed, curve.at(threshold))
 
@@ -288,7 +298,7 @@ def decide(choice: Choice | str, record: Record, *, confidence: float = CONFIDEN
 def threshold_table(record: Record, at: Iterable[float] | None = None) -> list[dict[str, float | None]]:
     """Rows of what thresholds give on the split; None where there is nothing to measure.
 
-    precision, recall and false_claims are those of the rules; f1 is over all pairs; accepted is a query's mean number.
+    precision, recall and false_claims are those of the rules; f1 is over all pairs; accepted is the mean per query.
 
     Args:
         record: of the dev split.
@@ -310,7 +320,7 @@ def threshold_table(record: Record, at: Iterable[float] | None = None) -> list[d
 def _p_values(total: Floats, n: Floats, allowed: float, *, exact: bool) -> Floats:
     """P-values of E ℓ ≥ allowed, from Σ ℓ over n queries; see the module's head. 1 where n is 0."""
     least = np.ceil(total - 1e-9)  # sums of shares are rounded
-    binomial: Floats = special.bdtr(np.minimum(least, n), n.astype(np.int64), allowed)
+    binomial: Floats = scipy.special.bdtr(np.minimum(least, n), n.astype(np.int64), allowed)
     if exact:
         return np.where(n > 0, binomial, 1.0)
     mean = np.minimum(total / np.maximum(n, 1), allowed)
@@ -320,10 +330,10 @@ def _p_values(total: Floats, n: Floats, allowed: float, *, exact: bool) -> Float
 
 def _kl(mean: Any, allowed: float) -> Any:
     """Mean · log(mean / allowed) + (1 − mean) · log((1 − mean) / (1 − allowed))."""
-    return special.rel_entr(mean, allowed) + special.rel_entr(1 - mean, 1 - allowed)
+    return scipy.special.rel_entr(mean, allowed) + scipy.special.rel_entr(1 - mean, 1 - allowed)
 
 
-def _certified(rule: Rule, curve: Curve, level: float, delta: float) -> int | None:
+def _certified(rule: Rule, curve: ThresholdCurve, level: float, delta: float) -> int | None:
     """Place of the threshold whose promise holds with confidence 1 − δ, −1 for `NOTHING`; None if there is none."""
     if not rule.steady:
         return _chains(rule, curve, level, delta)
@@ -351,7 +361,7 @@ def _starts(rule: Rule, level: float, delta: float, n: int) -> list[int]:
         starts = more
 
 
-def _chains(rule: Rule, curve: Curve, level: float, delta: float) -> int | None:
+def _chains(rule: Rule, curve: ThresholdCurve, level: float, delta: float) -> int | None:
     """Last place that is rejected when p-values are tested in order from every start (Wiens 2003).
 
     A start is the lowest threshold at which its number of queries get a candidate: what lies above the query that
@@ -380,23 +390,20 @@ def _chains(rule: Rule, curve: Curve, level: float, delta: float) -> int | None:
     return last
 
 
-def _instead(choice: Choice, curve: Curve, delta: float) -> tuple[int, str, int | None]:
+def _without_promise(choice: Choice, curve: ThresholdCurve, delta: float) -> tuple[int, str, int | None]:
     """Place that meets the level on the split, why it is no promise, and how many queries would do."""
     rule, level = choice.rule, choice.level
     assert rule.loss is not None
+    assert rule.population is not None
     assert level is not None
     allowed = rule.allowed(level)
     total, n = rule.loss(curve)
-    available = {
-        "answered queries": curve.answered,
-        "queries without an answer": curve.unanswered,
-        "queries that get a candidate": int(curve.claims.max(initial=0)),
-    }[rule.over]
+    available = rule.population.count(curve)
     least = rule.needed(level, delta) + (not rule.steady)  # and the query that comes next, see `_chains`
     if not available:
-        place = -1 if rule.over == "answered queries" else _best_f1(curve)
+        place = _best_f1(curve) if rule.population.fallback == "best-f1" else -1
         what = "nothing is accepted" if place < 0 else "the threshold is that of best F1 instead"
-        return place, f"The dev split has no {rule.over}; {least} would be needed at least; {what}.", least
+        return place, f"The dev split has no {rule.population.words}; {least} would be needed at least; {what}.", least
     meets = np.flatnonzero(total <= allowed * n + 1e-9)
     place = len(curve.t) - 1 if rule.rises else -1
     if len(meets):
@@ -407,18 +414,22 @@ def _instead(choice: Choice, curve: Curve, delta: float) -> tuple[int, str, int 
     else:
         what = f"the threshold is the lowest presence on record (from {curve.floor:g} on)"
     if available < least:
-        return place, f"{choice} needs at least {least} {rule.over}, the dev split has {available}; {what}.", least
+        return (
+            place,
+            f"{choice} needs at least {least} {rule.population.words}, the dev split has {available}; {what}.",
+            least,
+        )
     if rule.rises:
         why = f"needs candidates with a presence below {curve.floor:g}, which are not on record"
         return place, f"{choice} {why}; {what}.", None
-    needed = _enough(total, n, allowed, delta, available)
+    needed = _queries_needed(total, n, allowed, delta, available)
     if needed is None:
         return place, f"{choice} is not reached at any threshold that can be tested; {what}.", None
-    why = f"cannot be promised from {available} {rule.over} with so many errors; about {needed} might do"
+    why = f"cannot be promised from {available} {rule.population.words} with so many errors; about {needed} might do"
     return place, f"{choice} {why}; {what}.", needed
 
 
-def _enough(total: Floats, n: Floats, allowed: float, delta: float, available: int) -> int | None:
+def _queries_needed(total: Floats, n: Floats, allowed: float, delta: float, available: int) -> int | None:
     """About how many queries are enough if errors stay as frequent as now, at the threshold that suits best."""
     mean = (total + 0.5) / (n + 1)  # few queries without an error prove little
     hopeful = mean < allowed - 1e-9
@@ -428,12 +439,12 @@ def _enough(total: Floats, n: Floats, allowed: float, delta: float, available: i
     return max(math.ceil(float((enough / n[hopeful]).min() * available)), available + 1)
 
 
-def _best_f1(curve: Curve) -> int:
+def _best_f1(curve: ThresholdCurve) -> int:
     if not curve.pairs or not len(curve.t):
         return -1
     return int((2 * curve.hits / (curve.accepted + curve.pairs)).argmax())
 
 
-def _least(delta: float, rate: float) -> int:
+def _fewest(delta: float, rate: float) -> int:
     """Return the least n with exp(−n · rate) ≤ δ."""
     return max(1, math.ceil(-math.log(delta) / rate - 1e-9))
