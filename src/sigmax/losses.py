@@ -18,8 +18,9 @@ from sigmax.errors import lookup
 from sigmax.families import OBJECTIVES, Objective, directed_loss
 from sigmax.kernels import Problem, Reduction, reduce_given_logits, working_dtype
 from sigmax.kernels.dispatch import KERNELS, reduce_logits, reduce_over_ranks, weighted_loss
-from sigmax.kernels.sharded import agree, all_true, world_size
+from sigmax.kernels.sharded import agree
 from sigmax.positives import Positives
+from sigmax.processes import all_true, world_size
 
 __all__ = ["SIMILARITIES", "MatchLoss", "SigmoidLoss", "SoftmaxLoss", "make_loss"]
 

@@ -8,8 +8,8 @@ import torch
 
 from helpers import ranks
 from helpers.processes import run
-from sigmax.kernels import sharded
 from sigmax.positives import Positives
+from sigmax.processes import world_size
 
 TESTS = Path(__file__).parent
 
@@ -79,7 +79,7 @@ def test_one_rank_ending_or_hanging_ends_all(how, tmp_path):
 
 
 def test_one_process_needs_no_group():
-    assert sharded.world_size() == 1
+    assert world_size() == 1
     loss = ranks.build("sigmoid", "queries", "mean")
     batch = ranks.whole([4], [5])[0]
     alone = loss(batch.queries, batch.candidates, batch.positives)

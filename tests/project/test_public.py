@@ -132,7 +132,7 @@ def test_readme_runs(tmp_path, monkeypatch):
 
 #: Who may import whom: from a lower layer, or from one's own room. The façade `sigmax` imports all.
 LAYERS = (
-    ("errors", "files", "arrays"),
+    ("errors", "files", "arrays", "processes"),
     ("positives",),
     ("families",),
     ("kernels",),

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sigmax.errors import DataError, UnknownNameError, extra
+from sigmax.processes import is_first
 
 app = typer.Typer(
     name="sigmax",
@@ -268,7 +269,7 @@ def train(
     checkpoints = output.with_name(f"{output.name}.checkpoints")
     if checkpoints.exists() and not (checkpoints / "settings.json").exists():
         raise DataError(f"{checkpoints}: is there already and holds no checkpoints. Choose another folder, or move it.")
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = is_first()
     if fresh and first:
         shutil.rmtree(checkpoints, ignore_errors=True)
     with _bar(enabled=first) as advance:
@@ -717,7 +718,7 @@ def _read(source: str, columns: str) -> Any:
                 f"expected ours=yours, got {item!r}; for example query=question", param_hint="--columns"
             )
         renamed[ours.strip()] = theirs.strip()
-    with _bar(enabled=int(os.environ.get("RANK", "0")) == 0) as advance:
+    with _bar(enabled=is_first()) as advance:
         return load_data(source, columns=renamed, advance=advance)
 
 
@@ -806,7 +807,7 @@ def _quiet() -> None:
     logger = logging.getLogger("sigmax")
     logger.handlers = [handler]
     logger.propagate = False
-    logger.setLevel(logging.INFO if int(os.environ.get("RANK", "0")) == 0 else logging.WARNING)
+    logger.setLevel(logging.INFO if is_first() else logging.WARNING)
 
 
 def _formats() -> str:

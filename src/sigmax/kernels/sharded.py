@@ -23,7 +23,7 @@ from sigmax.kernels.autograd import Engine, as_autocast
 from sigmax.kernels.problem import Problem, Reduction, Wants
 from sigmax.positives import Positives
 
-__all__ = ["Share", "agree", "all_true", "reduce", "world_size"]
+__all__ = ["Share", "agree", "reduce"]
 
 #: What a rank tells the others of its inputs before any of them travel.
 _FACTS = ("ok", "queries", "candidates", "width", "dtype", "rows", "columns", "right")
@@ -42,18 +42,6 @@ class Share(NamedTuple):
     def size(self) -> int:
         """W."""
         return len(self.queries)
-
-
-def world_size() -> int:
-    """Return how many processes there are."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def all_true(mine: bool, device: torch.device) -> bool:
-    """Return whether it is true on every rank."""
-    flag = torch.tensor(int(mine), device=device)
-    dist.all_reduce(flag, dist.ReduceOp.MIN)
-    return bool(flag)
 
 
 def agree(queries: Tensor, candidates: Tensor, positives: Positives, error: Exception | None) -> Share:

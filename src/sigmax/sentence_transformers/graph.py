@@ -19,8 +19,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from sigmax.errors import DataError
-from sigmax.kernels.sharded import world_size
 from sigmax.positives import Positives
+from sigmax.processes import world_size
 
 __all__ = ["Columns", "KnownPairs", "Matches", "find_matches", "known_pairs", "text_keys"]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sentence_transformers import SentenceTransformer
 from sigmax import losses
 from sigmax.errors import check_least
-from sigmax.kernels.sharded import world_size
+from sigmax.processes import world_size
 from sigmax.sentence_transformers.graph import Columns, Features, KnownPairs, Matches, find_matches
 
 __all__ = ["SentenceMatchLoss", "SigmoidLoss", "SoftmaxLoss"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from sigmax.errors import DataError
 from sigmax.files import write_text
+from sigmax.processes import is_first
 
 __all__ = []
 
@@ -25,7 +25,7 @@ def _prepare_checkpoints(folder: Path, settings: dict[str, Any], resume: bool) -
     it, it stops at the same step again.
     """
     about = folder / "settings.json"
-    first = int(os.environ.get("RANK", "0")) == 0  # the first process judges, writes and removes; the others follow
+    first = is_first()  # the first process judges, writes and removes; the others follow
     if not resume:
         if not first:
             return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,6 +25,7 @@ from sigmax.losses import make_loss
 from sigmax.metrics import NONE_SCORES, RANKING
 from sigmax.model.card import told_encoder
 from sigmax.model.dual_encoder import DualEncoder
+from sigmax.processes import launched
 from sigmax.training.checkpoints import _prepare_checkpoints
 from sigmax.training.settings import Settings
 from sigmax.training.trainer import (
@@ -196,7 +196,7 @@ def _batches(data: MatchDataset, settings: Settings) -> Batches:
         negatives=settings.negatives,
         seed=settings.seed,
         draw=settings.draw,
-        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        processes=max(1, launched()),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from sigmax.encoders.plan import Defaults
 from sigmax.evaluation import quick_metrics
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.model.replay import Features
+from sigmax.processes import launched
 from sigmax.training.settings import Settings
 
 __all__ = ["Logged", "Progress"]
@@ -173,7 +173,7 @@ def _arguments(
         report_to=report_to,
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
-        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not torch.cuda.is_available() else None,
+        ddp_backend="gloo" if launched() and not torch.cuda.is_available() else None,
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
