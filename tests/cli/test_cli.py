@@ -171,7 +171,7 @@ def test_check_of_what_is_built_in(name, sigmax):
 def test_columns(sigmax, tmp_path):
     table = [{"question": row["query"], "reply": row["answers"], "split": row["split"]} for row in rows()]
     path = jsonl(tmp_path / "faq.jsonl", table)
-    refused(sigmax("check", path), 1, "its columns are question, reply, split", "--columns query=question")
+    refused(sigmax("check", path), 1, "its columns are question, reply, split", "by columns query=question")
     found = json.loads(sigmax("check", path, "--columns", "query=question, answers=reply", "--json").out)
     assert (found["queries"], found["pairs"]) == (105, 120)
     refused(sigmax("check", path, "--columns", "query=qestion,answers=reply"), 1, "no column 'qestion'")

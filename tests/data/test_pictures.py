@@ -22,7 +22,7 @@ from pyarrow import parquet
 from helpers.commands import refused
 from sigmax.data import load_data, pictures
 from sigmax.data.formats.labelled_pictures import picture_files
-from sigmax.data.formats.registry import READERS, read
+from sigmax.data.formats.registry import READERS, read, readers
 from sigmax.data.pictures import MAX_PIXELS, Picture, as_picture, check_pictures, pixel_batch
 from sigmax.errors import DataError
 
@@ -149,7 +149,7 @@ def test_broken_pictures(case):
     content, reason = BROKEN[case]
     with pytest.raises(DataError, match=f"it: .*{reason}"):
         Picture("it", content).image()
-    with pytest.raises(DataError, match=rf"1 of 2 pictures cannot be read. Mend or remove them:\n  it: .*{reason}"):
+    with pytest.raises(DataError, match=rf"1 of 2 pictures cannot be read. Fix or remove them:\n  it: .*{reason}"):
         check_pictures([Picture("fine", encoded(drawn(0))), Picture("it", content)])
 
 
@@ -490,9 +490,9 @@ def test_the_formats_are_told_apart(tmp_path):
     for name, (build, _) in FORMATS.items():
         path = build(tmp_path / name)
         found = columns_of(path, {}) if path.is_dir() or path.suffix in TABLES else []
-        reader = {"C": "coco", "R": "coco", "c": "classes", "n": "arrays", "K": "arrays"}.get(name[0], "pictures")
-        reader = {"Pascal VOC": "voc", "MedMNIST": "arrays"}.get(name, reader)
-        assert next(one.name for one in READERS.values() if one.claims(path, found)) == reader, name
+        reader = {"C": "coco", "R": "coco", "c": "classes", "n": "npz", "K": "npz"}.get(name[0], "picture_table")
+        reader = {"Pascal VOC": "voc", "MedMNIST": "npz"}.get(name, reader)
+        assert next(one.name for one in readers() if one.claims(path, found)) == reader, name
 
 
 def test_the_help_lists_every_format(tmp_path, sigmax, monkeypatch):
@@ -580,7 +580,7 @@ def test_unreadable_pictures_are_counted(tmp_path, sigmax):
     for k, (content, _) in enumerate(BROKEN.values()):
         put(tmp_path / "cat" / f"broken {k}.jpg", content)
     put(tmp_path / "dog" / "phone.HEIC", b"\0\0\0\x18ftypheic")
-    said = ["8 of 38 pictures cannot be read. Mend or remove them:", "cat/broken 0.jpg: the file is empty."]
+    said = ["8 of 38 pictures cannot be read. Fix or remove them:", "cat/broken 0.jpg: the file is empty."]
     done = sigmax("check", tmp_path)
     refused(done, 1, *said, "dog/phone.HEIC: not a picture in a known format")
     with pytest.raises(DataError, match="8 of 38 pictures"):

@@ -453,7 +453,12 @@ BAD_FILES = {
     "other columns": (
         "x.csv",
         "question,reply\na,b\n",
-        ["its columns are question, reply", "--columns query=question,answer=reply", "BEIR folder", "columns text and"],
+        [
+            "its columns are question, reply",
+            "by columns query=question,answer=reply",
+            "BEIR folder",
+            "columns text and",
+        ],
     ),
     "semicolons": ("x.csv", "query;answer\na;b\n", ["its columns are query;answer"]),
     "no text": ("x.jsonl", OK + '{"query": null, "answer": "b"}\n', [", line 2", "text under `query`", "got None"]),

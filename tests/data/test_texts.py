@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 import sigmax
 from sigmax.data import texts
-from sigmax.data.texts import Numbered, Pairs, TextsOnDisk, TextStore
+from sigmax.data.texts import IndexPairs, Numbered, TextsOnDisk, TextStore
 from sigmax.data.writers import write_beir
 
 KINDS = (("moon", "train"), ("sun", "train"), ("fire", "dev"), ("moon", "test"))
@@ -132,7 +132,7 @@ def test_numbers_and_pairs():
     assert names[-1] == "q2"
     with pytest.raises(IndexError):
         names[3]
-    pairs = Pairs()
+    pairs = IndexPairs()
     assert pairs.array().shape == (0, 2)
     pairs.append(3, 4)
     pairs.append(-1, 2**40)

@@ -72,7 +72,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
 
     Args:
         data: the data set.
-        batch_size: queries a batch and process, at most.
+        batch_size: maximum queries per batch and process.
         steps: number of batches; None for `epochs` epochs.
         epochs: passes over the split, where `steps` is None.
         answers: right answers drawn a query, at most.
@@ -159,9 +159,9 @@ def known_positives(batches: Batches, units: Indices, random: np.random.Generato
 
 
 def one_positive(batches: Batches, units: Indices, random: np.random.Generator) -> Batch:
-    """One right pair a row, everything else in the batch wrong, as in-batch losses are used today.
+    """One right pair per row, everything else in the batch wrong, as in-batch losses are used today.
 
-    Another right answer of the same query, or the same answer twice, counts as wrong: what Sigmax exists to mend.
+    Another right answer of the same query, or the same answer twice, counts as wrong: the fault that Sigmax exists to fix.
     """
     queries, candidates = units[:, 0], units[:, 1]
     diagonal = np.arange(len(units))
@@ -185,7 +185,7 @@ DRAWS: dict[str, Draw] = {
         known_positives,
     ),
     "one-positive": Draw(
-        "one right pair a row, everything else in the batch wrong",
+        "one right pair per row, everything else in the batch wrong",
         _each_pair,
         one_positive,
     ),

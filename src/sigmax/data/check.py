@@ -42,7 +42,7 @@ class Check:
 
     @property
     def findings(self) -> list[str]:
-        """Return what to mend or to know, most important first, in words."""
+        """Return findings in words: what to fix or to know, most important first."""
         found = []
         if self.leaked_queries:
             found.append(
@@ -96,7 +96,7 @@ def check(data: MatchDataset) -> Check:
     held_out = np.concatenate([data.split("dev"), data.split("test")])
     used = np.unique(data.pairs[:, 1])
     in_train = np.unique(data.graph[data.split("train")].indices)
-    rows = int(counts[data.split("train")].sum())  # of the largest batch that a loss of one pair a row can see
+    rows = int(counts[data.split("train")].sum())  # of the largest batch that a loss of one pair per row can see
     in_held_out = np.unique(data.graph[held_out].indices)
     return Check(
         name=data.name,
@@ -143,14 +143,14 @@ def _pictures(data: MatchDataset) -> dict[str, Any] | None:
 def false_negative_share(data: MatchDataset, batch_size: int, *, batches: int = 20, seed: int = 0) -> float:
     """Share of rows in which a plain in-batch loss trains a right answer as wrong.
 
-    Draws batches of one right pair a row, as such losses do, and counts the rows for which another row's answer is
+    Draws batches of one right pair per row, as such losses do, and counts the rows for which another row's answer is
     right too, the same answer included.
 
     Args:
         data: the data set; its train split is used.
-        batch_size: rows a batch (at most all pairs there are).
-        batches: how many are drawn.
-        seed: of the draw.
+        batch_size: rows per batch (at most as many as there are pairs).
+        batches: how many batches are drawn.
+        seed: random seed.
     """
     drawn = Batches(data, batch_size=batch_size, steps=batches, seed=seed, draw="one-positive")
     if not len(drawn.units):

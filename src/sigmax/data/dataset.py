@@ -6,14 +6,17 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sigmax.data.pictures import Picture, Query, key_of
 from sigmax.data.texts import Numbered, digest
 from sigmax.errors import DataError, lookup
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 __all__ = ["SPLITS", "Indices", "MatchDataset", "row_of", "seeded_split"]
 
@@ -153,6 +156,8 @@ class MatchDataset:
         )
 
     def _sparse(self, pairs: Indices) -> sparse.csr_array:
+        from scipy import sparse  # takes as long to import as everything else that listing the formats needs
+
         ones = np.ones(len(pairs), dtype=np.int8)
         shape = (len(self.queries), len(self.candidates))
         return sparse.csr_array((ones, (pairs[:, 0], pairs[:, 1])), shape=shape)
@@ -168,7 +173,7 @@ def seeded_split(keys: Iterable[str], *, seed: int = 0, shares: tuple[float, flo
     """Split by query: the order of a seeded hash of each key decides, so equal keys stay together.
 
     Args:
-        keys: one text a query; equal texts land in the same part.
+        keys: one text per query; equal texts land in the same part.
         seed: another seed, another split.
         shares: of train and dev; test is the rest.
     """

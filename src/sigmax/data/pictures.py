@@ -1,4 +1,4 @@
-"""A picture as a query: a file, its bytes or its pixels, read alike every time and checked before training begins."""
+"""A picture as a query: a file, its bytes or its pixels, decoded deterministically and checked before training begins."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Picture:
             return width, height, _plain_mode(image)
 
     def pixels(self, size: int, mode: str) -> Pixels:
-        """(size, size, 1 or 3) the whole picture squeezed into a square, in mode "L" or "RGB".
+        """Return (size, size, 1 or 3) pixels: resized to a square, ignoring the aspect ratio, in mode "L" or "RGB".
 
         Raises:
             DataError: see `image`.
@@ -233,7 +233,7 @@ def check_pictures(pictures: Sequence[Picture], advance: Callable[[float, str], 
 
     Args:
         pictures: what to decode.
-        advance: told now and then how much is done, from 0 to 1, and what it is.
+        advance: called now and then with the share done, from 0 to 1, and a description of the work.
 
     Raises:
         DataError: pictures that cannot be read: how many, and the first ten by name and reason.
@@ -277,7 +277,7 @@ def _each(
         more = f"\n  … and {len(broken) - 10:,} more" if len(broken) > 10 else ""
         listed = "".join(f"\n  {reason}" for reason in broken[:10])
         raise DataError(
-            f"{len(broken):,} of {len(pictures):,} pictures cannot be read. Mend or remove them:{listed}{more}"
+            f"{len(broken):,} of {len(pictures):,} pictures cannot be read. Fix or remove them:{listed}{more}"
         )
     return made
 
@@ -289,7 +289,7 @@ def pixel_batch(pictures: Sequence[Picture], size: int, mode: str) -> Pixels:
 
 
 def _in_threads(work: Callable[[Picture], Any], pictures: Sequence[Picture]) -> Any:
-    """Results in order. Decoders let go of Python's lock; arrays are at hand and need no threads."""
+    """Results in order. Decoders release the GIL; arrays need no decoding and so no threads."""
     if all(isinstance(picture.source, np.ndarray) for picture in pictures):
         return map(work, pictures)
     return _pool(os.getpid()).map(work, pictures)

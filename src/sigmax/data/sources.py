@@ -70,7 +70,8 @@ def load_data(
             hub with the columns of our tables; or a path (one that exists wins only when it is none of these).
         columns: our column name -> the file's, see `sigmax.data.formats.read`.
         seed: of the split, where the data brings none.
-        advance: told now and then how much is done, from 0 to 1, and what it is; see `check_pictures`.
+        advance: called now and then with the share done, from 0 to 1, and a description of the work; see
+            `check_pictures`.
 
     Raises:
         DataError: neither a built-in name nor a path, or anything wrong in the files.

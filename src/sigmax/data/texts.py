@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sigmax.errors import DataError
 
-__all__ = ["Numbered", "Pairs", "TextStore", "TextsOnDisk", "digest"]
+__all__ = ["IndexPairs", "Numbered", "TextStore", "TextsOnDisk", "digest"]
 
 #: Bytes (UTF-8) of texts that one sequence keeps in memory; beyond them it goes to a temporary file.
 IN_MEMORY = 2**28
@@ -81,8 +81,8 @@ class Numbered(Sequence[str]):
         return f"{self._prefix}{range(self._count)[place]}"
 
 
-class Pairs:
-    """Pairs of whole numbers, gathered at 16 bytes each."""
+class IndexPairs:
+    """IndexPairs of whole numbers, gathered at 16 bytes each."""
 
     def __init__(self) -> None:
         self._numbers = array("q")

@@ -1,5 +1,5 @@
-"""Formats of users' files, one per entry of the registry."""
+"""Formats of users' files, one per module, each an entry of the registry."""
 
-from sigmax.data.formats.registry import READERS, Reader, read
+import lazy_loader
 
-__all__ = ["READERS", "Reader", "read"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sigmax.data.formats.reader import Reader
 from sigmax.data.splits import SPLIT_NAMES
 from sigmax.errors import DataError, extra, first_line
 
-__all__ = ["PREFIX", "hub_tables", "is_saved", "saved_tables"]
+__all__ = ["PREFIX", "READER", "hub_tables"]
 
 #: What a data set on the hub is called by: hf:user/name, or hf:user/name:configuration.
 PREFIX = "hf:"
 
 
-def is_saved(path: Path) -> bool:
+def _claims(path: Path, found: Sequence[str]) -> bool:
     """Whether a folder is one that `save_to_disk` of a Dataset or a DatasetDict wrote."""
     return (path / "dataset_dict.json").is_file() or (
         (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
     )
 
 
-def saved_tables(path: Path) -> contextlib.AbstractContextManager[Path]:
+def _saved_tables(path: Path) -> contextlib.AbstractContextManager[Path]:
     """Give the tables of a data set that `save_to_disk` wrote, see `_tables`.
 
     Raises:
@@ -95,3 +96,12 @@ def _tables(found: Any, name: str, source: str) -> Iterator[Path]:
             for file, shown in {**known, place: source}.items():
                 said = said.replace(str(file), shown)
             raise DataError(said) from None
+
+
+READER = Reader(
+    name="hugging_face",
+    describes="a data set saved by Hugging Face's datasets (save_to_disk), with columns as below; from the hub: "
+    "hf:user/name or hf:user/name:configuration",
+    claims=_claims,
+    unpack=_saved_tables,
+)

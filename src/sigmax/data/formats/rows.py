@@ -24,8 +24,10 @@ __all__ = [
     "lines",
     "named",
     "read_rows",
+    "rows_by_split",
     "split_rows",
     "tables_of",
+    "text_cell",
     "text_list",
 ]
 
@@ -47,7 +49,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{where}: not JSON: {error.msg} at column {error.colno}: {_around(line, error.pos)}. "
-                "Expected one JSON object a line."
+                "Expected one JSON object per line."
             ) from None
         if not isinstance(values, dict):
             raise DataError(f'{where}: expected a JSON object such as {{"query": …}}, got {type(values).__name__}.')
@@ -200,6 +202,12 @@ def split_rows(file: Path, part: str | None, columns: Mapping[str, str]) -> Iter
         yield Row(values, row.where), None if given is None else split_of(given, row.where)
 
 
+def rows_by_split(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Row, str | None]]:
+    """Rows of all tables of a path, see `split_rows`."""
+    for file, part in tables_of(path):
+        yield from split_rows(file, part, columns)
+
+
 def _renamed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     """Under our names. A column that has one of our names by accident gives way to the one that was asked for."""
     names = {theirs: ours for ours, theirs in columns.items()}
@@ -249,6 +257,18 @@ def named(value: Any, names: Sequence[str] | None, where: str, column: str) -> A
             f"{value}." + (" -1 stands for an unknown label: drop such rows." if value == -1 else "")
         )
     return names[value]
+
+
+def text_cell(row: Row, column: str) -> str:
+    """Return the text in a cell.
+
+    Raises:
+        DataError: none, or something else.
+    """
+    value = row.values.get(column)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{row.where}: expected a text under `{column}`, got {value!r}.")
+    return value.strip()
 
 
 def text_list(value: Any, where: str, column: str) -> list[str]:
