@@ -161,7 +161,8 @@ def known_positives(batches: Batches, units: Indices, random: np.random.Generato
 def one_positive(batches: Batches, units: Indices, random: np.random.Generator) -> Batch:
     """One right pair per row, everything else in the batch wrong, as in-batch losses are used today.
 
-    Another right answer of the same query, or the same answer twice, counts as wrong: the fault that Sigmax exists to fix.
+    Another right answer of the same query, or the same answer twice, counts as wrong: the fault that Sigmax exists to
+    fix.
     """
     queries, candidates = units[:, 0], units[:, 1]
     diagonal = np.arange(len(units))

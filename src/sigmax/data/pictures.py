@@ -1,4 +1,4 @@
-"""A picture as a query: a file, its bytes or its pixels, decoded deterministically and checked before training begins."""
+"""A picture as a query: a file, its bytes or its pixels, decoded deterministically and checked before training."""
 
 from __future__ import annotations
 
