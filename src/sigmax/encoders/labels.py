@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sigmax.encoders.places import module_folder
+from sigmax.encoders.module import Module
 from sigmax.errors import DataError, nearest
 
 __all__ = ["LabelTable"]
 
 
-class LabelTable(nn.Module):
+class LabelTable(Module):
     """label -> its own vector, a sentence-transformers module whose "texts" are the labels' names.
 
     Args:
@@ -24,9 +22,6 @@ class LabelTable(nn.Module):
         vectors: (labels, d) starting vectors.
         frozen: whether the vectors stay as they are (a plain linear head is the identity, frozen).
     """
-
-    modalities = ("text",)
-    save_in_root = True
 
     def __init__(self, names: Sequence[str], vectors: Tensor, *, frozen: bool = False) -> None:
         super().__init__()
@@ -58,20 +53,11 @@ class LabelTable(nn.Module):
         """Return the width of the vectors."""
         return self.vectors.shape[1]
 
-    def save(self, output_path: str, *_: Any, **__: Any) -> None:
-        """Write config.json (the names) and model.safetensors (the vectors)."""
-        from safetensors.torch import save_file
-
-        config = json.dumps({"names": self.names, "frozen": self.frozen}, ensure_ascii=False, indent=1)
-        Path(output_path, "config.json").write_text(config + "\n", encoding="utf-8")
-        save_file({"vectors": self.vectors.detach().contiguous()}, str(Path(output_path, "model.safetensors")))
+    def config(self) -> dict[str, Any]:
+        """Return the names, and whether the vectors are frozen."""
+        return {"names": self.names, "frozen": self.frozen}
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **given: Any) -> LabelTable:
-        """Read what `save` wrote; the arguments are those sentence-transformers gives its modules."""
-        from safetensors.torch import load_file
-
-        folder = module_folder(model_name_or_path, subfolder, **given)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        vectors = load_file(str(folder / "model.safetensors"))["vectors"]
-        return cls(config["names"], vectors, frozen=config["frozen"])
+    def restore(cls, config: dict[str, Any], weights: Mapping[str, Tensor], **_: nn.Module) -> LabelTable:
+        """Build a table with the saved vectors."""
+        return cls(config["names"], weights["vectors"], frozen=config["frozen"])

@@ -1,26 +1,25 @@
 """Hashed words, word pairs and character n-grams, weighted as in tf-idf and summed to a vector as in fastText.
 
-Trained from scratch in seconds on a CPU; nothing to download. The features are scikit-learn's; only the sum is ours.
+Trained from scratch in seconds on a CPU; nothing to download. The features are scikit-learn's, computed without
+importing it; only the sum is ours.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any
 
+import mmh3
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor, nn
 
 from sigmax.data.texts import digest
-from sigmax.encoders.places import module_folder
+from sigmax.encoders.module import Module
 
 __all__ = ["NgramEmbedding"]
 
@@ -33,8 +32,27 @@ ENTRY_BYTES = 512
 #: Texts whose n-grams are counted at a time.
 BLOCK = 2**14
 
+_WORD = re.compile(r"(?u)\b\w+\b")
 
-class NgramEmbedding(nn.Module):
+
+def _bucket(ngram: str) -> int:
+    """Return the bucket that scikit-learn's HashingVectorizer gives an n-gram."""
+    return abs(mmh3.hash(ngram)) % BUCKETS
+
+
+@lru_cache(2**16)
+def _character_buckets(word: str, shortest: int, longest: int) -> NDArray[np.int64]:
+    """Buckets of a word's character n-grams, a space at either edge; a word shorter than an n-gram counts once."""
+    padded = f" {word} "
+    found = []
+    for size in range(shortest, longest + 1):
+        found.extend(_bucket(padded[start : start + size]) for start in range(max(1, len(padded) - size + 1)))
+        if len(padded) <= size:
+            break
+    return BUCKETS + np.array(found, np.int64)
+
+
+class NgramEmbedding(Module):
     """text -> Σ_g w_g · E_g over its n-grams g, a sentence-transformers module.
 
     w_g = (1 + log tf_g) · idf_g, scaled so that the words' w and the characters' w have length 1/√2 each
@@ -50,8 +68,6 @@ class NgramEmbedding(nn.Module):
         digits_alike: read every digit as 0: "7pm" and "9pm" say the same.
     """
 
-    modalities = ("text",)
-    save_in_root = True
     buckets: Tensor
     idf: Tensor
 
@@ -73,7 +89,8 @@ class NgramEmbedding(nn.Module):
         self.register_buffer("buckets", torch.as_tensor(buckets, dtype=torch.int64))
         self.register_buffer("idf", torch.as_tensor(idf, dtype=torch.float32))
         # One more row for the constant: a text without any known n-gram still has a vector.
-        self.table = nn.EmbeddingBag(len(self.buckets) + 1, dimension, mode="sum")
+        start = torch.zeros(len(self.buckets) + 1, dimension)
+        self.table = nn.EmbeddingBag.from_pretrained(start, freeze=False, mode="sum")
         self._cache: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
         self._cached = 0  # bytes
 
@@ -97,7 +114,7 @@ class NgramEmbedding(nn.Module):
             new = [text for key, text in block.items() if key not in seen]
             seen.update(block)
             if new:
-                frequency += np.bincount(empty._counts(new).indices, minlength=2 * BUCKETS)
+                frequency += np.bincount(empty._counts(new)[1], minlength=2 * BUCKETS)
         buckets = np.flatnonzero(frequency >= least)
         idf = np.log((1 + len(seen)) / (1 + frequency[buckets])) + 1
         made = cls(buckets, idf.astype(np.float32), **settings)
@@ -127,13 +144,12 @@ class NgramEmbedding(nn.Module):
         }
 
     def _features(self, texts: Sequence[str]) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        counts = self._counts(texts)
+        rows, buckets, frequency = self._counts(texts)
         known = self.buckets.cpu().numpy()
-        place = np.searchsorted(known, counts.indices)
-        hit = np.append(known, -1)[place] == counts.indices
-        rows = np.repeat(np.arange(len(texts)), np.diff(counts.indptr))[hit]
-        ids, tf, is_word = place[hit], counts.data[hit], counts.indices[hit] < BUCKETS
-        weights = (1 + np.log(tf)) * self.idf.cpu().numpy()[ids]
+        place = np.searchsorted(known, buckets)
+        hit = np.append(known, -1)[place] == buckets
+        rows, ids, is_word = rows[hit], place[hit], buckets[hit] < BUCKETS
+        weights = (1 + np.log(frequency[hit])) * self.idf.cpu().numpy()[ids]
         length = np.sqrt(2 * np.bincount(rows * 2 + is_word, weights**2, 2 * len(texts)))
         weights /= length[rows * 2 + is_word]
         ends = np.searchsorted(rows, np.arange(len(texts) + 1))
@@ -146,24 +162,26 @@ class NgramEmbedding(nn.Module):
             for start, end in pairwise(ends)
         ]
 
-    def _counts(self, texts: Sequence[str]) -> sparse.csr_array:
-        """(b, 2 · BUCKETS): how often each hashed n-gram occurs; words first, then characters."""
-        if self.digits_alike:
-            texts = [re.sub(r"\d", "0", text) for text in texts]
-        blocks = [vectorizer.transform(texts) for vectorizer in self._vectorizers]
-        counts = sparse.csr_array(sparse.hstack(blocks, format="csr"))
-        counts.sort_indices()
-        return counts
+    def _counts(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Rows, buckets and frequencies of the n-grams that occur, by row and bucket: words first, then characters."""
+        found = [self._buckets(text) for text in texts]
+        rows = np.repeat(np.arange(len(texts)), [len(buckets) for buckets in found])
+        cells = rows * (2 * BUCKETS) + np.concatenate([np.empty(0, np.int64), *found])
+        cells, frequency = np.unique(cells, return_counts=True)
+        return *np.divmod(cells, 2 * BUCKETS), frequency
 
-    @cached_property
-    def _vectorizers(self) -> tuple[Any, Any]:
-        from sklearn.feature_extraction.text import HashingVectorizer
-
-        shared = {"n_features": BUCKETS, "alternate_sign": False, "norm": None}
-        return (
-            HashingVectorizer(analyzer="word", token_pattern=r"(?u)\b\w+\b", ngram_range=self.words, **shared),
-            HashingVectorizer(analyzer="char_wb", ngram_range=self.characters, **shared),
-        )
+    def _buckets(self, text: str) -> NDArray[np.int64]:
+        """Hashed n-grams of a text as scikit-learn's analyzers find them, "word" and then "char_wb"."""
+        text = (re.sub(r"\d", "0", text) if self.digits_alike else text).lower()
+        words = _WORD.findall(text)
+        shortest, longest = self.words
+        runs = [
+            _bucket(" ".join(words[start : start + size]))
+            for size in range(shortest, longest + 1)
+            for start in range(len(words) - size + 1)
+        ]
+        characters = [_character_buckets(word, *self.characters) for word in text.split()]
+        return np.concatenate([np.array(runs, np.int64), *characters])
 
     # -- features to vectors ---------------------------------------------------------------------
 
@@ -177,25 +195,11 @@ class NgramEmbedding(nn.Module):
         """Return the width of the vectors."""
         return self.dimension
 
-    # -- files -----------------------------------------------------------------------------------
-
-    def save(self, output_path: str, *_: Any, **__: Any) -> None:
-        """Write config.json and model.safetensors."""
-        from safetensors.torch import save_file
-
-        names = ("dimension", "words", "characters", "digits_alike")
-        config = {name: getattr(self, name) for name in names}
-        Path(output_path, "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        save_file(self.state_dict(), str(Path(output_path, "model.safetensors")))
+    def config(self) -> dict[str, Any]:
+        """Return the arguments beside the vocabulary."""
+        return {name: getattr(self, name) for name in ("dimension", "words", "characters", "digits_alike")}
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **given: Any) -> NgramEmbedding:
-        """Read what `save` wrote; the arguments are those sentence-transformers gives its modules."""
-        from safetensors.torch import load_file
-
-        folder = module_folder(model_name_or_path, subfolder, **given)
-        state = load_file(str(folder / "model.safetensors"))
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        made = cls(state["buckets"], state["idf"], **config)
-        made.load_state_dict(state)
-        return made
+    def restore(cls, config: dict[str, Any], weights: Mapping[str, Tensor], **_: nn.Module) -> NgramEmbedding:
+        """Build an encoder of the saved vocabulary."""
+        return cls(weights["buckets"], weights["idf"], **config)

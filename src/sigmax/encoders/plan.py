@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from sigmax.data.dataset import MatchDataset
+    from sigmax.data.dataset import MatchDataset
 
-__all__ = ["HEADS", "Defaults", "Plan", "Towers"]
+__all__ = ["HEADS", "Defaults", "Encoder", "Plan", "Towers"]
 
 
 #: How a vector is compared with labels.
 HEADS = {
     "cosine": "cosine to each label's vector, times one scale",
-    "linear": "one weight a label and coordinate, and a bias a label",
+    "linear": "one weight per label and coordinate, and one bias per label",
 }
 
 
@@ -33,12 +35,12 @@ class Plan:
     """What is asked of the towers, whatever the encoder.
 
     Args:
-        seed: of vectors that start at random.
+        seed: seed of random initial vectors.
         two_towers: give candidates that are texts an encoder of their own.
         head: how labels are scored, a name in `HEADS`.
-        frozen: keep a pretrained encoder as it is and train what comes after it.
-        augment: what training does to pictures, a name in `AUGMENTATIONS`; None: "upright", but for pictures of fewer
-            than 32 pixels a side, which turning blurs, "none".
+        frozen: keep a pretrained encoder as it is and train what follows it.
+        augment: a name in `AUGMENTATIONS`; None: "upright", or "none" for pictures of fewer than 32 pixels per side,
+            which rotation would blur.
     """
 
     seed: int = 0
@@ -55,17 +57,17 @@ class Defaults:
     epochs: float
     learning_rate: float
     logit_scale: float
-    #: Queries a batch. More are more wrong answers where the batch holds the candidates, and fewer steps.
+    #: Queries per batch. A larger batch has more in-batch negatives and fewer steps.
     batch_size: int = 128
     #: AdamW's ε. Far above the gradients of rare n-grams it keeps their steps small, as in SGD; the usual 1e-8 would
-    #: move every n-gram alike, however seldom it was seen.
+    #: move every n-gram equally, however rarely it was seen.
     epsilon: float = 1e-8
-    label_rate: float = 1.0  #: rate of a label table's vectors, as a multiple
-    scale_rate: float = 0.1  #: rate of scale and bias, as a multiple
-    #: Threads on a CPU, None for PyTorch's choice. The operations on a table are so small that threads wait for each
+    label_rate: float = 1.0  #: learning rate of a label table's vectors, as a multiple
+    scale_rate: float = 0.1  #: learning rate of scale and bias, as a multiple
+    #: Threads on a CPU, None for PyTorch's choice. Operations on a table are so small that threads wait for each
     #: other: one is as fast on an idle machine and many times faster on a busy one.
     threads: int | None = 1
-    #: Whether one training takes seconds, so that a comparison may search and repeat without being asked to.
+    #: Whether a run takes seconds, so that a comparison searches and repeats by default.
     quick: bool = True
 
 
@@ -74,10 +76,14 @@ class Encoder:
     """A way to build the towers for a data set."""
 
     name: str
-    describes: str
-    build: Callable[[MatchDataset, Plan], Towers]
+    describes: str  #: for the command line's help
+    build: Callable[[MatchDataset, Plan], Towers]  #: imports what it needs when it is called
     labels: Defaults  #: for fixed labels
-    texts: Defaults | None = None  #: for candidates that are texts; None: cannot
+    texts: Defaults | None = None  #: for candidates that are texts; None: only fixed labels
     pictures: bool = False  #: whether queries are pictures, or texts
     pretrained: bool = False  #: whether it can be kept frozen
     heads: tuple[str, ...] = ("cosine",)
+
+    def fits(self, data: MatchDataset) -> bool:
+        """Whether it reads the queries of a data set and has settings for its candidates."""
+        return self.pictures == data.pictures and (data.labels or self.texts is not None)

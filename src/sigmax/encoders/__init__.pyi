@@ -1,0 +1,31 @@
+from .augmentations import AUGMENTATIONS
+from .build import ENCODERS, build_towers, default_encoder, defaults_of
+from .frozen import FrozenEncoder
+from .images import PictureEncoder
+from .labels import LabelTable
+from .module import Module, load_encoder, open_pictures, save_encoder
+from .ngrams import NgramEmbedding
+from .plan import HEADS, Defaults, Encoder, Plan, Towers
+from .static import StaticVectors
+
+__all__ = [
+    "AUGMENTATIONS",
+    "ENCODERS",
+    "HEADS",
+    "Defaults",
+    "Encoder",
+    "FrozenEncoder",
+    "LabelTable",
+    "Module",
+    "NgramEmbedding",
+    "PictureEncoder",
+    "Plan",
+    "StaticVectors",
+    "Towers",
+    "build_towers",
+    "default_encoder",
+    "defaults_of",
+    "load_encoder",
+    "open_pictures",
+    "save_encoder",
+]
