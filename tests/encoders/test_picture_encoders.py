@@ -155,8 +155,8 @@ def test_seed_makes_the_same_network_and_leaves_the_global_one_alone(few):
 
 
 def test_size_and_colour_come_from_the_data(few):
-    assert build_towers("convnet", few).query.config["size"] == 20
-    assert build_towers("convnet", few).query.config["mode"] == "L"
+    assert build_towers("convnet", few).query.config()["size"] == 20
+    assert build_towers("convnet", few).query.config()["mode"] == "L"
     coloured = MatchDataset(
         "c",
         [Picture(str(i), np.random.default_rng(i).integers(0, 256, (90, 30, 3), np.uint8)) for i in range(6)],
@@ -165,7 +165,7 @@ def test_size_and_colour_come_from_the_data(few):
         {"train": np.arange(4), "dev": np.array([4]), "test": np.array([5])},
         labels=True,
     )
-    config = build_towers("convnet", coloured).query.config
+    config = build_towers("convnet", coloured).query.config()
     assert (config["size"], config["mode"]) == (64, "RGB"), "never larger than the network likes"
 
 
@@ -185,7 +185,7 @@ def test_linear_head_is_a_weight_and_a_bias_a_label(few):
     ("encoder", "plan", "said"),
     [
         ("ngrams", Plan(), "The encoder ngrams reads texts, digits holds pictures. Try convnet, efficientnet-lite0"),
-        ("convnet", Plan(frozen=True), "convnet starts from nothing: kept frozen"),
+        ("convnet", Plan(frozen=True), "convnet is trained from scratch and cannot be frozen"),
         ("convnet", Plan(two_towers=True), "Labels have a table of vectors"),
     ],
 )
@@ -324,7 +324,7 @@ def test_efficientnet_lite(few, tmp_path):
         torch.testing.assert_close(loaded(dict(features))["sentence_embedding"], expected)
     frozen = build_towers("efficientnet-lite0", photographs, Plan(frozen=True))
     assert isinstance(frozen.query, FrozenEncoder)
-    assert frozen.query.trunk.config["augment"] == "none"
+    assert frozen.query.trunk.config()["augment"] == "none"
 
 
 def test_label_vectors_start_at_their_texts_where_both_sides_share_a_space(few, tmp_path):

@@ -258,7 +258,7 @@ def test_linear_needs_labels():
 
 
 def test_encoder_that_does_not_exist():
-    with pytest.raises(DataError, match=r"Expected `encoder` to be ngrams, ngrams-linear, or .*'no/such-encoder'"):
+    with pytest.raises(DataError, match=r"Expected `encoder` to be ngrams, or .*'no/such-encoder'"):
         train(things(), Settings(encoder="no/such-encoder"))
 
 

@@ -44,7 +44,7 @@ def _bucket(ngram: str) -> int:
 def _character_buckets(word: str, shortest: int, longest: int) -> NDArray[np.int64]:
     """Buckets of a word's character n-grams, a space at either edge; a word shorter than an n-gram counts once."""
     padded = f" {word} "
-    found = []
+    found: list[int] = []
     for size in range(shortest, longest + 1):
         found.extend(_bucket(padded[start : start + size]) for start in range(max(1, len(padded) - size + 1)))
         if len(padded) <= size:

@@ -16,7 +16,7 @@ from sigmax.evaluation import METRICS
 from sigmax.families import Objective
 from sigmax.metrics.intervals import Estimate, interval, number
 
-__all__ = ["model_card", "told_encoder"]
+__all__ = ["model_card", "public_name"]
 
 #: Candidates that the card names.
 _NAMED = 8
@@ -142,12 +142,12 @@ def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Those that are set."""
     shown = {key: value for key, value in settings.items() if value is not None}
     if "encoder" in shown:  # of a model saved before this was done in training
-        shown["encoder"] = told_encoder(shown["encoder"])
+        shown["encoder"] = public_name(shown["encoder"])
     return [(key, _plain(str(value))) for key, value in shown.items()]
 
 
-def told_encoder(encoder: str) -> str:
-    """Return an encoder's name. Of one that is a folder here, those who get a model need not know the way to it."""
+def public_name(encoder: str) -> str:
+    """Return an encoder's name; a local path is shortened, so that it is not published."""
     return os.path.basename(os.path.abspath(encoder)) if os.path.isdir(encoder) else encoder
 
 

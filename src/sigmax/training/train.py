@@ -23,7 +23,7 @@ from sigmax.evaluation import calibrate
 from sigmax.families import OBJECTIVES
 from sigmax.losses import make_loss
 from sigmax.metrics import NONE_SCORES, RANKING
-from sigmax.model.card import told_encoder
+from sigmax.model.card import public_name
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.processes import launched
 from sigmax.training.checkpoints import _prepare_checkpoints
@@ -158,7 +158,7 @@ def train(
         "labels": data.labels,
         "splits": {name: len(queries) for name, queries in data.splits.items()},
         "unanswered": {name: data.unanswered(name) for name in data.splits},
-        "settings": asdict(settings) | {"encoder": told_encoder(settings.encoder or "")},
+        "settings": asdict(settings) | {"encoder": public_name(settings.encoder or "")},
         "steps": trainer.state.global_step,
     }
     return model
