@@ -66,8 +66,8 @@ def test_an_encoder_from_outside_trains_saves_and_loads(letters, tmp_path):
     model.save(tmp_path / "model")
     loaded = sigmax.load(tmp_path / "model")
     assert isinstance(loaded.query_encoder, Letters)
-    queries = data.queries[:4]
-    np.testing.assert_array_equal(loaded.logits(queries, data.candidates), model.logits(queries, data.candidates))
+    for side, items in (("query", data.queries[:4]), ("candidate", data.candidates)):
+        assert torch.equal(loaded.encode(items, side), model.encode(items, side))
 
 
 def test_an_encoder_from_outside_is_named_in_messages(letters):
