@@ -16,7 +16,7 @@ from helpers.pages import DOCS, PAGES, README, ROOT, blocks, commands, name, run
 from sigmax import __all__ as public_names
 from sigmax.cli.main import app
 
-TRAINS = {"tutorial", "none-of-these", "pictures"}
+TRAINS = {"tutorial", "none-of-these", "pictures", "sentence-transformers", "elsewhere"}
 WALKED = {"tutorial"}  # from its first block to its last, commands and all, by a test of its own
 BRIEF = ("--seeds", "1", "--rates", "1", "--scales", "1")
 
@@ -150,7 +150,7 @@ def test_tables_are_found():
 
 
 def test_the_table_of_the_trainer_holds_what_was_measured():
-    page = (DOCS / "how-to" / "several-answers.md").read_text(encoding="utf-8")
+    page = (DOCS / "how-to" / "sentence-transformers.md").read_text(encoding="utf-8")
     ((files, table),) = re.findall(r"<!-- trainer: (\S+) -->\n((?:\|.*\n)+)", page)
     head, _, *rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
     for column, data in enumerate(head[1:], start=1):
