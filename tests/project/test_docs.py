@@ -36,6 +36,7 @@ def holding(*languages):
 # -- what pages show -----------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")  # sentence-transformers sets it
 @pytest.mark.parametrize("page", holding("python"))
 def test_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

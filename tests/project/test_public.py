@@ -121,7 +121,6 @@ def test_everything_public_is_documented(name):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")  # on sentence-transformers' word
 def test_readme_runs(tmp_path, monkeypatch):
     """Every block of Python, one after the other, as a reader would type them."""
     monkeypatch.chdir(tmp_path)
