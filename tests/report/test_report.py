@@ -2,20 +2,25 @@ import html
 import io
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from helpers.comparisons import NONE, scripted
+from helpers.data import things
 from sigmax.calibration.curves import Platt
 from sigmax.comparison.contenders import CONTENDERS
+from sigmax.data.check import check
+from sigmax.data.dataset import SPLITS
 from sigmax.evaluation import METRICS, Evaluation, evaluate
 from sigmax.metrics.intervals import Estimate, number
 from sigmax.metrics.presence import PRESENCE
+from sigmax.model.matches import Match, Matches
 from sigmax.report.figure import comparison_figure, reliability_figure
-from sigmax.report.tables import comparison_table, evaluation_table
-from sigmax.report.words import QUESTIONS, verdict
+from sigmax.report.tables import check_table, comparison_table, evaluation_table, matches_table
+from sigmax.report.words import QUESTIONS, matches_words, verdict
 
 
 def shown(table, width=150):
@@ -251,6 +256,74 @@ def test_names_with_brackets(name):
     assert f"{name}: test metrics" in shown(comparison_table(scripted({"sigmoid": {}}, data=name)))
 
 
+# -- matches and data ----------------------------------------------------------------------------
+
+
+def answer(*presences, accepted=0, any_right=None, query="a query"):
+    """Matches with these presences; the first of them accepted."""
+    best = tuple(
+        Match(f"candidate {j}", str(j), 2.0 - j, 0.5, None if any_right is None else presence)
+        for j, presence in enumerate(presences)
+    )
+    decision = None if any_right is None else object()
+    return Matches(query, best[:3], decision, any_right, best[:accepted])
+
+
+def test_matches_table():
+    text = shown(matches_table(answer(0.91, 0.25, 0.004, accepted=1, any_right=0.93)))
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    assert text.startswith("a query")
+    assert lines == [
+        ["✓", "candidate 0", "2.00", "0.500", "0.910"],
+        ["", "candidate 1", "1.00", "0.500", "0.250"],
+        ["", "candidate 2", "0.00", "0.500", "0.004"],
+    ]
+
+
+def test_matches_of_a_model_that_was_not_calibrated():
+    found = answer(0.9, 0.1)
+    assert shown(matches_table(found)).count("–") >= 2
+    assert "✓" not in shown(matches_table(found))
+    assert matches_words(found) is None
+
+
+@pytest.mark.parametrize(
+    ("accepted", "said"),
+    [
+        (0, "none of these (any right: 0.120)"),
+        (2, "any right: 0.120"),
+        (5, "any right: 0.120; 2 more accepted (--top-k shows them)"),
+    ],
+)
+def test_matches_words(accepted, said):
+    assert matches_words(answer(0.9, 0.8, 0.7, 0.6, 0.5, accepted=accepted, any_right=0.12)) == said
+
+
+@pytest.mark.parametrize("name", ["a[red]b", "[bold]"])
+def test_matches_of_any_text(name):
+    assert shown(matches_table(answer(0.5, any_right=0.5, query=name))).startswith(name)
+
+
+def test_check_table():
+    data = things(unanswered=True)
+    found = check(data)
+    text = shown(check_table(found))
+    rows = dict([cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│"))
+    assert rows["queries (train / dev / test)"] == " / ".join(str(len(data.split(name))) for name in SPLITS)
+    assert rows["of them with no right answer"] == "18 / 6 / 6"
+    assert rows["candidates"] == "6"
+    assert rows["right pairs"] == str(len(data.pairs))
+    assert rows["right answers per query (mean, median, maximum)"] == "1.1, 1, 3"
+    assert any(name.startswith("in-batch false negatives at ") and "% of rows" in rows[name] for name in rows)
+    assert "pictures" not in text
+    pictures = {"width": [7, 9], "height": [5, 5], "grey": 1200, "colour": 3}
+    text = shown(check_table(replace(found, pictures=pictures, labels=True)))
+    assert "size of the pictures (width × height)" in text
+    assert "7–9 × 5 " in text
+    assert "1,200 / 3" in text
+    assert "labels" in text
+
+
 # -- the figure ----------------------------------------------------------------------------------
 
 
@@ -367,8 +440,6 @@ def test_reliability_needs_a_calibration(measured):
 
 
 def test_reliability_without_draws(measured):
-    from dataclasses import replace
-
     one = measured["true $"]
     bins = tuple(replace(b, right=Estimate(b.right.value, np.nan, np.nan)) for b in one.reliability)
     assert reliability_figure({"plain": replace(one, reliability=bins)}).axes

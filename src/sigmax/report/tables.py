@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -16,13 +17,19 @@ from sigmax.metrics.intervals import Estimate, interval, number
 from sigmax.metrics.presence import PRESENCE
 from sigmax.metrics.ranking import RANKING
 
+if TYPE_CHECKING:
+    from sigmax.data.check import Check
+    from sigmax.model.matches import Matches
+
 __all__ = [
     "GROUPS",
     "LEFT_OUT",
     "TITLES",
     "calibration_table",
+    "check_table",
     "comparison_table",
     "evaluation_table",
+    "matches_table",
     "threshold_rows",
 ]
 
@@ -146,6 +153,55 @@ def threshold_rows(calibrator: Calibrator) -> Table | None:
     for row in threshold_table(calibrator.record):
         table.add_row(*("–" if row[name] is None else f"{row[name]:.2f}" for name in columns))
     return table
+
+
+def matches_table(matches: Matches) -> Table:
+    """List the best candidates of one query; ✓ marks those that the rule accepts."""
+    table = Table(title=Text(str(matches.query)), title_justify="left")
+    for name in ("", "candidate", "logit", "share", "presence"):
+        table.add_column(name, justify="left" if name in ("", "candidate") else "right")
+    for one in matches:
+        presence = "–" if one.presence is None else f"{one.presence:.3f}"
+        mark = "✓" if one in matches.chosen else ""
+        table.add_row(mark, Text(one.candidate), f"{one.logit:.2f}", f"{one.share:.3f}", presence)
+    return table
+
+
+def check_table(check: Check) -> Table:
+    """Show the sizes of a data set and what a plain in-batch loss would see in it."""
+    table = Table(title=Text(check.name), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    answers = check.answers
+    rows = [
+        ("queries (train / dev / test)", " / ".join(f"{count:,}" for count in check.splits.values())),
+        ("of them with no right answer", " / ".join(f"{count:,}" for count in check.unanswered.values())),
+        ("labels" if check.labels else "candidates", f"{check.candidates:,}"),
+        ("of them right for no query", f"{check.unused_candidates:,}"),
+        ("right pairs", f"{check.pairs:,}"),
+        ("pairs known to be wrong", f"{check.wrong_pairs:,}"),
+        (
+            "right answers per query (mean, median, maximum)",
+            f"{answers['mean']:.1f}, {answers['median']:.0f}, {answers['most']:.0f}",
+        ),
+        ("queries with several right answers", f"{answers['several']:.0%}"),
+    ]
+    if check.pictures:
+        sides = " × ".join(_span(*check.pictures[side]) for side in ("width", "height"))
+        rows += [
+            ("size of the pictures (width × height)", sides),
+            ("of them grey / in colour", f"{check.pictures['grey']:,} / {check.pictures['colour']:,}"),
+        ]
+    rows += [
+        (f"in-batch false negatives at {size}", f"{share:.1%} of rows") for size, share in check.false_negatives.items()
+    ]
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _span(least: int, most: int) -> str:
+    return f"{least}" if least == most else f"{least}–{most}"
 
 
 def _cells(values: list[Estimate], name: str) -> list[Text]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sigmax.comparison.results import Comparison
 from sigmax.evaluation import CLOSER_TO_ONE, goodness
 from sigmax.metrics.intervals import Difference, difference, number
+
+if TYPE_CHECKING:
+    from sigmax.model.matches import Matches
 
 __all__ = [
     "ASPECTS",
     "FAMILIES",
     "QUESTIONS",
     "Standing",
+    "matches_words",
     "outcome",
     "signed",
     "standings",
@@ -146,6 +151,16 @@ def signed(value: float) -> str:
     if math.isnan(value):
         return "–"
     return f"{value:+.3f}" if not value or abs(value) >= 0.0005 else f"{value:+.1g}"
+
+
+def matches_words(matches: Matches) -> str | None:
+    """Say what the rule made of one query; None without calibration."""
+    if matches.any is None or matches.decision is None:
+        return None
+    if not matches.accepted:
+        return f"none of these (any right: {matches.any:.3f})"
+    more = len(matches.accepted) - sum(one in matches.chosen for one in matches)
+    return f"any right: {matches.any:.3f}" + (f"; {more} more accepted (--top-k shows them)" if more else "")
 
 
 def _sentence(comparison: Comparison, question: str, metric: str, title: str, softmax: str, sigmoid: str) -> str:
