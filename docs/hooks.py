@@ -1,4 +1,4 @@
-"""Pages that MkDocs makes from the code each time it builds: the command line's help, and the figures' names."""
+"""Pages that MkDocs makes from the code each time it builds: the command line's help, and the table of metrics."""
 
 from typing import Any
 
@@ -8,22 +8,20 @@ from mkdocs.structure.files import File, Files
 from typer.cli import get_docs_for_click
 
 from sigmax.cli.main import app
-from sigmax.evaluation import CLOSER_TO_ONE, LOWER_IS_BETTER, METRICS
+from sigmax.metrics.registry import METRICS
 
 
 def command_line() -> str:
-    """What `--help` of every command says."""
+    """Return what `--help` of every command says."""
     command: Any = typer.main.get_command(app)
     context = command.make_context("sigmax", [], resilient_parsing=True)
     return get_docs_for_click(obj=command, ctx=context, name="sigmax", title="Command line")
 
 
-def figures() -> str:
-    """Every figure that an evaluation may hold."""
+def metrics() -> str:
+    """Return a table of every metric that an evaluation may hold."""
     rows = ["| name | what it is | better |", "|---|---|---|"]
-    for name, meaning in METRICS.items():
-        better = "at 1" if name in CLOSER_TO_ONE else "lower" if name in LOWER_IS_BETTER else "higher"
-        rows.append(f"| `{name}` | {meaning} | {better} |")
+    rows += [f"| `{metric.name}` | {metric.meaning} | {metric.better} |" for metric in METRICS.values()]
     return "\n".join(rows) + "\n"
 
 
@@ -34,5 +32,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the table of figures where a page asks for it."""
-    return markdown.replace("<!-- figures -->", figures()) if "<!-- figures -->" in markdown else markdown
+    """Put the table of metrics where a page asks for it."""
+    return markdown.replace("<!-- metrics -->", metrics())

@@ -2,88 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special
 
 from sigmax.arrays import Floats
-from sigmax.calibration.calibrator import CALIBRATION_PAIRS, Calibrator, fit_calibrator
+from sigmax.calibration.calibrator import Calibrator, fit_calibrator
 from sigmax.data.dataset import MatchDataset
-from sigmax.metrics.abstention import (
-    ANY,
-    NONE_FPR95,
-    NONE_SCORES,
-    SELECTION,
-    RiskCoverage,
-    RiskPoint,
-    any_metrics,
-    auroc_metric,
-    fpr95_metric,
-)
+from sigmax.metrics.abstention import RiskPoint, risk_coverage
 from sigmax.metrics.histogram import LogitHistogram
 from sigmax.metrics.intervals import DRAWS, Estimate, Statistic, bootstrap_weights, estimate, measure
-from sigmax.metrics.presence import PRESENCE, PresenceTally, ReliabilityBin
-from sigmax.metrics.ranking import RANKING, ranking_metrics, ranking_values
+from sigmax.metrics.metric import Metric, Observed
+from sigmax.metrics.presence import ReliabilityBin, presence_tally
+from sigmax.metrics.registry import METRICS, watched
 from sigmax.scan import Scorer, SplitLogits, scan
 
 __all__ = [
-    "CLOSER_TO_ONE",
-    "LOWER_IS_BETTER",
-    "METRICS",
-    "WATCHED",
     "Evaluation",
     "calibrate",
     "calibrate_logits",
     "evaluate",
     "evaluate_logits",
-    "goodness",
     "quick_metrics",
 ]
-
-#: Every metric's name and what it is, in the order of tables.
-METRICS: dict[str, str] = {
-    "map": "mean average precision",
-    "mrr": "mean reciprocal rank of the first right answer",
-    "ndcg@10": "normalised discounted cumulative gain of the first 10",
-    "precision@1": "share of queries whose best candidate is right",
-    "precision@5": "share of right ones among the best 5",
-    "recall@1": "share of a query's right answers found at the top",
-    "recall@5": "share of a query's right answers among the best 5",
-    "recall@10": "share of a query's right answers among the best 10",
-    "recall@100": "share of a query's right answers among the best 100",
-    "log_loss": "log loss of presences, nats a query, summed over candidates",
-    "brier": "squared error of presences, a query, summed over candidates",
-    "calibration_error": "mean gap between presence and truth, equal-mass bins over all pairs",
-    "smooth_calibration_error": "mean gap between presence and truth, smoothed instead of binned",
-    "calibration_slope": "slope of truth on the presences' logits: 1 is perfect, below 1 too sure, above too cautious",
-    "expected_ratio": "right pairs expected, the sum of presences, over right pairs there are: 1 is perfect",
-    "micro_f1": "F1 over all pairs, at the threshold chosen on dev",
-    "macro_f1": "mean of the candidates' F1, at the threshold chosen on dev",
-    "none_auroc_share": "none-of-these by the largest share: AUROC",
-    "none_auroc_logit": "none-of-these by the largest logit: AUROC",
-    "none_auroc_presence": "none-of-these by the largest presence: AUROC",
-    "fpr95_share": "unanswerable queries let through by the largest share with 95% of the others",
-    "fpr95_logit": "unanswerable queries let through by the largest logit with 95% of the others",
-    "fpr95_presence": "unanswerable queries let through by the largest presence with 95% of the others",
-    **ANY,
-    "aurc": "mean share of wrong best candidates when only the surest queries are answered",
-    "excess_aurc": "the same, less what the best order of the queries would leave",
-}
-LOWER_IS_BETTER = frozenset(
-    {"log_loss", "brier", "calibration_error", "smooth_calibration_error", *NONE_FPR95.values(), *SELECTION}
-    | {name for name in ANY if name != "none_auroc_any"}
-)
-#: Metrics that are perfect at 1 and worse on either side.
-CLOSER_TO_ONE = frozenset({"calibration_slope", "expected_ratio"})
-assert list(METRICS) == [*RANKING, *PRESENCE, *NONE_SCORES.values(), *NONE_FPR95.values(), *ANY, *SELECTION]
-assert not LOWER_IS_BETTER & CLOSER_TO_ONE
-assert set(METRICS) > LOWER_IS_BETTER | CLOSER_TO_ONE
-
-#: What `quick_metrics` can give: the metrics that training and search may watch.
-WATCHED = (*RANKING, NONE_SCORES["share"], NONE_SCORES["logit"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +58,6 @@ class Evaluation:
             "risk_coverage": [point.as_dict() for point in self.risk_coverage],
             "logits": None if self.logits is None else self.logits.as_dict(),
         }
-
-
-def goodness(metric: str, value: float) -> float:
-    """Return a number that is higher the better the metric's value is."""
-    if metric in CLOSER_TO_ONE:
-        return -abs(value - 1)
-    return -value if metric in LOWER_IS_BETTER else value
 
 
 def calibrate(
@@ -180,25 +116,18 @@ def evaluate_logits(split: SplitLogits, *, calibrator: Calibrator | None = None,
         draws: bootstrap draws; 0 for plain values.
     """
     logits, right = split.logits, split.right
-    presence = anything = None
+    observed = Observed(logits, right)
     if calibrator is not None:
-        presence, anything = calibrator.read(logits, split.candidate_ids, split.none)
-    metrics = _ranking_and_none(logits, right, presence)
-    tally = selection = None
-    if calibrator is not None and presence is not None and anything is not None:
-        tally = _tally(presence, right, calibrator.default_threshold)
-        metrics.update(tally.metrics())
-        metrics.update(any_metrics(np.clip(anything, 0.0, 1.0), np.asarray(right.any(1))))
-        if right.any():
-            selection = _selection(logits, presence, right)
-            metrics.update(selection.metrics())
+        presence, any_right = calibrator.read(logits, split.candidate_ids, split.none)
+        observed = Observed(logits, right, presence, any_right, calibrator.default_threshold)
     weights = bootstrap_weights(len(right), draws=draws)
+    tally, selection = observed.shared(presence_tally), observed.shared(risk_coverage)
     return Evaluation(
         split.data,
         split.split,
         len(right),
-        int((~right.any(1)).sum()),
-        measure({name: metrics[name] for name in METRICS if name in metrics}, weights),
+        int((~observed.answered).sum()),
+        measure(_statistics(METRICS, observed), weights),
         reliability=() if tally is None else tally.reliability(weights),
         risk_coverage=() if selection is None else selection.points(weights),
         logits=LogitHistogram.of(logits, right),
@@ -208,41 +137,12 @@ def evaluate_logits(split: SplitLogits, *, calibrator: Calibrator | None = None,
 def quick_metrics(model: Scorer, data: MatchDataset, *, split: str = "dev") -> dict[str, float]:
     """Ranking and none-of-these metrics without intervals: what training watches on dev."""
     scanned = scan(model, data, split)
-    metrics = _ranking_and_none(scanned.logits, scanned.right, None)
-    one = np.ones((1, len(scanned.right)))
-    return {name: float(metric(one)[0]) for name, metric in metrics.items() if name in WATCHED}
+    observed = Observed(scanned.logits, scanned.right)
+    values = measure(_statistics(watched(), observed), np.ones((1, len(scanned.right))))
+    return {name: float(value[0]) for name, value in values.items()}
 
 
-def _tally(presence: Floats, right: NDArray[np.bool_], threshold: float) -> PresenceTally:
-    """What presences add up to."""
-    sample = slice(None, None, max(1, presence.size // CALIBRATION_PAIRS))
-    tally = PresenceTally.like(presence.ravel()[sample], right.ravel()[sample], threshold)
-    for start in range(0, len(presence), 256):
-        part = slice(start, start + 256)
-        tally.add(presence[part], right[part])
-    return tally
-
-
-def _selection(logits: NDArray[np.float32], presence: Floats, right: NDArray[np.bool_]) -> RiskCoverage:
-    """Answering the best candidate, the surest queries first."""
-    best = logits.argmax(1)
-    rows = np.arange(len(right))
-    return RiskCoverage(presence[rows, best], ~right[rows, best])
-
-
-def _ranking_and_none(
-    logits: NDArray[np.float32], right: NDArray[np.bool_], presence: Floats | None
-) -> dict[str, Statistic]:
-    metrics: dict[str, Statistic] = {}
-    answered: NDArray[np.bool_] = np.asarray(right.any(1))
-    if answered.any():
-        metrics.update(ranking_metrics(ranking_values(logits, right)))
-    if answered.any() and not answered.all():
-        best = logits.max(1).astype(np.float64)
-        scores = {"logit": best, "share": special.softmax(logits.astype(np.float64), axis=1).max(1)}
-        if presence is not None:
-            scores["presence"] = presence.max(1)
-        for name, score in scores.items():
-            metrics[NONE_SCORES[name]] = auroc_metric(score, answered)
-            metrics[NONE_FPR95[name]] = fpr95_metric(score, answered)
-    return metrics
+def _statistics(metrics: Mapping[str, Metric], observed: Observed) -> dict[str, Statistic]:
+    """Those of the metrics that the data and the model can give."""
+    found = {name: metric.compute(observed) for name, metric in metrics.items()}
+    return {name: statistic for name, statistic in found.items() if statistic is not None}

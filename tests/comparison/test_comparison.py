@@ -19,8 +19,9 @@ from sigmax.data.batches import Batches
 from sigmax.data.check import check
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError, UnknownNameError
-from sigmax.evaluation import METRICS, calibrate, evaluate, quick_metrics
+from sigmax.evaluation import calibrate, evaluate, quick_metrics
 from sigmax.losses import make_loss
+from sigmax.metrics.registry import METRICS
 from sigmax.scan import Logits, scan
 from sigmax.training import trainer
 from sigmax.training.settings import Settings

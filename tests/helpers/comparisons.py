@@ -4,10 +4,10 @@ import numpy as np
 
 from sigmax.comparison.contenders import CONTENDERS
 from sigmax.comparison.results import Budget, Comparison, Result
-from sigmax.evaluation import METRICS
-from sigmax.metrics.abstention import ANY, NONE_FPR95, NONE_SCORES
+from sigmax.metrics.registry import METRICS, groups
 
-NONE = [*NONE_SCORES.values(), *NONE_FPR95.values(), *ANY]
+NONE = [metric.name for metric in groups()["none of these"]]
+PRESENCE = [metric.name for metric in groups()["presence"]]
 
 
 def scripted(values, *, spread=0.001, without=(), data="tiny", dev=None, **facts):
@@ -15,9 +15,9 @@ def scripted(values, *, spread=0.001, without=(), data="tiny", dev=None, **facts
     results = []
     for number_, (name, given) in enumerate(values.items()):
         random = np.random.default_rng(number_)
-        known = {figure: given.get(figure, 0.5) for figure in METRICS if figure not in without}
+        known = {metric: given.get(metric, 0.5) for metric in METRICS if metric not in without}
         draws = {
-            figure: np.append(value, value + spread * random.standard_normal(1000)) for figure, value in known.items()
+            metric: np.append(value, value + spread * random.standard_normal(1000)) for metric, value in known.items()
         }
         on_dev = {**known, **(dev or {}).get(name, {})}
         results.append(Result(CONTENDERS[name], None, [], on_dev, draws, [], 1.25))

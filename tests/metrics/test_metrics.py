@@ -9,8 +9,10 @@ from sklearn import metrics as theirs
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
-from sigmax.metrics import NONE_FPR95, NONE_SCORES, PRESENCE, RANKING, SELECTION, Difference, Estimate, ranking
-from sigmax.metrics.abstention import ANY, RiskCoverage, any_metrics, auroc_metric, fpr95_metric
+from sigmax.metrics import Difference, Estimate, ranking
+from sigmax.metrics import presence as presence_metrics
+from sigmax.metrics.abstention import RiskCoverage, any_metrics, auroc_metric, fpr95_metric
+from sigmax.metrics.bins import BINS, expected_edges, mass_edges
 from sigmax.metrics.intervals import (
     bootstrap_weights,
     combine_seeds,
@@ -19,16 +21,14 @@ from sigmax.metrics.intervals import (
     mean_statistic,
     measure,
 )
-from sigmax.metrics.presence import (
-    BINS,
-    COARSEST,
-    FINEST,
-    PresenceTally,
-    expected_edges,
-    mass_edges,
-    smooth_grid,
-)
+from sigmax.metrics.presence import PresenceTally
 from sigmax.metrics.ranking import ranking_metrics, ranking_values
+from sigmax.metrics.smooth import COARSEST, FINEST, smooth_grid
+
+RANKING = [metric.name for metric in ranking.METRICS]
+PRESENCE = [metric.name for metric in presence_metrics.METRICS]
+ANY = ["none_auroc_any", "fpr95_any", "any_log_loss", "any_brier", "any_calibration_error"]
+SELECTION = ["aurc", "excess_aurc"]
 
 
 def one(n: int) -> np.ndarray:
@@ -384,7 +384,6 @@ def test_auroc_without_one_kind_is_not_a_number():
     metric = auroc_metric(np.array([3.0, 2.0, 1.0]), np.array([True, True, False]))
     values = metric(np.array([[1.0, 1, 1], [2, 1, 0], [0, 0, 3]]))
     assert np.isnan(values).tolist() == [False, True, True]
-    assert set(NONE_SCORES) == {"share", "logit", "presence"}
 
 
 @given(st.integers(2, 40), st.integers(0, 1000), st.sampled_from([1, 3, 1000]))
@@ -407,7 +406,6 @@ def test_fpr95_by_hand():
     assert plain(fpr95_metric(scores, answered)(one(104))) == 2 / 4  # 5, …, 99 are accepted, and so are 5 and 50
     assert np.isnan(fpr95_metric(scores, answered)(answered[None].astype(float)))
     assert np.isnan(fpr95_metric(scores, answered)((~answered)[None].astype(float)))
-    assert set(NONE_FPR95) == set(NONE_SCORES)
 
 
 @given(st.integers(1, 40), st.integers(0, 1000))
@@ -430,7 +428,7 @@ def test_any(n, seed):
 def test_any_must_be_probabilities(bad):
     with pytest.raises(ValueError, match=r"Expected `any_probability` in \[0, 1\]"):
         any_metrics(np.array(bad), np.array([True, False]))
-    with pytest.raises(ValueError, match=r"Expected one probability a query, got `any_probability` \(2,\)"):
+    with pytest.raises(ValueError, match=r"Expected one probability per query, got `any_probability` \(2,\)"):
         any_metrics(np.array([0.5, 0.5]), np.array([True]))
 
 
@@ -491,7 +489,7 @@ def test_risk_coverage_points(n):
 # -- a weight is a repetition --------------------------------------------------------------------
 
 
-def all_figures(logits: np.ndarray, right: np.ndarray):
+def all_metrics(logits: np.ndarray, right: np.ndarray):
     """Every metric there is, with bins and threshold that do not move with the queries."""
     presence = 1 / (1 + np.exp(-logits.astype(float)))
     edges = np.linspace(0, 1, BINS + 1)[1:-1]
@@ -507,14 +505,14 @@ def all_figures(logits: np.ndarray, right: np.ndarray):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_draw_is_the_figure_of_the_repeated_queries(seed):
+def test_a_draw_is_the_metric_of_the_repeated_queries(seed):
     logits, right = random_ranking(12, 20, seed)
-    metrics = all_figures(logits, right)
+    metrics = all_metrics(logits, right)
     weights = bootstrap_weights(12, draws=250, seed=seed)
     drawn = measure(metrics, weights)
     for draw in (0, 1, 99, 100, 201, 250):
         places = np.repeat(np.arange(12), weights[draw].astype(int))
-        repeated = all_figures(logits[places], right[places])
+        repeated = all_metrics(logits[places], right[places])
         expected = {name: plain(metric(one(12))) for name, metric in repeated.items()}
         assert {name: values[draw] for name, values in drawn.items()} == pytest.approx(
             expected, rel=2e-5, abs=1e-9, nan_ok=True
@@ -525,8 +523,8 @@ def test_a_weight_of_0_is_an_absence():
     logits, right = random_ranking(12, 20, seed=9)
     kept = np.arange(12) % 3 > 0
     kept[:2] = True
-    drawn = measure(all_figures(logits, right), kept[None].astype(float))
-    alone = measure(all_figures(logits[kept], right[kept]), one(kept.sum()))
+    drawn = measure(all_metrics(logits, right), kept[None].astype(float))
+    alone = measure(all_metrics(logits[kept], right[kept]), one(kept.sum()))
     for name, values in drawn.items():
         assert values == pytest.approx(alone[name], rel=2e-5), name
 
@@ -546,7 +544,7 @@ def test_bootstrap_weights():
     assert bootstrap_weights(7, draws=0).shape == (1, 7)
 
 
-def test_mean_figure():
+def test_mean_statistic():
     metric = mean_statistic(np.array([1.0, np.nan, 4.0]))
     values = metric(np.array([[1.0, 1, 1], [2, 5, 1], [0, 3, 0]]))
     assert values == pytest.approx([2.5, 2.0, np.nan], nan_ok=True)

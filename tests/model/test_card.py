@@ -61,7 +61,7 @@ def test_it_tells_what_was_measured(model, data, tmp_path):
     assert "Nothing was measured" not in card
 
 
-def test_figures_from_before_another_calibration_are_left_out(model, data):
+def test_metrics_from_before_another_calibration_are_left_out(model, data):
     before = model.facts, model.calibrator
     model.note(evaluate(model, data, split="test", draws=0))
     assert "On the test split of things" in model.card("x")
@@ -71,6 +71,16 @@ def test_figures_from_before_another_calibration_are_left_out(model, data):
         assert "on the test split of things" in model.card("x")  # where presences come from now
     finally:
         model.facts, model.calibrator = before
+
+
+def test_metrics_by_their_older_name():
+    measured = {"data": "things", "split": "test", "queries": 27, "unanswered": 6, "calibration": None}
+    saved = {"map": {"value": 0.75, "low": 0.7, "high": 0.8}, "gone": {"value": 0.5, "low": None, "high": None}}
+    old, new = ({"measured": [{**measured, key: saved}]} for key in ("figures", "metrics"))
+    assert tiny(facts=old).card("x") == tiny(facts=new).card("x")
+    rows = {row[0]: row[1:] for row in cells(tiny(facts=old).card("x"))}
+    assert rows["map"] == ["0.750", "0.700–0.800", "mean average precision"]
+    assert rows["gone"] == ["0.500", "–––", ""]
 
 
 def test_metadata():

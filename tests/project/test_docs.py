@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
+from unittest import mock
 from urllib.parse import unquote, urldefrag
 
 import pytest
@@ -15,6 +16,7 @@ import typer
 from helpers.pages import DOCS, PAGES, README, ROOT, blocks, commands, name, run_python
 from sigmax import __all__ as public_names
 from sigmax.cli.main import app
+from sigmax.metrics import METRICS
 
 TRAINS = {"tutorial", "none-of-these", "pictures", "sentence-transformers", "elsewhere"}
 WALKED = {"tutorial"}  # from its first block to its last, commands and all, by a test of its own
@@ -40,7 +42,8 @@ def holding(*languages):
 @pytest.mark.parametrize("page", holding("python"))
 def test_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_python(page)
+    with mock.patch.dict(METRICS):  # a page may add one
+        run_python(page)
 
 
 # What a training prints differs between machines.
@@ -117,14 +120,14 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def cited_tables(text):
-    """Tables under `<!-- results: FILE -->`: the file, the figures that head the columns, and the rows."""
+    """Tables under `<!-- results: FILE -->`: the file, the metrics that head the columns, and the rows."""
     for file, table in re.findall(r"<!-- results: (\S+) -->\n((?:\|.*\n)+)", text):
         head, _, *rows = [[cell.strip(" `") for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
         yield file, head[1:], rows
 
 
 def measured(file):
-    """Row -> figure -> value, low, high, as a benchmark wrote them."""
+    """Row -> metric -> value, low, high, as a benchmark wrote them."""
     found = json.loads((RESULTS / file).read_text(encoding="utf-8"))
     if "ways" in found:
         return {f"({letter}) {way['way']}": way for letter, way in found["ways"].items()}
@@ -133,13 +136,13 @@ def measured(file):
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_tables_hold_what_was_measured(page):
-    for file, figures, rows in cited_tables(page.read_text(encoding="utf-8")):
+    for file, metrics, rows in cited_tables(page.read_text(encoding="utf-8")):
         found = measured(file)
         assert [row[0] for row in rows] == list(found)
         for row, *cells in rows:
             expected = [
-                "{value:.3f}<br>({low:.3f}–{high:.3f})".format(**found[row][figure]) if figure in found[row] else "–"
-                for figure in figures
+                "{value:.3f}<br>({low:.3f}–{high:.3f})".format(**found[row][metric]) if metric in found[row] else "–"
+                for metric in metrics
             ]
             assert cells == expected, f"{file}, {row}"
 
@@ -147,7 +150,7 @@ def test_tables_hold_what_was_measured(page):
 def test_tables_are_found():
     tables = list(cited_tables((DOCS / "softmax-or-sigmoid.md").read_text(encoding="utf-8")))
     assert len(tables) >= 6
-    assert all(figures and len(rows) >= 2 for _, figures, rows in tables)
+    assert all(metrics and len(rows) >= 2 for _, metrics, rows in tables)
 
 
 def test_the_table_of_the_trainer_holds_what_was_measured():

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from helpers.comparisons import NONE, scripted
+from helpers.comparisons import NONE, PRESENCE, scripted
 from helpers.data import things
 from sigmax.calibration.curves import Platt
 from sigmax.comparison.contenders import CONTENDERS
 from sigmax.data.check import check
 from sigmax.data.dataset import SPLITS
-from sigmax.evaluation import METRICS, Evaluation, evaluate
+from sigmax.evaluation import Evaluation, evaluate
 from sigmax.metrics.intervals import Estimate, number
-from sigmax.metrics.presence import PRESENCE
+from sigmax.metrics.registry import METRICS
 from sigmax.model.matches import Match, Matches
 from sigmax.report.figure import comparison_figure, reliability_figure
 from sigmax.report.tables import check_table, comparison_table, evaluation_table, matches_table
@@ -194,8 +194,8 @@ def test_comparison_table():
     assert "tiny: test metrics, mean of seeds, 95% intervals" in text
     rows = {line.split("│")[1].strip(): line for line in text.splitlines() if line.startswith("│")}
     assert [cell.strip() for cell in rows["MAP"].split("│")[2:-1]] == ["0.700", "0.600", "0.650"]
-    assert [cell.strip() for cell in rows["log loss a query ↓"].split("│")[2:-1]] == ["12.5", "9.500", "11.5"]
-    assert rows["seconds a training"].count("1.2") == 3
+    assert [cell.strip() for cell in rows["log loss per query ↓"].split("│")[2:-1]] == ["12.5", "9.500", "11.5"]
+    assert rows["seconds per run"].count("1.2") == 3
     low, high = comparison["sigmoid"]["map"].low, comparison["sigmoid"]["map"].high
     assert f"{low:.3f}–{high:.3f}" in text
     assert {"ranking", "presence", "none of these"} <= rows.keys()
@@ -354,7 +354,7 @@ def test_figure_says_everything(tmp_path):
     text = drawn(tmp_path / "comparison.svg")
     for said in (
         *("softmax-average", "sigmoid", "one-positive", "Ranking", "Presence", "None of these", "← better", "better →"),
-        "tiny: 1,234 queries, 56 candidates, 1.8 right answers a query, encoder ngrams",
+        "tiny: 1,234 queries, 56 candidates, 1.8 right answers per query, encoder ngrams",
         "How to read: a dot is the mean over seeds on test, a line its 95% interval",
         "Filled: by the largest logit; hollow: by the largest share.",
     ):

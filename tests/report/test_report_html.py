@@ -235,7 +235,7 @@ def test_differences():
     rows = {row[0]: row[1] for row in page.table("differences")[: len(comparison.metrics)] if len(row) > 1}
     gap = comparison.difference("softmax-average", "sigmoid", "map")
     assert rows["MAP"] == f"+0.100 · better{gap.low:+.3f} to {gap.high:+.3f}"
-    assert rows["log loss a query ↓"].startswith("+3.000 · worse")
+    assert rows["log loss per query ↓"].startswith("+3.000 · worse")
     assert rows["calibration slope →1"].startswith("+0.400 · differs")
     assert rows["micro-F1"].startswith("+0.000 · not significant")
     assert f"Of {len(rows) - 1} differences 3 are significant; about 1 would" in page.sections["differences"]

@@ -21,6 +21,7 @@ from sigmax.data.dataset import SPLITS, MatchDataset
 from sigmax.errors import DataError, lookup
 from sigmax.evaluation import calibrate_logits, evaluate_logits, quick_metrics
 from sigmax.metrics.intervals import combine_seeds
+from sigmax.metrics.registry import watched
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.scan import Scorer, scan
 from sigmax.training.settings import Settings
@@ -168,7 +169,8 @@ def _run(
         )
         metrics = quick_metrics(model, data, split="dev")
         trials.append(Trial(settings.learning_rate or 0.0, settings.logit_scale or 0.0, metrics))
-        if not first or metrics[shared.metric] >= max(trial.dev[shared.metric] for trial in trials):
+        goodness = [watched()[shared.metric].goodness(trial.dev[shared.metric]) for trial in trials]
+        if not first or goodness[-1] >= max(goodness):
             first = {(rate, scale): (model, curve)}
     (((rate, scale), (model, curve)),) = first.items()
     models = [model]

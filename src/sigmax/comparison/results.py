@@ -16,8 +16,9 @@ from sigmax.data.check import check
 from sigmax.data.dataset import SPLITS, MatchDataset
 from sigmax.encoders.build import default_encoder, defaults_of
 from sigmax.errors import lookup
-from sigmax.evaluation import METRICS, Evaluation, goodness
+from sigmax.evaluation import Evaluation
 from sigmax.metrics.intervals import Difference, Estimate, difference, estimate
+from sigmax.metrics.registry import METRICS
 from sigmax.training.settings import Settings
 
 __all__ = ["Budget", "Comparison", "Result", "Training", "Trial"]
@@ -123,7 +124,7 @@ class Comparison:
         """Name of a family's contender that did best on dev in a metric; None for a family without any."""
         of_family = [result for result in self.results if result.contender.family == family]
         known = [result for result in of_family if not math.isnan(result.dev.get(metric, math.nan))] or of_family
-        found = max(known, key=lambda result: goodness(metric, result.dev.get(metric, 0.0)), default=None)
+        found = max(known, key=lambda result: METRICS[metric].goodness(result.dev.get(metric, 0.0)), default=None)
         return None if found is None else found.contender.name
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Metrics: ranking, presence, none-of-these, answering only when sure, and their intervals."""
+"""Metrics: ranking, presence, none of these, answering only when sure, and their intervals."""
 
-from sigmax.metrics.abstention import NONE_FPR95, NONE_SCORES, SELECTION
-from sigmax.metrics.intervals import Difference, Estimate
-from sigmax.metrics.presence import PRESENCE
-from sigmax.metrics.ranking import RANKING
+from sigmax.metrics.intervals import Difference, Estimate, Statistic
+from sigmax.metrics.metric import Metric, Observed
+from sigmax.metrics.registry import METRICS
 
-__all__ = ["NONE_FPR95", "NONE_SCORES", "PRESENCE", "RANKING", "SELECTION", "Difference", "Estimate"]
+__all__ = ["METRICS", "Difference", "Estimate", "Metric", "Observed", "Statistic"]

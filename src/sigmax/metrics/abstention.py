@@ -1,56 +1,38 @@
 """None of these, and answering only when sure.
 
-Something must tell queries that have a right answer from queries that have none; and whoever may stay silent should
-be right more often on what is answered.
+A score must tell queries that have a right answer from queries that have none; and a model that may abstain should be
+right more often when it answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special
 
-from sigmax.arrays import Bools, Floats
+from sigmax.arrays import Bools, Floats, Ints
+from sigmax.metrics.bins import BINS, mass_edges
 from sigmax.metrics.intervals import Estimate, Statistic, estimate, mean_statistic
-from sigmax.metrics.presence import BINS, mass_edges
+from sigmax.metrics.metric import Better, Metric, Observed
 
 __all__ = [
-    "ANY",
-    "NONE_FPR95",
-    "NONE_SCORES",
-    "SELECTION",
+    "METRICS",
+    "NONE",
+    "SUREST",
     "RiskCoverage",
     "RiskPoint",
     "any_metrics",
     "auroc_metric",
     "fpr95_metric",
+    "risk_coverage",
 ]
 
-#: The natural scores of "something is right", and the metric that measures each.
-NONE_SCORES = {
-    "share": "none_auroc_share",
-    "logit": "none_auroc_logit",
-    "presence": "none_auroc_presence",
-}
-#: The same scores, and the metric that measures each where nearly all answerable queries must be answered.
-NONE_FPR95 = {
-    "share": "fpr95_share",
-    "logit": "fpr95_logit",
-    "presence": "fpr95_presence",
-}
-#: Metrics of answering the surest queries only.
-SELECTION = ("aurc", "excess_aurc")
-#: Metrics of a probability that any candidate is right, and what they are.
-ANY = {
-    "none_auroc_any": "none-of-these by the probability of any: AUROC",
-    "fpr95_any": "none-of-these by the probability of any: unanswerable queries let through with 95% of the others",
-    "any_log_loss": "log loss of the probability of any, nats a query",
-    "any_brier": "squared error of the probability of any, a query",
-    "any_calibration_error": "mean gap between the probability of any and truth, equal-mass bins over queries",
-}
+#: The groups of these metrics.
+NONE = "none of these"
+SUREST = "the surest first"
+#: Share of the answerable queries that must be answered.
 RECALL = 0.95
 #: Points of a risk–coverage curve.
 POINTS = 100
@@ -58,7 +40,7 @@ BLOCK = 50  # draws at a time: what they need then stays in the processor's cach
 
 
 def auroc_metric(scores: Floats, answered: Bools) -> Statistic:
-    """Probability that a query with a right answer scores above one without; ties count half (Hanley & McNeil 1982).
+    """Measure how often a query with a right answer scores above one without; ties count half (Hanley & McNeil 1982).
 
     Args:
         scores: (n,) the best score of each query.
@@ -83,10 +65,10 @@ def auroc_metric(scores: Floats, answered: Bools) -> Statistic:
 
 
 def fpr95_metric(scores: Floats, answered: Bools) -> Statistic:
-    """Share of the queries without a right answer that are taken to have one when 95% of those with one are.
+    """Measure the share of queries without a right answer that pass when 95% of those with one must pass.
 
-    The class told apart is "something is right", as in the detection of what lies outside a distribution (FPR95:
-    Hendrycks & Gimpel 2017; Liang et al. 2018): with t the highest score such that at least 95% of the queries with a
+    The positive class is "something is right", as in out-of-distribution detection (FPR95: Hendrycks & Gimpel 2017;
+    Liang et al. 2018): with t the highest score such that at least 95% of the queries with a
     right answer score ≥ t, the share of the others that score ≥ t.
 
     Args:
@@ -114,7 +96,7 @@ def fpr95_metric(scores: Floats, answered: Bools) -> Statistic:
 
 
 def any_metrics(any_probability: Floats, answered: Bools) -> dict[str, Statistic]:
-    """Metrics of a probability that any candidate is right, in the order of `ANY`.
+    """Measure a probability that any candidate is right, in the order of `METRICS`.
 
     With q that probability and y whether the query has a right answer: AUROC and FPR95 of q; any_log_loss: mean of
     −y log q − (1 − y) log(1 − q); any_brier: mean of (q − y)²; any_calibration_error: Σ_b (n_b / n) |mean q − mean y|
@@ -125,11 +107,11 @@ def any_metrics(any_probability: Floats, answered: Bools) -> dict[str, Statistic
         answered: (n,) whether the query has a right answer.
 
     Raises:
-        ValueError: probabilities outside [0, 1], or not one a query.
+        ValueError: probabilities outside [0, 1], or not one per query.
     """
     if any_probability.shape != answered.shape:
         raise ValueError(
-            f"Expected one probability a query, got `any_probability` {any_probability.shape} for `answered` "
+            f"Expected one probability per query, got `any_probability` {any_probability.shape} for `answered` "
             f"{answered.shape}."
         )
     if not ((any_probability >= 0) & (any_probability <= 1)).all():
@@ -166,7 +148,7 @@ class RiskPoint:
 
 
 class RiskCoverage:
-    """Answering only the queries that one is sure of.
+    """Risk and coverage when only the surest queries are answered.
 
     risk(c) is the share of wrong ones among the queries with confidence ≥ c, and n queries have the confidences cᵢ:
 
@@ -189,11 +171,11 @@ class RiskCoverage:
         self._ends = None if last.all() else np.flatnonzero(last)
 
     def metrics(self) -> dict[str, Statistic]:
-        """Metrics in the order of `SELECTION`."""
+        """Return the metrics in the order of `METRICS`."""
         return {"aurc": self._aurc, "excess_aurc": lambda weights: self._aurc(weights) - self._least(weights)}
 
     def points(self, weights: Floats) -> tuple[RiskPoint, ...]:
-        """Risk of the fewest surest queries that cover 1/k, 2/k, …, 1 of all; k is `POINTS`, or n if that is less."""
+        """Return the risk of the fewest surest queries that cover 1/k, 2/k, …, 1 of all: k = min(`POINTS`, n)."""
         count = min(POINTS, len(self._order))
         coverage = np.arange(1, count + 1) / count
         risks = np.empty((len(weights), count))
@@ -223,6 +205,8 @@ class RiskCoverage:
 
     def _least(self, weights: Floats) -> Floats:
         """Σ_{j ≤ E} j / (C + j) = E − C (H(C + E) − H(C)) with C right ones and the harmonic H(k) = ψ(k + 1) + γ."""
+        from scipy import special
+
         total = weights.sum(1)
         errors = weights @ self._all_wrong
         right = total - errors
@@ -230,14 +214,181 @@ class RiskCoverage:
         return least
 
 
-def _by_score(scores: Floats, answered: Bools) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _by_score(scores: Floats, answered: Bools) -> tuple[Ints, Ints]:
     """Places of the queries with and without a right answer, by rising score."""
     order = np.argsort(scores, kind="stable")
     return order[answered[order]], order[~answered[order]]
 
 
-def _cumulated(weights: Floats, places: NDArray[np.int64]) -> Floats:
+def _cumulated(weights: Floats, places: Ints) -> Floats:
     """(b, n) -> (b, k + 1) sums of the weights at the first 0, 1, …, k of the k places."""
     sums = np.zeros((len(weights), len(places) + 1))
     np.cumsum(weights.take(places, 1), axis=1, out=sums[:, 1:])
     return sums
+
+
+# -- the metrics ---------------------------------------------------------------------------------
+
+
+def _largest_share(observed: Observed) -> Floats:
+    from scipy import special
+
+    shares: Floats = special.softmax(observed.logits.astype(np.float64), axis=1).max(1)
+    return shares
+
+
+def _largest_logit(observed: Observed) -> Floats:
+    largest: Floats = observed.logits.max(1).astype(np.float64)
+    return largest
+
+
+def _largest_presence(observed: Observed) -> Floats | None:
+    return None if observed.presence is None else observed.presence.max(1)
+
+
+def _told_apart(
+    name: str,
+    title: str,
+    meaning: str,
+    better: Better,
+    score: Callable[[Observed], Floats | None],
+    measure: Callable[[Floats, Bools], Statistic],
+    *,
+    shown: bool = True,
+    watched: bool = False,
+) -> Metric:
+    """A metric of a score that should tell queries with a right answer from those without; it needs both."""
+
+    def compute(observed: Observed) -> Statistic | None:
+        if not observed.answered.any() or observed.answered.all():
+            return None
+        scores = observed.shared(score)
+        return None if scores is None else measure(scores, observed.answered)
+
+    return Metric(name, title, meaning, NONE, better, compute, shown=shown, watched=watched)
+
+
+def _any_statistics(observed: Observed) -> dict[str, Statistic]:
+    if observed.any_right is None:
+        return {}
+    return any_metrics(np.clip(observed.any_right, 0.0, 1.0), observed.answered)
+
+
+def _any(name: str, title: str, meaning: str, better: Better, *, shown: bool = True) -> Metric:
+    def compute(observed: Observed) -> Statistic | None:
+        return observed.shared(_any_statistics).get(name)
+
+    return Metric(name, title, meaning, NONE, better, compute, shown=shown)
+
+
+def risk_coverage(observed: Observed) -> RiskCoverage | None:
+    """Answer the best candidate of each query, the surest queries first; None without presences or right pairs."""
+    if observed.presence is None or not observed.answered.any():
+        return None
+    rows = np.arange(len(observed.right))
+    best = observed.logits.argmax(1)
+    return RiskCoverage(observed.presence[rows, best], ~observed.right[rows, best])
+
+
+def _selection_statistics(observed: Observed) -> dict[str, Statistic]:
+    selection = observed.shared(risk_coverage)
+    return {} if selection is None else selection.metrics()
+
+
+def _selection(name: str, title: str, meaning: str, *, shown: bool = True) -> Metric:
+    def compute(observed: Observed) -> Statistic | None:
+        return observed.shared(_selection_statistics).get(name)
+
+    return Metric(name, title, meaning, SUREST, "lower", compute, shown=shown)
+
+
+METRICS = (
+    _told_apart(
+        "none_auroc_share",
+        "AUROC, largest share",
+        "none-of-these by the largest share: AUROC",
+        "higher",
+        _largest_share,
+        auroc_metric,
+        watched=True,
+    ),
+    _told_apart(
+        "none_auroc_logit",
+        "AUROC, largest logit",
+        "none-of-these by the largest logit: AUROC",
+        "higher",
+        _largest_logit,
+        auroc_metric,
+        watched=True,
+    ),
+    _told_apart(
+        "none_auroc_presence",
+        "AUROC, largest presence",
+        "none-of-these by the largest presence: AUROC",
+        "higher",
+        _largest_presence,
+        auroc_metric,
+        shown=False,
+    ),
+    _told_apart(
+        "fpr95_share",
+        "FPR95, largest share",
+        "unanswerable queries let through by the largest share with 95% of the others",
+        "lower",
+        _largest_share,
+        fpr95_metric,
+        shown=False,
+    ),
+    _told_apart(
+        "fpr95_logit",
+        "FPR95, largest logit",
+        "unanswerable queries let through by the largest logit with 95% of the others",
+        "lower",
+        _largest_logit,
+        fpr95_metric,
+    ),
+    _told_apart(
+        "fpr95_presence",
+        "FPR95, largest presence",
+        "unanswerable queries let through by the largest presence with 95% of the others",
+        "lower",
+        _largest_presence,
+        fpr95_metric,
+        shown=False,
+    ),
+    _any("none_auroc_any", "AUROC, any right", "none-of-these by the probability that any is right: AUROC", "higher"),
+    _any(
+        "fpr95_any",
+        "FPR95, any right",
+        "unanswerable queries let through by the probability that any is right with 95% of the others",
+        "lower",
+    ),
+    _any(
+        "any_log_loss", "log loss, any right", "log loss of the probability that any is right, nats per query", "lower"
+    ),
+    _any(
+        "any_brier",
+        "Brier, any right",
+        "squared error of the probability that any is right, per query",
+        "lower",
+        shown=False,
+    ),
+    _any(
+        "any_calibration_error",
+        "calibration error, any right",
+        "mean gap between the probability that any is right and truth, equal-mass bins over queries",
+        "lower",
+        shown=False,
+    ),
+    _selection(
+        "aurc",
+        "area under risk–coverage",
+        "mean share of wrong best candidates when only the surest queries are answered",
+    ),
+    _selection(
+        "excess_aurc",
+        "above the best order's",
+        "the same, less what the best order of the queries would leave",
+        shown=False,
+    ),
+)

@@ -25,6 +25,8 @@ __all__ = [
     "difference",
     "estimate",
     "interval",
+    "mean_statistic",
+    "measure",
     "number",
 ]
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import pytrec_eval
 from numpy.typing import NDArray
 
 from sigmax.arrays import Floats
 from sigmax.metrics.intervals import Statistic, mean_statistic
+from sigmax.metrics.metric import Metric, Observed
 
-__all__ = ["RANKING", "ranking_metrics", "ranking_values"]
+__all__ = ["METRICS", "RANKING", "ranking_metrics", "ranking_values"]
 
+#: The group of these metrics.
+RANKING = "ranking"
 #: Our name of a metric -> trec_eval's.
-RANKING = {
+_TREC_EVAL = {
     "map": "map",
     "mrr": "recip_rank",
     "ndcg@10": "ndcg_cut_10",
@@ -28,7 +30,7 @@ DEPTH = 1000
 
 
 def ranking_values(logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, Floats]:
-    """Metrics of each query.
+    """Compute the metrics of each query.
 
     Args:
         logits: (n, m); ties are broken by the candidates' order.
@@ -48,19 +50,47 @@ def ranking_values(logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dic
         order = np.take_along_axis(top, np.argsort(-np.take_along_axis(logits, top, 1), axis=1, kind="stable"), 1)
     else:
         order = np.argsort(-logits, axis=1, kind="stable")
+    import pytrec_eval
+
     names = [str(j) for j in range(m)]
     ranks = [float(depth - place) for place in range(depth)]  # exact in trec_eval's float32, so no false ties
     answered = np.flatnonzero(right.any(1))
     truth = {str(i): {names[j]: 1 for j in np.flatnonzero(right[i])} for i in answered}
     run = {str(i): dict(zip([names[j] for j in order[i].tolist()], ranks, strict=True)) for i in answered}
-    measured = pytrec_eval.RelevanceEvaluator(truth, set(RANKING.values())).evaluate(run) if truth else {}
-    values = {name: np.full(n, np.nan) for name in RANKING}
+    measured = pytrec_eval.RelevanceEvaluator(truth, set(_TREC_EVAL.values())).evaluate(run) if truth else {}
+    values = {name: np.full(n, np.nan) for name in _TREC_EVAL}
     for i in answered:
-        for name, theirs in RANKING.items():
+        for name, theirs in _TREC_EVAL.items():
             values[name][i] = measured[str(i)][theirs]
     return values
 
 
 def ranking_metrics(values: dict[str, Floats]) -> dict[str, Statistic]:
-    """Mean of each metric over the queries with a right answer."""
+    """Return the mean of each metric over the queries with a right answer."""
     return {name: mean_statistic(per_query) for name, per_query in values.items()}
+
+
+def _statistics(observed: Observed) -> dict[str, Statistic]:
+    if not observed.answered.any():
+        return {}
+    return ranking_metrics(ranking_values(observed.logits, observed.right))
+
+
+def _metric(name: str, title: str, meaning: str, *, shown: bool = True) -> Metric:
+    def compute(observed: Observed) -> Statistic | None:
+        return observed.shared(_statistics).get(name)
+
+    return Metric(name, title, meaning, RANKING, "higher", compute, shown=shown, watched=True)
+
+
+METRICS = (
+    _metric("map", "MAP", "mean average precision"),
+    _metric("mrr", "MRR", "mean reciprocal rank of the first right answer", shown=False),
+    _metric("ndcg@10", "nDCG@10", "normalised discounted cumulative gain of the first 10"),
+    _metric("precision@1", "precision@1", "share of queries whose best candidate is right"),
+    _metric("precision@5", "precision@5", "share of right ones among the best 5", shown=False),
+    _metric("recall@1", "recall@1", "share of a query's right answers found at the top", shown=False),
+    _metric("recall@5", "recall@5", "share of a query's right answers among the best 5", shown=False),
+    _metric("recall@10", "recall@10", "share of a query's right answers among the best 10"),
+    _metric("recall@100", "recall@100", "share of a query's right answers among the best 100", shown=False),
+)

@@ -12,9 +12,9 @@ from importlib.metadata import version
 from typing import Any
 
 from sigmax.calibration.calibrator import Calibrator
-from sigmax.evaluation import METRICS
 from sigmax.families import Objective
 from sigmax.metrics.intervals import Estimate, interval, number
+from sigmax.metrics.registry import METRICS
 
 __all__ = ["model_card", "public_name"]
 
@@ -114,9 +114,11 @@ sigmax match {shlex.quote(name)} {shlex.quote(query)}
 
 def _measured(one: Mapping[str, Any]) -> str:
     rows = []
-    for name, saved in one["metrics"].items():
+    for name, saved in one["metrics" if "metrics" in one else "figures"].items():  # their name in older models
         estimate = Estimate(**{key: math.nan if value is None else value for key, value in saved.items()})
-        rows.append((name, number(estimate.value), interval(estimate), METRICS.get(name, "")))
+        rows.append(
+            (name, number(estimate.value), interval(estimate), METRICS[name].meaning if name in METRICS else "")
+        )
     looked_at = (
         " Training and calibration look at this split: elsewhere metrics tend to be worse, those of presence most."
         if one["split"] == "dev"

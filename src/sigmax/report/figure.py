@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sigmax.comparison.results import Comparison
 from sigmax.errors import extra
-from sigmax.evaluation import CLOSER_TO_ONE, LOWER_IS_BETTER, Evaluation
+from sigmax.evaluation import Evaluation
 from sigmax.metrics.intervals import number
+from sigmax.metrics.registry import METRICS
 from sigmax.report.style import COLOURS, GREY, save_figure
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ __all__ = [
 
 _PANELS = (
     ("map", "Ranking", "mean average precision"),
-    ("log_loss", "Presence", "log loss of presences, nats a query"),
+    ("log_loss", "Presence", "log loss of presences, nats per query"),
     ("none_auroc_logit", "None of these", "AUROC: answerable or not"),
 )
+_BETTER = {"higher": "better →", "lower": "← better", "closer to one": "best: 1"}
 _HOW_TO_READ = (
     "How to read: each dot gathers pairs among which equally many right ones are expected; a line is its 95% interval "
     "over queries. On the diagonal presences are true; below it they claim too much, above it too little. Hollow: none "
@@ -62,15 +64,14 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
         )
         for ax, (name, title, unit) in zip(axes[0], panels, strict=True):
             draw_values(ax, comparison, results, name)
-            better = "← better" if name in LOWER_IS_BETTER else "best: 1" if name in CLOSER_TO_ONE else "better →"
             ax.set_title(title, loc="left", fontweight="bold", fontsize=11)
-            ax.set_xlabel(f"{unit}   {better}")
+            ax.set_xlabel(f"{unit}   {_BETTER[METRICS[name].better]}")
         axes[0][0].set_yticks(range(len(results)), [result.contender.name for result in results])
         axes[0][0].set_ylim(-0.6, len(results) - 0.4)
         data = comparison.data
         figure.suptitle(
             f"{data['name']}: {data['queries']:,} queries, {data['candidates']:,} candidates, "
-            f"{data['answers_per_query']:.1f} right answers a query, encoder {Path(comparison.encoder).name}",
+            f"{data['answers_per_query']:.1f} right answers per query, encoder {Path(comparison.encoder).name}",
             x=0.01,
             ha="left",
             fontsize=10,
@@ -87,14 +88,14 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
 
 
 def draw_values(ax: Any, comparison: Comparison, results: list[Any], name: str) -> None:
-    """Draw a figure's value and interval of each result, one above the other."""
+    """Draw a metric's value and interval of each result, one above the other."""
     for place, result in enumerate(results):
         colour = COLOURS[result.contender.family]
         dots: list[tuple[str, float, bool]] = [(name, place, True)]
         if name == "none_auroc_logit":
             dots = [(name, place + 0.13, True), ("none_auroc_share", place - 0.17, False)]
-        for figure, height, filled in dots:
-            value = result[figure]
+        for metric, height, filled in dots:
+            value = result[metric]
             ax.plot([value.low, value.high], [height, height], color=colour, lw=2.2, alpha=1 if filled else 0.6)
             ax.plot(value.value, height, "o", ms=7, color=colour, mfc=colour if filled else "white", mew=1.6)
     ax.grid(axis="x", color="#e4e4e4", lw=0.8)

@@ -11,8 +11,9 @@ from typing import Any
 from sigmax.comparison.examples import KINDS
 from sigmax.comparison.results import Comparison, Result
 from sigmax.errors import extra
-from sigmax.evaluation import METRICS
+from sigmax.metrics.abstention import NONE
 from sigmax.metrics.intervals import interval, number
+from sigmax.metrics.registry import METRICS, groups
 from sigmax.report.figure import draw_reliability, reliability_limits
 from sigmax.report.panels import (
     draw_curve,
@@ -23,7 +24,6 @@ from sigmax.report.panels import (
     inline_svg,
 )
 from sigmax.report.style import COLOURS
-from sigmax.report.tables import GROUPS, LEFT_OUT, TITLES
 from sigmax.report.words import FAMILIES, outcome, signed, standings, verdict
 
 __all__ = ["check_report", "report_html"]
@@ -32,7 +32,7 @@ MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Table:
+class DataTable:
     """Numbers for people: the first cell of each row names it."""
 
     caption: str
@@ -42,19 +42,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a figure."""
+    """One picture of a section."""
 
     title: str
     svg: str
 
 
 @dataclass(frozen=True)
-class Figure:
+class Section:
     """Pictures that are read alike, how to read them, and their numbers."""
 
     read: str
     panels: Sequence[Panel]
-    tables: Sequence[Table]
+    tables: Sequence[DataTable]
 
 
 def check_report() -> None:
@@ -133,9 +133,10 @@ def _panels(
     ]
 
 
-def _ranking(comparison: Comparison) -> Figure:
+def _ranking(comparison: Comparison) -> Section:
     panels = []
-    names = [name for name in ("map", "log_loss", *GROUPS["none of these"]) if name in comparison.metrics]
+    of_none = [metric.name for metric in groups()[NONE]]
+    names = [name for name in ("map", "log_loss", *of_none) if name in comparison.metrics]
     read = []
     if {"map", "log_loss"} <= set(names):
         title = "Ranking against presence"
@@ -159,15 +160,15 @@ def _ranking(comparison: Comparison) -> Figure:
         )
         panels.append(Panel(title, svg))
         read.append("filled is by the largest logit, hollow by the largest share; 0.5 would be chance")
-    table = Table(
+    table = DataTable(
         "Means over seeds on test, 95% intervals over queries and seeds",
-        ["", *(TITLES.get(name, name) for name in names)],
+        ["", *(METRICS[name].heading for name in names)],
         [
             [result.contender.name, *(f"{number(result[name].value)} ({interval(result[name])})" for name in names)]
             for result in comparison.results
         ],
     )
-    return Figure(
+    return Section(
         f"Each mark is the mean over seeds on test and each line its 95% interval: {'; '.join(read)}.", panels, [table]
     )
 
@@ -179,11 +180,11 @@ def _values(comparison: Comparison) -> str:
     )
 
 
-def _reliability(results: Sequence[Result]) -> Figure | None:
+def _reliability(results: Sequence[Result]) -> Section | None:
     if not results:
         return None
     limits = reliability_limits({result.contender.name: result.evaluations[0] for result in results})
-    return Figure(
+    return Section(
         "Each dot gathers pairs among which equally many right ones are expected: on the dashed diagonal presences are "
         "true, below it they claim too much, above it too little (hollow: none or all of its pairs are right; lines: "
         "95% intervals over queries).",
@@ -195,7 +196,7 @@ def _reliability(results: Sequence[Result]) -> Figure | None:
             height=3.8,
         ),
         [
-            Table(
+            DataTable(
                 result.contender.name,
                 ["presence claimed", "share right", "95% interval", "pairs"],
                 [
@@ -214,7 +215,7 @@ def _labelled_reliability(ax: Any, result: Result, limits: tuple[float, float]) 
     ax.set_ylabel("share right")
 
 
-def _logits(results: Sequence[Result]) -> Figure | None:
+def _logits(results: Sequence[Result]) -> Section | None:
     if not results:
         return None
     tables = []
@@ -223,8 +224,10 @@ def _logits(results: Sequence[Result]) -> Figure | None:
         assert one is not None
         bins = zip(one.edges, one.edges[1:], one.right, one.wrong, one.unanswered, strict=False)
         rows = [[f"{low:.2f} to {high:.2f}", *(f"{count:,}" for count in counts)] for low, high, *counts in bins]
-        tables.append(Table(result.contender.name, ["logit", "right pairs", "wrong pairs", "no answer: largest"], rows))
-    return Figure(
+        tables.append(
+            DataTable(result.contender.name, ["logit", "right pairs", "wrong pairs", "no answer: largest"], rows)
+        )
+    return Section(
         "The less the three kinds overlap, the better a threshold on the logit can tell them apart; each kind’s bars "
         "add up to 1, and of a query with no right answer only the largest logit counts.",
         _panels("logits", "Logits", results, lambda ax, result: draw_logits(ax, result.evaluations[0].logits)),  # type: ignore[arg-type]
@@ -232,10 +235,10 @@ def _logits(results: Sequence[Result]) -> Figure | None:
     )
 
 
-def _risk(results: Sequence[Result]) -> Figure | None:
+def _risk(results: Sequence[Result]) -> Section | None:
     if not results:
         return None
-    return Figure(
+    return Section(
         "Going left, only the surest queries are answered, by the presence of the best candidate: the lower the line, "
         "the fewer of those answers are wrong (a query with no right answer is always answered wrongly).",
         [
@@ -255,7 +258,7 @@ def _risk(results: Sequence[Result]) -> Figure | None:
             )
         ],
         [
-            Table(
+            DataTable(
                 result.contender.name,
                 ["answered", "wrong", "95% interval"],
                 [
@@ -268,12 +271,12 @@ def _risk(results: Sequence[Result]) -> Figure | None:
     )
 
 
-def _curves(results: Sequence[Result]) -> Figure | None:
+def _curves(results: Sequence[Result]) -> Section | None:
     drawn = [(result, result.training) for result in results if result.training and result.training.curve]
     if not drawn:
         return None
     repeats = any(result.contender.draw == "one-positive" for result, _ in drawn)
-    return Figure(
+    return Section(
         "A line is the mean training loss since the point before, the dashed line the floor below which this loss "
         "cannot go on these batches; only the distance to its own floor means anything, for the losses differ in kind"
         + (
@@ -288,7 +291,7 @@ def _curves(results: Sequence[Result]) -> Figure | None:
             lambda ax, result: draw_curve(ax, result.training, result.contender.family),  # type: ignore[arg-type]
         ),
         [
-            Table(
+            DataTable(
                 f"{result.contender.name}, floor {number(training.floor)}",
                 ["steps", "loss", "above the floor"],
                 [[f"{step:,}", number(loss), number(loss - training.floor)] for step, loss in training.curve],
@@ -301,11 +304,11 @@ def _curves(results: Sequence[Result]) -> Figure | None:
 # -- the tables ----------------------------------------------------------------------------------
 
 
-def _costs(comparison: Comparison) -> Table:
+def _costs(comparison: Comparison) -> DataTable:
     def mib(size: int) -> str:
         return f"{size / MIB:,.1f}"
 
-    return Table(
+    return DataTable(
         "Time and memory of one training",
         ["", "seconds", "parameters, MiB", "optimizer, MiB"],
         [
@@ -325,7 +328,7 @@ def _differences(comparison: Comparison) -> dict[str, Any]:
     names = [result.contender.name for result in comparison.results]
     reference = comparison.best("sigmoid", "map") or names[0]
     others = [name for name in names if name != reference]
-    shown = [name for name in comparison.metrics if name not in LEFT_OUT]
+    shown = [METRICS[name] for name in comparison.metrics if METRICS[name].shown]
 
     def cell(a: str, b: str, metric: str) -> dict[str, str]:
         gap = comparison.difference(a, b, metric)
@@ -335,7 +338,7 @@ def _differences(comparison: Comparison) -> dict[str, Any]:
             "outcome": outcome(metric, gap),
         }
 
-    rows = [(METRICS[name], TITLES.get(name, name), [cell(a, reference, name) for a in others]) for name in shown]
+    rows = [(one.meaning, one.heading, [cell(a, reference, one.name) for a in others]) for one in shown]
     cells = [one for _, _, row in rows for one in row]
     return {
         "reference": reference,
@@ -345,13 +348,12 @@ def _differences(comparison: Comparison) -> dict[str, Any]:
         "significant": sum(one["outcome"] != "not significant" for one in cells),
         "by_chance": round(len(cells) / 20),
         "pairs": [
-            (f"{a} − {b}", [(TITLES.get(name, name), cell(a, b, name)) for name in shown])
-            for a, b in combinations(names, 2)
+            (f"{a} − {b}", [(one.heading, cell(a, b, one.name)) for one in shown]) for a, b in combinations(names, 2)
         ],
     }
 
 
-def _facts(comparison: Comparison) -> Table:
+def _facts(comparison: Comparison) -> DataTable:
     data = comparison.data
     rows = [
         ["queries", f"{data['queries']:,}"],
@@ -363,18 +365,18 @@ def _facts(comparison: Comparison) -> Table:
             for split, size in data["splits"].items()
         ],
     ]
-    return Table(data["name"], ["", ""], rows)
+    return DataTable(data["name"], ["", ""], rows)
 
 
-def _settings(comparison: Comparison) -> Table:
+def _settings(comparison: Comparison) -> DataTable:
     trained = [(result.contender.name, asdict(result.settings)) for result in comparison.results if result.settings]
     names = list(trained[0][1]) if trained else []
     rows = [[name, *(_plain(settings[name]) for _, settings in trained)] for name in names]
-    return Table("Chosen on dev; the seed is the first one’s", ["", *(name for name, _ in trained)], rows)
+    return DataTable("Chosen on dev; the seed is the first one’s", ["", *(name for name, _ in trained)], rows)
 
 
-def _search(comparison: Comparison) -> Table:
-    return Table(
+def _search(comparison: Comparison) -> DataTable:
+    return DataTable(
         f"The search: {comparison.metric} on dev",
         ["", "learning rate", "starting scale", comparison.metric],
         [

@@ -8,23 +8,18 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from sigmax.calibration.calibrator import Calibrator
-from sigmax.calibration.rules import threshold_table
-from sigmax.comparison.results import Comparison
-from sigmax.evaluation import Evaluation, goodness
-from sigmax.metrics.abstention import ANY, NONE_FPR95, NONE_SCORES, SELECTION
 from sigmax.metrics.intervals import Estimate, interval, number
-from sigmax.metrics.presence import PRESENCE
-from sigmax.metrics.ranking import RANKING
+from sigmax.metrics.metric import Metric
+from sigmax.metrics.registry import groups
 
 if TYPE_CHECKING:
+    from sigmax.calibration.calibrator import Calibrator
+    from sigmax.comparison.results import Comparison
     from sigmax.data.check import Check
+    from sigmax.evaluation import Evaluation
     from sigmax.model.matches import Matches
 
 __all__ = [
-    "GROUPS",
-    "LEFT_OUT",
-    "TITLES",
     "calibration_table",
     "check_table",
     "comparison_table",
@@ -33,111 +28,71 @@ __all__ = [
     "threshold_rows",
 ]
 
-#: Short names for tables and metrics.
-TITLES = {
-    "map": "MAP",
-    "mrr": "MRR",
-    "ndcg@10": "nDCG@10",
-    "log_loss": "log loss a query ↓",
-    "brier": "Brier a query ↓",
-    "calibration_error": "calibration error ↓",
-    "smooth_calibration_error": "smooth calibration error ↓",
-    "calibration_slope": "calibration slope →1",
-    "expected_ratio": "right expected / there →1",
-    "micro_f1": "micro-F1",
-    "macro_f1": "macro-F1",
-    "none_auroc_share": "AUROC, largest share",
-    "none_auroc_logit": "AUROC, largest logit",
-    "none_auroc_presence": "AUROC, largest presence",
-    "fpr95_share": "FPR95, largest share ↓",
-    "fpr95_logit": "FPR95, largest logit ↓",
-    "fpr95_presence": "FPR95, largest presence ↓",
-    "none_auroc_any": "AUROC, any",
-    "fpr95_any": "FPR95, any ↓",
-    "any_log_loss": "log loss, any ↓",
-    "any_brier": "Brier, any ↓",
-    "any_calibration_error": "calibration error, any ↓",
-    "aurc": "area under risk–coverage ↓",
-    "excess_aurc": "above the best order's ↓",
-}
-#: Metrics in the order of tables, by the question they answer.
-GROUPS = {
-    "ranking": tuple(RANKING),
-    "presence": PRESENCE,
-    "none of these": (*NONE_SCORES.values(), *NONE_FPR95.values(), *ANY),
-    "the surest first": SELECTION,
-}
-#: What the comparison's table leaves to --json.
-LEFT_OUT = {
-    *("mrr", "precision@5", "recall@1", "recall@5", "recall@100"),
-    *("brier", "smooth_calibration_error", "expected_ratio"),
-    *("none_auroc_presence", "fpr95_share", "fpr95_presence", "excess_aurc"),
-    *("any_brier", "any_calibration_error"),
-}
-
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Metrics down, contenders across; the interval under each value; the best value bold."""
+    """Show metrics down and contenders across, the interval under each value, the best value bold."""
     title = f"{comparison.data['name']}: test metrics, mean of seeds, 95% intervals"
     table = Table(title=Text(title), title_justify="left")
     table.add_column("")
     for result in comparison.results:
         table.add_column(result.contender.name.replace("-", "-\n", 1), justify="right")
-    for group, names in GROUPS.items():
-        shown = [name for name in names if name in comparison.metrics and name not in LEFT_OUT]
+    for group, metrics in groups().items():
+        shown = [metric for metric in metrics if metric.name in comparison.metrics and metric.shown]
         if shown:
             table.add_row(Text(group, style="italic"))
-        for name in shown:
-            values = [result[name] for result in comparison.results]
-            table.add_row(f"  {TITLES.get(name, name)}", *_cells(values, name))
+        for metric in shown:
+            values = [result[metric.name] for result in comparison.results]
+            table.add_row(Text(f"  {metric.heading}"), *_cells(values, metric))
         if shown:
             table.add_section()
-    table.add_row("seconds a training", *(f"{result.train_seconds:.1f}" for result in comparison.results))
+    table.add_row("seconds per run", *(f"{result.train_seconds:.1f}" for result in comparison.results))
     return table
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
-    """One model's metrics, one a line."""
+    """Show one model's metrics, one per line."""
     title = (
         f"{evaluation.data}, {evaluation.split}: {evaluation.queries} queries, {evaluation.unanswered} with no answer"
     )
     table = Table(title=Text(title), title_justify="left")
     for name in ("", "value", "95% interval"):
         table.add_column(name, justify="right" if name else "left")
-    for group, names in GROUPS.items():
-        shown = [name for name in names if name in evaluation.draws]
-        if shown:
+    for group, metrics in groups().items():
+        measured = [metric for metric in metrics if metric.name in evaluation.draws]
+        if measured:
             table.add_row(Text(group, style="italic"))
-        for name in shown:
-            value = evaluation[name]
-            table.add_row(f"  {TITLES.get(name, name)}", number(value.value), interval(value))
+        for metric in measured:
+            value = evaluation[metric.name]
+            table.add_row(Text(f"  {metric.heading}"), number(value.value), interval(value))
     return table
 
 
 def calibration_table(calibrator: Calibrator) -> Table:
-    """What was tried, in the order of its log loss, and which was taken."""
+    """Show which calibrations were tried, in the order of their log loss, and which was chosen."""
     about, any_fit = calibrator.about, calibrator.any_fit
     table = Table(
         title=Text(f"calibrated on {about['data']}, {about['split']}: {about['queries']} queries"), title_justify="left"
     )
-    for name in ("", "log loss a query ↓", ""):
+    for name in ("", "log loss per query ↓", ""):
         table.add_column(name, justify="right" if name else "left")
     parts = [("presence", about["log_loss"] or {about["method"]: math.nan}, about["method"])]
     if any_fit is not None:
         parts.append(("any right", any_fit.log_loss, any_fit.method))
-    for title, losses, taken in parts:
+    for title, losses, chosen in parts:
         table.add_row(Text(title, style="italic"))
         for name, loss in sorted(losses.items(), key=lambda item: item[1]):
-            table.add_row(f"  {name}", number(loss), "taken" if name == taken else "")
+            table.add_row(f"  {name}", number(loss), "chosen" if name == chosen else "")
     return table
 
 
 def threshold_rows(calibrator: Calibrator) -> Table | None:
-    """What thresholds on presence gave where the model was calibrated; None for one saved without its record."""
+    """Show what each threshold on presence gave on dev; None for a model saved without its record."""
+    from sigmax.calibration.rules import threshold_table
+
     if calibrator.record is None:
         return None
     table = Table(
-        title=Text(f"presences accepted from a threshold on, on {calibrator.about.get('split', 'dev')}"),
+        title=Text(f"accepting presences from a threshold on, on {calibrator.about.get('split', 'dev')}"),
         title_justify="left",
     )
     columns = {
@@ -145,7 +100,7 @@ def threshold_rows(calibrator: Calibrator) -> Table | None:
         "precision": "precision",
         "recall": "recall",
         "f1": "F1",
-        "accepted": "accepted a query",
+        "accepted": "accepted per query",
         "false_claims": "unanswerable answered ↓",
     }
     for title in columns.values():
@@ -204,8 +159,8 @@ def _span(least: int, most: int) -> str:
     return f"{least}" if least == most else f"{least}–{most}"
 
 
-def _cells(values: list[Estimate], name: str) -> list[Text]:
-    ranks = [goodness(name, value.value) for value in values]
+def _cells(values: list[Estimate], metric: Metric) -> list[Text]:
+    ranks = [metric.goodness(value.value) for value in values]
     best = max((rank for rank in ranks if not math.isnan(rank)), default=None)
     return [
         Text.assemble((number(value.value), "bold" if rank == best else ""), "\n", (interval(value), "dim"))

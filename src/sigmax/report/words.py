@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sigmax.comparison.results import Comparison
-from sigmax.evaluation import CLOSER_TO_ONE, goodness
 from sigmax.metrics.intervals import Difference, difference, number
+from sigmax.metrics.registry import METRICS
 
 if TYPE_CHECKING:
     from sigmax.model.matches import Matches
@@ -137,13 +137,14 @@ def standings(comparison: Comparison) -> list[Standing]:
 def outcome(metric: str, gap: Difference) -> str:
     """What a difference a − b says of a: better, worse, or not significant.
 
-    Of a metric that is perfect at 1 (`CLOSER_TO_ONE`) a difference alone does not tell: "differs".
+    Of a metric that is best at 1 a difference alone does not tell: "differs".
     """
     if not gap.significant:
         return "not significant"
-    if metric in CLOSER_TO_ONE:
+    better = METRICS[metric].better
+    if better == "closer to one":
         return "differs"
-    return "better" if goodness(metric, math.copysign(1, gap.low)) > 0 else "worse"
+    return "better" if (gap.low > 0) == (better == "higher") else "worse"
 
 
 def signed(value: float) -> str:
@@ -169,7 +170,7 @@ def _sentence(comparison: Comparison, question: str, metric: str, title: str, so
     detail = f"{title} {number(one.value)} for {softmax}, {number(other.value)} for {sigmoid}; {_gap(gap)}"
     if not gap.significant:
         return f"For {question} the difference is not significant ({detail})."
-    softmax_wins = goodness(metric, one.value) > goodness(metric, other.value)
+    softmax_wins = METRICS[metric].goodness(one.value) > METRICS[metric].goodness(other.value)
     return f"For {question} it prefers the {'softmax' if softmax_wins else 'sigmoid'} ({detail})."
 
 

@@ -17,7 +17,8 @@ from sentence_transformers import SentenceTransformer
 from sigmax.calibration.any_right import folds_of
 from sigmax.calibration.calibrator import Calibrator, fit_calibrator
 from sigmax.errors import DataError, lookup
-from sigmax.evaluation import LOWER_IS_BETTER, METRICS, evaluate_logits
+from sigmax.evaluation import evaluate_logits
+from sigmax.metrics.registry import METRICS
 from sigmax.scan import SplitLogits
 from sigmax.sentence_transformers.losses import SentenceMatchLoss
 
@@ -30,7 +31,7 @@ class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
     """Measures ranking, presence and none-of-these over all candidates, calibrated on queries of their own.
 
     Queries without a right answer are kept, unlike in InformationRetrievalEvaluator: saying "none of these" is
-    measured on them. Figures are those of `sigmax.evaluate`, named in `sigmax.evaluation.METRICS`; those that the data
+    measured on them. Metrics are those of `sigmax.evaluate`, named in `sigmax.metrics.METRICS`; those that the data
     cannot give are left out. Logits are the model's cosines, or with `loss` what that loss makes of them.
 
     Args:
@@ -83,7 +84,7 @@ class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
         self.loss = loss
         self.name = name
         self.primary_metric = primary
-        self.greater_is_better = primary not in LOWER_IS_BETTER
+        self.greater_is_better = METRICS[primary].better != "lower"
         self.batch_size = batch_size
         self.write_csv = write_csv
         self.csv_file = f"match_evaluation{'_' * bool(name)}{name}_results.csv"

@@ -11,8 +11,8 @@ from sigmax.encoders import AUGMENTATIONS
 from sigmax.encoders.build import default_encoder, defaults_of
 from sigmax.encoders.plan import HEADS
 from sigmax.errors import check_least, lookup
-from sigmax.evaluation import WATCHED
 from sigmax.families import OBJECTIVES
+from sigmax.metrics.registry import watched
 
 __all__ = ["PRECISIONS", "Settings"]
 
@@ -79,7 +79,7 @@ class Settings:
         if self.augment is not None:
             lookup(AUGMENTATIONS, self.augment, "augment")
         lookup(dict.fromkeys(PRECISIONS), self.precision, "precision")
-        lookup(dict.fromkeys(WATCHED), self.metric, "metric")
+        lookup(watched(), self.metric, "metric")
         check_least(
             1,
             steps=self.steps,

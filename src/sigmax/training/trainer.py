@@ -20,6 +20,7 @@ from sigmax.encoders import LabelTable
 from sigmax.encoders.build import default_encoder, defaults_of
 from sigmax.encoders.plan import Defaults
 from sigmax.evaluation import quick_metrics
+from sigmax.metrics.registry import watched
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.model.replay import Features
 from sigmax.processes import launched
@@ -166,7 +167,7 @@ def _arguments(
         save_total_limit=2,
         load_best_model_at_end=evaluate and save,
         metric_for_best_model=f"eval_{settings.metric}",
-        greater_is_better=True,  # of all that may be watched
+        greater_is_better=watched()[settings.metric].better == "higher",
         restore_callback_states_from_checkpoint=True,
         logging_steps=max(1, min(each_epoch // 4, batches.steps // 20)),
         logging_nan_inf_filter=False,
@@ -208,7 +209,7 @@ class _KeepBest(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         metrics, model = given["metrics"], given["model"]
-        value = metrics[f"eval_{self.settings.metric}"]
+        value = watched()[self.settings.metric].goodness(metrics[f"eval_{self.settings.metric}"])
         if value > self.best:
             self.best, self.since = value, 0
             self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,40 @@
+"""Bins of presences: where their edges lie, and what each query has in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sigmax.arrays import Floats, Ints
+
+__all__ = ["BINS", "expected_edges", "mass_edges", "sums_by_place"]
+
+BINS = 15
+
+
+def mass_edges(presence: Floats, bins: int = BINS) -> Floats:
+    """Return the inner edges of `bins` bins that hold equally many of the given presences."""
+    edges: Floats = np.quantile(presence, np.arange(1, bins) / bins)
+    return edges
+
+
+def expected_edges(presence: Floats) -> Floats:
+    """Return the inner edges of `BINS` bins in each of which equally many right pairs are expected.
+
+    The presences in each add up to equally much. Bins of equally many pairs would lump all that is likely together,
+    where most pairs are wrong.
+    """
+    rising = np.sort(presence)
+    mass = rising.cumsum()
+    places = np.searchsorted(mass, mass[-1] * np.arange(1, BINS) / BINS)
+    edges: Floats = rising[np.minimum(places, len(rising) - 1)]
+    return edges
+
+
+def sums_by_place(places: Ints, values: NDArray[Any] | None, size: int) -> Floats:
+    """Count, for (b, m) places in [0, size), how many there are of each, or add up their values: (b, size)."""
+    flat = (np.arange(len(places))[:, None] * size + places).ravel()
+    values = None if values is None else values.ravel()
+    return np.bincount(flat, values, len(places) * size).reshape(-1, size).astype(float)

@@ -1,0 +1,99 @@
+"""What a metric is, and what metrics are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sigmax.arrays import Bools, Floats
+from sigmax.metrics.intervals import Statistic
+
+__all__ = ["Better", "Metric", "Observed"]
+
+Better = Literal["higher", "lower", "closer to one"]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """The scored queries of a split beside the truth: all that a metric may look at.
+
+    Args:
+        logits: (n, m) of n queries over m candidates.
+        right: (n, m) which pairs are right.
+        presence: (n, m) probability of each pair to be right; None for a model that was not calibrated.
+        any_right: (n,) probability that at least one candidate is right; None as above.
+        threshold: presence from which a pair is accepted; None as above.
+    """
+
+    logits: NDArray[np.float32]
+    right: Bools
+    presence: Floats | None = None
+    any_right: Floats | None = None
+    threshold: float | None = None
+    _shared: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def answered(self) -> Bools:
+        """(n,) whether a query has a right answer."""
+        answered: Bools = np.asarray(self.right.any(1))
+        return answered
+
+    def shared(self, build: Callable[[Observed], _T]) -> _T:
+        """Return build(self), built once for all metrics that ask for it."""
+        if build not in self._shared:
+            self._shared[build] = build(self)
+        found: _T = self._shared[build]
+        return found
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that is measured on a split: how it is computed, and all that tables, pages and messages say of it.
+
+    Args:
+        name: as in JSON, in `Evaluation[name]` and for `metric`.
+        title: its short name in tables, without a sign for which way is better.
+        meaning: what it is, in one line.
+        group: the question it answers: tables gather metrics by it.
+        better: which way is better.
+        compute: `Observed` -> the metric as a function of the queries' weights, see `Statistic`; None where the data
+            or the model cannot give it.
+        shown: whether the table of a comparison holds it; JSON and the table of one model always do.
+        watched: whether training and search may choose by it: it needs nothing but logits and the right pairs.
+
+    Raises:
+        ValueError: a watched metric that is neither better higher nor better lower.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    group: str
+    better: Better
+    compute: Callable[[Observed], Statistic | None]
+    shown: bool = True
+    watched: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that checkpoints can be ordered by a watched metric."""
+        if self.watched and self.better not in ("higher", "lower"):
+            raise ValueError(
+                f'Expected `better` of {self.name}, a watched metric, to be "higher" or "lower", got {self.better!r}.'
+            )
+
+    @property
+    def heading(self) -> str:
+        """The title for a table, with a sign where higher is not better."""
+        return self.title + {"higher": "", "lower": " ↓", "closer to one": " →1"}[self.better]
+
+    def goodness(self, value: float) -> float:
+        """Return a number that is higher the better the value is; NaN of NaN."""
+        if self.better == "closer to one":
+            return -abs(value - 1)
+        return -value if self.better == "lower" else value
