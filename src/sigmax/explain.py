@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sigmax.errors import check_least
+from sigmax.model.matches import Match
 
 if TYPE_CHECKING:
-    from sigmax.data.pictures import Picture, Query
+    from sigmax.arrays import Floats
+    from sigmax.data.pictures import Item, Picture, Query
     from sigmax.model.dual_encoder import DualEncoder
     from sigmax.model.matches import Rated
 
@@ -31,23 +33,18 @@ __all__ = [
 #: A probability below the first is *absent*, from the second on *present*, between them *perhaps*. Symmetric about even
 #: odds: one to three against, three to one for.
 BOUNDS = (0.25, 0.75)
-#: Rows are left out only where more than so many would be: a table with "one more" is no shorter.
+#: Rows are hidden only if more than this many would be: a table with "one more" is no shorter.
 _SPARE = 2
 #: What rounding a share to three decimals may hide.
 _SHARE_TOLERANCE = 0.0005
 
 
 @dataclass(frozen=True)
-class Activation:
-    """One candidate of one item: a row of the table."""
+class Activation(Match):
+    """One candidate of one item: a row of the table. Its logit s is the activation."""
 
-    candidate: str
-    candidate_id: str
-    logit: float  #: s, the activation
     exp: float  #: eˢ; infinite where a float cannot hold it
-    share: float  #: softmax over all candidates offered
     binary: float  #: σ(s) = 1 / (1 + e⁻ˢ)
-    presence: float | None  #: calibrated probability that this pair is right; None without a calibration
     verdict: str  #: "present", "perhaps" or "absent", by `probability`
 
     @property
@@ -113,14 +110,14 @@ def explain_logits(logits: Mapping[str, float], *, item: str = "", bounds: tuple
     weights = [math.exp(logit - largest) for logit in logits.values()]
     total = math.fsum(weights)
     rows = tuple(
-        _activation(label, label, float(logit), weight / total, None, bounds)
+        _activation(Match(label, label, float(logit), weight / total, None), bounds)
         for (label, logit), weight in zip(logits.items(), weights, strict=True)
     )
     return Explanation(item, rows, len(rows), math.fsum(row.probability for row in rows), None, bounds, False)
 
 
 def explain(
-    model: DualEncoder, items: Sequence[Any], *, top_k: int = 10, bounds: tuple[float, float] = BOUNDS
+    model: DualEncoder, items: Sequence[Item], *, top_k: int = 10, bounds: tuple[float, float] = BOUNDS
 ) -> list[Explanation]:
     """Explain what a model makes of items; every explanation has the same rows, in the same order.
 
@@ -161,12 +158,12 @@ def explain_rated(
     return [
         Explanation(
             str(item),
-            tuple(_activation(**vars(one.match(place)), bounds=bounds) for place in order),
+            tuple(_activation(one.match(place), bounds) for place in order),
             offered,
-            float((_binary(one.logits.astype(np.float64)) if one.presences is None else one.presences).sum()),
+            float((_binary(one.logits.astype(np.float64)) if one.presence is None else one.presence).sum()),
             one.any,
             bounds,
-            one.presences is not None,
+            one.presence is not None,
             None if isinstance(item, str) else item,
         )
         for item, one in zip(items, rated, strict=True)
@@ -246,23 +243,22 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _activation(
-    candidate: str, candidate_id: str, logit: float, share: float, presence: float | None, bounds: tuple[float, float]
-) -> Activation:
+def _activation(match: Match, bounds: tuple[float, float]) -> Activation:
     try:
-        exp = math.exp(logit)
+        exp = math.exp(match.logit)
     except OverflowError:
         exp = math.inf
-    binary = float(_binary(logit))
-    probability = binary if presence is None else presence
+    binary = float(_binary(np.float64(match.logit)))
+    probability = binary if match.presence is None else match.presence
     low, high = bounds
     verdict = "present" if probability >= high else "perhaps" if probability >= low else "absent"
-    return Activation(candidate, candidate_id, logit, exp, share, binary, presence, verdict)
+    return Activation(**vars(match), exp=exp, binary=binary, verdict=verdict)
 
 
-def _binary(logits: Any) -> Any:
+def _binary(logits: Floats | np.float64) -> Floats:
     """σ(s)."""
-    return np.exp(-np.logaddexp(0.0, -logits))
+    binary: Floats = np.exp(-np.logaddexp(0.0, -logits))
+    return binary
 
 
 def _check_bounds(bounds: tuple[float, float]) -> None:

@@ -296,17 +296,21 @@ def test_match(sigmax, model):
     assert done.code == 0
     found = json.loads(done.out)
     expected = load(model).match(["the lunar night", "sky"], top_k=3)
-    assert found == [
-        {
-            "query": one.query,
-            "any": one.any,
-            "rule": json.loads(json.dumps(one.decision.as_dict())),
-            "accepted": [match.as_dict() for match in one.accepted],
-            "matches": [{**match.as_dict(), "accepted": match in one.accepted} for match in one],
-        }
-        for one in expected
-    ]
-    assert [one["candidate"] for one in found[1]["matches"] if one["accepted"]]
+    decision = expected[0].decision
+    assert found == {
+        "rule": json.loads(json.dumps(decision.as_dict())) | {"promise": decision.promise},
+        "results": [
+            {
+                "query": one.query,
+                "any": one.any,
+                "accepted_count": len(one.accepted),
+                "accepted": [match.as_dict() for match in one.accepted],
+                "matches": [{**match.as_dict(), "accepted": match in one.accepted} for match in one],
+            }
+            for one in expected
+        ],
+    }
+    assert [one["candidate"] for one in found["results"][1]["matches"] if one["accepted"]]
     done = sigmax("match", model, "the lunar night", "sky", "--top-k", "6")
     assert done.code == 0
     assert done.err == ""
@@ -344,7 +348,7 @@ def test_none_of_these(sigmax, model, tmp_path):
         assert f"none of these (any right: {matches.any:.3f})" in done.out
     assert "✓" not in done.out
     assert not any(
-        match["accepted"] for match in json.loads(sigmax("match", strict, "sky", "--json").out)[0]["matches"]
+        match["accepted"] for match in json.loads(sigmax("match", strict, "sky", "--json").out)["results"][0]["matches"]
     )
 
 
@@ -356,7 +360,9 @@ def test_match_without_calibration(sigmax, model, tmp_path):
     assert "none of these" not in done.out
     done = sigmax("match", plain, "sky", "--top-k", "2", "--json")
     assert done.code == 0
-    for match in json.loads(done.out)[0]["matches"]:
+    found = json.loads(done.out)
+    assert found["rule"] is found["results"][0]["accepted"] is found["results"][0]["accepted_count"] is None
+    for match in found["results"][0]["matches"]:
         assert match["presence"] is None
         assert match["accepted"] is None
 
@@ -372,7 +378,7 @@ def test_rules(sigmax, model):
     done = sigmax("match", model, "sky", "--rule", "precision=0.99", "--confidence", "0.999", "--json")
     assert done.code == 0
     assert broken.reason in done.err
-    assert json.loads(done.out)[0]["rule"] == json.loads(json.dumps(broken.as_dict()))
+    assert json.loads(done.out)["rule"] == json.loads(json.dumps(broken.as_dict())) | {"promise": None}
     done = sigmax("match", model, "sky", "--rule", "precison=0.9")
     assert done.code == 2
     assert "Did you mean 'precision'" in done.err

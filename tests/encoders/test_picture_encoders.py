@@ -406,7 +406,8 @@ def test_command_line_from_pictures_to_answers(few, tmp_path):
     assert json.loads(made.stdout)["facts"]["settings"]["encoder"] == "convnet"
     one = next((tmp_path / "data" / "test").rglob("*.png"))
     found = json.loads(run("match", tmp_path / "m", one, "--json").stdout)
-    assert found[0]["query"] == str(one) and found[0]["matches"][0]["candidate"].startswith("d")
+    (result,) = found["results"]
+    assert result["query"] == str(one) and result["matches"][0]["candidate"].startswith("d")
     evaluated = json.loads(run("evaluate", tmp_path / "m", tmp_path / "data", "--json").stdout)
     assert evaluated["metrics"]["map"]["value"] > 0.3
 

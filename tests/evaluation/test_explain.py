@@ -19,6 +19,7 @@ from sigmax.calibration.curves import Platt
 from sigmax.data.pictures import Picture
 from sigmax.explain import BOUNDS, common_shift, explain, explain_logits, parse_logits
 from sigmax.model.matches import Offer, Rated
+from sigmax.model.vectors import Vectors
 from sigmax.report.activations import activation_figure, activation_tables, explanation_words, shifts
 from sigmax.report.style import save_figure
 
@@ -210,14 +211,14 @@ class Scripted:
         return list(items)
 
     def offer(self):
-        return Offer(tuple(f"text {name}" for name in self.candidates), tuple(self.candidates), torch.empty(0))
+        return Offer(tuple(f"text {name}" for name in self.candidates), tuple(self.candidates), Vectors(torch.empty(0)))
 
     def rate(self, queries, offer):
         for _, s in zip(queries, self.logits, strict=False):
             share = np.exp(s - s.max()) / np.exp(s - s.max()).sum()
             presence = self.calibrator and self.calibrator.presence(s, self.candidates)
             anything = self.calibrator and float(self.calibrator.any(s[None], self.candidates)[0])
-            yield Rated(offer, s, share, presence, anything)
+            yield Rated(offer.candidates, offer.candidate_ids, s, share, presence, anything)
 
 
 def painted(name, *shape):

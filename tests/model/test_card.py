@@ -110,7 +110,7 @@ def test_what_it_says_runs(make, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
-    assert json.loads(capsys.readouterr().out)[0]["query"] == "your text"
+    assert json.loads(capsys.readouterr().out)["results"][0]["query"] == "your text"
     assert ("no presences" in card) == (make is tiny)
 
 

@@ -20,7 +20,7 @@ from sigmax.encoders import LabelTable
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.model.dual_encoder import load
 from sigmax.model.folder import FORMAT
-from sigmax.model.matches import Match, Matches
+from sigmax.model.matches import Match, Matches, answer
 from sigmax.positives import Positives
 from sigmax.training.settings import Settings
 from sigmax.training.train import train
@@ -429,8 +429,10 @@ def test_not_calibrated(tmp_path):
     for one in (model, load(tmp_path / "model")):
         matches = one.match("moon")
         assert {match.presence for match in matches} == {None}
-        with pytest.raises(ValueError, match="not calibrated"):
-            _ = matches.accepted
+        assert matches.decision is matches.accepts(matches[0]) is None
+        assert matches.accepted == ()
+        about = matches.as_dict()
+        assert about["accepted"] is about["accepted_count"] is about["matches"][0]["accepted"] is None
 
 
 @pytest.mark.parametrize("empty", ["", "  \n"])
@@ -495,6 +497,25 @@ def test_any_is_that_of_the_calibrator(kind, trained):
     assert matches.any == model.calibrator.any(logits, model.candidate_ids)[0] == everything.any
     assert 0 <= matches.any <= 1
     assert tiny().match("night").any is None
+
+
+def test_as_json():
+    model = calibrated()
+    model.calibrator = replace(model.calibrator, record=None, threshold=0.0)
+    found = model.match(["moon", "fire"], top_k=2)
+    about = json.loads(json.dumps(answer(found), allow_nan=False))
+    assert about["rule"] == json.loads(json.dumps(found[0].decision.as_dict())) | {"promise": None}
+    assert [result["query"] for result in about["results"]] == ["moon", "fire"]
+    for result, matches in zip(about["results"], found, strict=True):
+        assert result == matches.as_dict()
+        assert (result["any"], result["accepted_count"]) == (matches.any, 3)
+        assert result["accepted"] == [match.as_dict() for match in matches.accepted]
+        assert result["matches"] == [match.as_dict() | {"accepted": True} for match in matches]
+    (rated,) = model.rate(["moon"], model.offer())
+    few = rated.matches("moon", 1, found[0].decision, most_accepted=2)
+    assert (len(few), len(few.accepted), few.accepted_count) == (1, 2, 3)
+    assert few.accepted == found[0].accepted[:2]
+    assert answer([]) == {"rule": None, "results": []}
 
 
 # -- rules ---------------------------------------------------------------------------------------

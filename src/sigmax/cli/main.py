@@ -440,6 +440,7 @@ def match(
     """
     _quiet()
     from sigmax.model.dual_encoder import load
+    from sigmax.model.matches import answer
 
     model = load(folder)
     found = model.match(queries, top_k=top_k, rule=rule, confidence=confidence)
@@ -447,21 +448,7 @@ def match(
     if decision is not None and decision.reason:
         _say(f"{decision.choice}: {decision.reason}")
     if as_json:
-        _print_json(
-            [
-                {
-                    "query": str(one.query),
-                    "any": one.any,
-                    "rule": None if one.decision is None else one.decision.as_dict(),
-                    "accepted": None if one.decision is None else [match.as_dict() for match in one.accepted],
-                    "matches": [
-                        {**match.as_dict(), "accepted": None if one.decision is None else match in one.accepted}
-                        for match in one
-                    ],
-                }
-                for one in found
-            ]
-        )
+        _print_json(answer(found))
         return
     for matches in found:
         table = Table(title=Text(str(matches.query)), title_justify="left")
@@ -469,7 +456,7 @@ def match(
             table.add_column(name, justify="left" if name in ("", "candidate") else "right")
         for one in matches:
             presence = "–" if one.presence is None else f"{one.presence:.3f}"
-            mark = "✓" if one in matches.chosen else ""
+            mark = "✓" if matches.accepts(one) else ""
             table.add_row(mark, Text(one.candidate), f"{one.logit:.2f}", f"{one.share:.3f}", presence)
         out.print(table)
         if matches.any is None or matches.decision is None:
@@ -477,7 +464,7 @@ def match(
         if not matches.accepted:
             out.print(f"none of these (any right: {matches.any:.3f})")
             continue
-        more = len(matches.accepted) - sum(one in matches.chosen for one in matches)
+        more = matches.accepted_count - sum(bool(matches.accepts(one)) for one in matches)
         out.print(f"any right: {matches.any:.3f}" + (f"; {more} more accepted (--top-k shows them)" if more else ""))
     if decision is not None and decision.promise:
         out.print(decision.promise, markup=False, soft_wrap=not out.is_terminal)

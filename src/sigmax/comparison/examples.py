@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset, row_of
-from sigmax.scan import SplitLogits
+from sigmax.model.matches import Match, rate
+from sigmax.scan import Logits, SplitLogits
 
 __all__ = ["KINDS", "Answer", "Answers", "Example", "best_answers", "choose_examples"]
 
@@ -27,14 +27,10 @@ EXAMPLES = 20
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One candidate for a query."""
+class Answer(Match):
+    """One candidate for a query, beside the truth."""
 
-    candidate: str
     right: bool
-    logit: float
-    share: float
-    presence: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Answers:
     """One contender's best candidates for a query, best first."""
 
     best: tuple[Answer, ...]
-    any: float  #: probability that at least one of all candidates is right
+    any: float | None  #: probability that at least one of all candidates is right
 
 
 @dataclass(frozen=True)
@@ -61,26 +57,13 @@ class Example:
 
 def best_answers(split: SplitLogits, candidates: Sequence[str], calibrator: Calibrator) -> list[Answers]:
     """The best candidates for each query of a split, with share and presence."""
-    logits, right = split.logits, split.right
-    shares = special.softmax(logits.astype(np.float64), axis=1)
-    presences, anything = calibrator.read(logits, split.candidate_ids, split.none)
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
-    return [
-        Answers(
-            tuple(
-                Answer(
-                    candidates[j],
-                    bool(right[i, j]),
-                    float(logits[i, j]),
-                    float(shares[i, j]),
-                    float(presences[i, j]),
-                )
-                for j in order[i]
-            ),
-            float(anything[i]),
-        )
-        for i in range(len(order))
-    ]
+    answers = []
+    for right, rated in zip(
+        split.right, rate(Logits(split.logits, split.none), candidates, split.candidate_ids, calibrator), strict=True
+    ):
+        best = tuple(Answer(**vars(rated.match(j)), right=bool(right[j])) for j in rated.best(TOP).tolist())
+        answers.append(Answers(best, rated.any))
+    return answers
 
 
 def choose_examples(

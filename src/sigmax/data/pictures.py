@@ -171,6 +171,8 @@ class Picture:
 
 #: What is matched to candidates.
 Query = str | Picture
+#: What stands for a query: itself, or what `as_picture` makes a picture of.
+Item = str | Picture | Path | bytes | Image.Image | NDArray[np.uint8]
 
 
 class _Kept:
@@ -199,7 +201,7 @@ def key_of(query: Query) -> str:
     return query if isinstance(query, str) else query.digest
 
 
-def as_picture(given: Any) -> Picture:
+def as_picture(given: Item) -> Picture:
     """Make a picture of a path, of an encoded file's bytes, of a PIL image or of an array of pixels.
 
     Raises:

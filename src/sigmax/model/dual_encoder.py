@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
-from scipy import special
 from torch import Tensor, nn
 
 from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
-from sigmax.data.pictures import Query, as_picture
+from sigmax.data.pictures import Item, Query, as_picture
 from sigmax.encoders import load_encoder, open_pictures, save_encoder
 from sigmax.errors import DataError, check_least
 from sigmax.evaluation import Evaluation
@@ -33,7 +32,7 @@ from sigmax.positives import Positives
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 from sigmax.model.folder import FORMAT, PARTS, _calibrator, check_place
-from sigmax.model.matches import Matches, Offer, Rated
+from sigmax.model.matches import PAIR_BLOCK, Matches, Offer, Rated, rate
 from sigmax.model.replay import Features, _Replayed
 from sigmax.model.vectors import Vectors
 from sigmax.scan import Logits
@@ -41,11 +40,8 @@ from sigmax.scan import Logits
 __all__ = ["DualEncoder", "load"]
 
 
-#: Candidates compared at a time, and pairs rated at a time: they bound the memory beside the candidates' vectors.
+#: Candidates compared at a time: block sizes bound the memory on top of the candidates' vectors.
 CANDIDATE_BLOCK = 2**14
-
-
-PAIR_BLOCK = 2**22
 
 
 class Tile(NamedTuple):
@@ -209,7 +205,7 @@ class DualEncoder(nn.Module):
         """
         return self._logits(self.vectors(queries), self.vectors(candidates, "candidate"))
 
-    def as_queries(self, given: Sequence[Any]) -> list[Query]:
+    def as_queries(self, items: Sequence[Item]) -> list[Query]:
         """Check texts, or make pictures of what stands for them.
 
         Raises:
@@ -217,31 +213,46 @@ class DualEncoder(nn.Module):
             DataError: something that is not a picture.
         """
         if self.pictures:
-            return [as_picture(one) for one in given]
-        for one in given:
-            if not isinstance(one, str) or not one.strip():
-                raise ValueError(f"Expected a text to match, got {one!r}.")
-        return list(given)
+            return [as_picture(item) for item in items]
+        texts: list[Query] = []
+        for item in items:
+            if not isinstance(item, str) or not item.strip():
+                raise ValueError(f"Expected a text to match, got {item!r}.")
+            texts.append(item)
+        return texts
 
+    @overload  # a text is a sequence of texts to a type checker, and here it is one query
+    def match(  # type: ignore[overload-overlap]
+        self, query: Item, *, top_k: int = 5, rule: str | Choice = DEFAULT_RULE, confidence: float = CONFIDENCE
+    ) -> Matches: ...
+    @overload
     def match(
         self,
-        query: Any,
+        query: Sequence[Item],
         *,
         top_k: int = 5,
         rule: str | Choice = DEFAULT_RULE,
         confidence: float = CONFIDENCE,
-    ) -> Any:
+    ) -> list[Matches]: ...
+    def match(
+        self,
+        query: Item | Sequence[Item],
+        *,
+        top_k: int = 5,
+        rule: str | Choice = DEFAULT_RULE,
+        confidence: float = CONFIDENCE,
+    ) -> Matches | list[Matches]:
         """Find the best candidates for a text or a picture, or for each of several.
 
         Args:
-            query: one query, or a list of them. A picture is a path, its bytes, a PIL image or pixels, see
+            query: one query, or a sequence of them. A picture is a path, its bytes, a PIL image or pixels, see
                 `sigmax.data.pictures.as_picture`.
             top_k: how many candidates.
             rule: what is accepted, a name in `sigmax.calibration.rules.RULES` with its level, such as "precision=0.95".
-            confidence: with which a rule's promise holds, over dev splits.
+            confidence: confidence level of the rule's promise, over repeated dev splits.
 
         Returns:
-            `Matches` for one query, a list of them for a list.
+            `Matches` for one query, a list of them for several.
 
         Raises:
             ValueError: an empty text, `top_k` below 1, a model without candidates, a rule that cannot be read or that a
@@ -249,23 +260,18 @@ class DualEncoder(nn.Module):
             DataError: a picture that cannot be read; a rule that needs the dev split's record, of a model saved without
                 it.
         """
-        several = isinstance(query, Sequence) and not isinstance(query, str | bytes)
-        queries = self.as_queries(query if several else [query])
+        if isinstance(query, Sequence) and not isinstance(query, str | bytes):
+            return self._matches(query, top_k, rule, confidence)
+        return self._matches([query], top_k, rule, confidence)[0]
+
+    def _matches(self, queries: Sequence[Item], top_k: int, rule: str | Choice, confidence: float) -> list[Matches]:
         check_least(1, top_k=top_k)
-        if not queries:
+        checked = self.as_queries(queries)
+        if not checked:
             return []
         decision = self.decide(rule, confidence=confidence)
-        found = [
-            Matches(
-                one,
-                tuple(rated.match(place) for place in rated.best(top_k)),
-                decision,
-                rated.any,
-                tuple(rated.match(place) for place in rated.accepted(decision)),
-            )
-            for one, rated in zip(queries, self.rate(queries, self.offer()), strict=True)
-        ]
-        return found if several else found[0]
+        rated = self.rate(checked, self.offer())
+        return [one.matches(query, top_k, decision) for query, one in zip(checked, rated, strict=True)]
 
     def offer(self) -> Offer:
         """Encode the candidates, for `rate`.
@@ -277,7 +283,6 @@ class DualEncoder(nn.Module):
             raise ValueError("The model has no candidates to offer. Set model.candidates to a list of texts.")
         return Offer(tuple(self.candidates), tuple(self.candidate_ids), self.vectors(self.candidates, "candidate"))
 
-    @torch.no_grad()
     def rate(self, queries: Sequence[Query], offer: Offer) -> Iterator[Rated]:
         """Rate every candidate of an offer for each query, some queries at a time.
 
@@ -288,9 +293,10 @@ class DualEncoder(nn.Module):
         if not queries:
             return
         vectors = self.vectors(queries)
-        size = max(1, PAIR_BLOCK // len(offer.candidates))
-        for start in range(0, len(queries), size):
-            yield from self._rated(vectors[start : start + size], offer)
+        height = max(1, PAIR_BLOCK // len(offer.candidates))
+        for start in range(0, len(queries), height):
+            logits = self._logits(vectors[start : start + height], offer.vectors)
+            yield from rate(logits, offer.candidates, offer.candidate_ids, self.calibrator)
 
     def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision | None:
         """Choose what a rule accepts, see `Calibrator.decide`; None for the default rule without calibration.
@@ -304,22 +310,6 @@ class DualEncoder(nn.Module):
         if str(rule) != DEFAULT_RULE:
             raise ValueError(f"The model was not calibrated, so it cannot accept by {rule}. Try sigmax calibrate.")
         return None
-
-    def _rated(self, queries: Vectors, offer: Offer) -> Iterator[Rated]:
-        found = self._logits(queries, offer.vectors)
-        logits = found.values
-        shares = special.softmax(logits.astype(np.float64), axis=1)
-        presences = anything = None
-        if self.calibrator is not None:
-            presences, anything = self.calibrator.read(logits, offer.candidate_ids, found.none)
-        for row in range(len(queries)):
-            yield Rated(
-                offer,
-                logits[row],
-                shares[row],
-                None if presences is None else presences[row],
-                None if anything is None else float(anything[row]),
-            )
 
     def _logits(self, queries: Vectors, candidates: Vectors) -> Logits:
         values = np.empty((len(queries), len(candidates)), np.float32)

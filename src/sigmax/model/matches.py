@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
-from sigmax.calibration.rules import Decision
-from sigmax.data.pictures import Query
-from sigmax.model.vectors import Vectors
+from sigmax.arrays import Floats, Ints
 
 if TYPE_CHECKING:
-    pass
+    from sigmax.calibration.calibrator import Calibrator
+    from sigmax.calibration.rules import Decision
+    from sigmax.data.pictures import Query
+    from sigmax.model.vectors import Vectors
+    from sigmax.scan import Logits
 
+__all__ = ["Match", "Matches", "Offer", "Rated", "answer", "rate"]
 
-__all__ = ["Match", "Matches", "Offer", "Rated"]
+#: Pairs rated at a time: they bound the memory on top of the logits.
+PAIR_BLOCK = 2**22
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Match:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
-        return dict(vars(self))
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,16 @@ class Matches(Sequence[Match]):
     #: Probability that at least one candidate of all is right, see `sigmax.calibration.any_right`; None if the model
     #: was not calibrated.
     any: float | None = None
-    chosen: tuple[Match, ...] = ()  #: all that are accepted, however many were asked for
+    #: The candidates that the rule accepts, best first, however many were asked for: none of these if it is empty.
+    #: Nothing is accepted without calibration.
+    accepted: tuple[Match, ...] = ()
+    accepted_count: int = 0  #: how many the rule accepts; more than `accepted` holds where that was limited
 
-    def __getitem__(self, place: Any) -> Any:
+    @overload
+    def __getitem__(self, place: int) -> Match: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Match, ...]: ...
+    def __getitem__(self, place: int | slice) -> Match | tuple[Match, ...]:
         """Return the match at a place."""
         return self.best[place]
 
@@ -55,62 +67,123 @@ class Matches(Sequence[Match]):
         """Return how many candidates were asked for."""
         return len(self.best)
 
-    @property
-    def accepted(self) -> tuple[Match, ...]:
-        """All candidates that the rule accepts, best first; none of these if it is empty.
+    def accepts(self, match: Match) -> bool | None:
+        """Whether the rule accepts a match; None if the model was not calibrated."""
+        if self.decision is None or match.presence is None:
+            return None
+        return match.presence >= self.decision.threshold
 
-        Raises:
-            ValueError: the model was not calibrated.
-        """
-        if self.decision is None:
-            raise ValueError(
-                "The model was not calibrated, so nothing can be accepted. Try sigmax calibrate DIR DATA, or "
-                "sigmax.calibrate(model, data)."
-            )
-        return self.chosen
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything but the decision, for JSON; the accepted are None if the model was not calibrated."""
+        decided = self.decision is not None
+        return {
+            "query": str(self.query),
+            "any": self.any,
+            "accepted_count": self.accepted_count if decided else None,
+            "accepted": [match.as_dict() for match in self.accepted] if decided else None,
+            "matches": [{**match.as_dict(), "accepted": self.accepts(match)} for match in self.best],
+        }
+
+
+def answer(found: Sequence[Matches]) -> dict[str, Any]:
+    """Return the matches of queries under one rule, and what the rule decided, for JSON.
+
+    The command line prints it, and the server sends it.
+    """
+    decision = found[0].decision if found else None
+    return {
+        "rule": None if decision is None else {**decision.as_dict(), "promise": decision.promise},
+        "results": [matches.as_dict() for matches in found],
+    }
 
 
 @dataclass(frozen=True, eq=False)
 class Offer:
-    """Candidates with their vectors, encoded once for many queries; it does not follow what the model learns later."""
+    """Candidates with their vectors, encoded once for many queries: a snapshot, later training does not change it."""
 
-    candidates: tuple[str, ...]
-    candidate_ids: tuple[str, ...]
+    candidates: Sequence[str]
+    candidate_ids: Sequence[str]
     vectors: Vectors  #: of the m candidates
 
 
 @dataclass(frozen=True, eq=False)
 class Rated:
-    """One query's logits over all m candidates of an offer, and what they say."""
+    """One query's logits over all m candidates offered, and what they say."""
 
-    offer: Offer
+    candidates: Sequence[str]
+    candidate_ids: Sequence[str]
     logits: NDArray[np.float32]  #: (m,)
-    shares: NDArray[np.float64]  #: (m,) softmax of the logits
-    presences: NDArray[np.float64] | None  #: (m,); None if the model was not calibrated
+    shares: Floats  #: (m,) softmax of the logits
+    presence: Floats | None  #: (m,); None if the model was not calibrated
     any: float | None  #: probability that at least one is right; None if the model was not calibrated
 
-    def best(self, top_k: int) -> NDArray[np.int64]:
+    def best(self, top_k: int) -> Ints:
         """(k,) places of the highest logits, best first; of equal ones the first in the offer."""
         places = np.arange(len(self.logits))
         if top_k < len(places):
             places = np.flatnonzero(self.logits >= np.partition(self.logits, -top_k)[-top_k])
         return self._ordered(places)[:top_k]
 
-    def accepted(self, decision: Decision | None) -> NDArray[np.int64]:
+    def accepted(self, decision: Decision | None) -> Ints:
         """(a,) places of all candidates that a decision accepts, best first; none without calibration."""
-        if decision is None or self.presences is None:
+        if decision is None or self.presence is None:
             return np.empty(0, np.int64)
-        return self._ordered(np.flatnonzero(self.presences >= decision.threshold))
+        return self._ordered(np.flatnonzero(self.presence >= decision.threshold))
 
     def match(self, place: int) -> Match:
         """Return the candidate at a place of the offer."""
         return Match(
-            self.offer.candidates[place],
-            self.offer.candidate_ids[place],
+            self.candidates[place],
+            self.candidate_ids[place],
             float(self.logits[place]),
             float(self.shares[place]),
-            None if self.presences is None else float(self.presences[place]),
+            None if self.presence is None else float(self.presence[place]),
         )
 
-    def _ordered(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    def matches(
+        self, query: Query, top_k: int, decision: Decision | None, *, most_accepted: int | None = None
+    ) -> Matches:
+        """Return the best candidates and the accepted ones, of these the best `most_accepted`; None for all."""
+        accepted = self.accepted(decision)
+        return Matches(
+            query,
+            tuple(self.match(place) for place in self.best(top_k).tolist()),
+            decision,
+            self.any,
+            tuple(self.match(place) for place in accepted[:most_accepted].tolist()),
+            len(accepted),
+        )
+
+    def _ordered(self, places: Ints) -> Ints:
         return places[np.argsort(-self.logits[places], kind="stable")]
+
+
+def rate(
+    logits: Logits, candidates: Sequence[str], candidate_ids: Sequence[str], calibrator: Calibrator | None
+) -> Iterator[Rated]:
+    """Rate every candidate for each query: share, presence and P(any) of its logits.
+
+    Args:
+        logits: of n queries over the m candidates.
+        candidates: (m,) as matches name them.
+        candidate_ids: (m,) as the calibrator knows them.
+        calibrator: None for a model that was not calibrated.
+    """
+    height = max(1, PAIR_BLOCK // max(1, len(candidates)))
+    for start in range(0, len(logits.values), height):
+        rows = slice(start, start + height)
+        values = logits.values[rows]
+        shares = special.softmax(values.astype(np.float64), axis=1)
+        presence = anything = None
+        if calibrator is not None:
+            none = None if logits.none is None else logits.none[rows]
+            presence, anything = calibrator.read(values, candidate_ids, none)
+        for row in range(len(values)):
+            yield Rated(
+                candidates,
+                candidate_ids,
+                values[row],
+                shares[row],
+                None if presence is None else presence[row],
+                None if anything is None else float(anything[row]),
+            )

@@ -25,7 +25,7 @@ from sigmax.data.pictures import Query, as_picture
 from sigmax.errors import DataError
 from sigmax.explain import explain_rated
 from sigmax.model.dual_encoder import DualEncoder, load
-from sigmax.model.matches import Rated
+from sigmax.model.matches import Rated, answer
 from sigmax.report.activations import explanation_words, shifts
 from sigmax.server.metrics import Metrics
 
@@ -65,24 +65,13 @@ class MatchWork:
 
     def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> dict[str, Any]:
         """Return the decision and a result for each query."""
-        decision, told = loaded.decide(self.rule, self.confidence)
-        results = []
-        for query, one in zip(self.queries, rated, strict=True):
-            accepted = one.accepted(decision).tolist()
-            right = set(accepted)
-            results.append(
-                {
-                    "query": str(query),
-                    "any": one.any,
-                    "accepted_count": None if decision is None else len(accepted),
-                    "accepted": None if decision is None else [one.match(j).as_dict() for j in accepted[:MAX_ACCEPTED]],
-                    "matches": [
-                        {**one.match(j).as_dict(), "accepted": None if decision is None else j in right}
-                        for j in one.best(self.top_k).tolist()
-                    ],
-                }
-            )
-        return {"rule": told, "results": results}
+        decision = loaded.decide(self.rule, self.confidence)
+        return answer(
+            [
+                one.matches(query, self.top_k, decision, most_accepted=MAX_ACCEPTED)
+                for query, one in zip(self.queries, rated, strict=True)
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -143,9 +132,8 @@ class Loaded:
         finally:
             deque(rated, maxlen=0)  # the next work's ratings come after
 
-    def _decide(self, rule: str, confidence: float = CONFIDENCE) -> tuple[Decision | None, dict[str, Any] | None]:
-        decision = self.model.decide(rule, confidence=confidence)
-        return decision, None if decision is None else {**decision.as_dict(), "promise": decision.promise}
+    def _decide(self, rule: str, confidence: float = CONFIDENCE) -> Decision | None:
+        return self.model.decide(rule, confidence=confidence)
 
 
 class Served:
@@ -204,13 +192,13 @@ class Served:
                 continue
             self.metrics.batches.labels(self.name).observe(sum(len(work.queries) for work in batch.values()))
             answers = await loop.run_in_executor(self._thread, self.loaded.answer, list(batch.values()))
-            for future, answer in zip(batch, answers, strict=True):
+            for future, result in zip(batch, answers, strict=True):
                 if future.done():
                     continue
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
+                if isinstance(result, Exception):
+                    future.set_exception(result)
                 else:
-                    future.set_result(answer)
+                    future.set_result(result)
 
     async def watch(self, every: float = 1.0) -> None:
         """Load the folder again, in the background, when it has changed and then stayed as it is for a while.
