@@ -285,7 +285,8 @@ KILLS = """
     import torch
     torch.set_num_threads(1)
     from sigmax import files
-    from sigmax.model import dual_encoder as model
+    from sigmax import model
+    from sigmax.model import folder as files_of_models
     from sigmax.encoders import NgramEmbedding
     from sigmax.losses import make_loss
 
@@ -305,7 +306,7 @@ KILLS = """
 
     folder = Path(sys.argv[1])
     points = [
-        ("save_encoder", model, 1),
+        ("save_encoder", files_of_models, 1),
         ("_sync", files, 1),
         ("chmod", Path, 1),
         ("rename", Path, 1),  # the previous one aside

@@ -3,6 +3,7 @@ import io
 import re
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -265,7 +266,8 @@ def answer(*presences, accepted=0, any_right=None, query="a query"):
         Match(f"candidate {j}", str(j), 2.0 - j, 0.5, None if any_right is None else presence)
         for j, presence in enumerate(presences)
     )
-    decision = None if any_right is None else object()
+    threshold = presences[accepted - 1] if accepted else 2.0
+    decision = None if any_right is None else SimpleNamespace(threshold=threshold)
     return Matches(query, best[:3], decision, any_right, best[:accepted])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,31 +10,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
 from sigmax.data.pictures import Item, Query, as_picture
-from sigmax.encoders import load_encoder, open_pictures, save_encoder
-from sigmax.errors import DataError, check_least
+from sigmax.encoders import open_pictures
+from sigmax.errors import check_least
 from sigmax.evaluation import Evaluation
-from sigmax.files import recover_folder, replace_folder
-from sigmax.losses import MatchLoss, make_loss
+from sigmax.losses import MatchLoss
 from sigmax.model.card import model_card
-from sigmax.model.hub import fetch, is_hub_name, publish
+from sigmax.model.folder import PARTS, Parts, find_folder, read_folder, write_folder
+from sigmax.model.hub import publish
+from sigmax.model.matches import PAIR_BLOCK, Matches, Offer, Rated, rate
+from sigmax.model.replay import Features, Replayed
+from sigmax.model.vectors import Vectors
 from sigmax.positives import Positives
+from sigmax.scan import Logits
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-from sigmax.model.folder import FORMAT, PARTS, _calibrator, check_place
-from sigmax.model.matches import PAIR_BLOCK, Matches, Offer, Rated, rate
-from sigmax.model.replay import Features, _Replayed
-from sigmax.model.vectors import Vectors
-from sigmax.scan import Logits
+
 
 __all__ = ["DualEncoder", "load"]
 
@@ -127,7 +123,7 @@ class DualEncoder(nn.Module):
         """
         if isinstance(features, list):
             learnt = [parameter for parameter in self._encoder(side).parameters() if parameter.requires_grad]
-            return torch.cat([_Replayed.apply(self.embed, part, side, *learnt) for part in features])  # type: ignore[no-untyped-call]
+            return torch.cat([Replayed.apply(self.embed, part, side, *learnt) for part in features])  # type: ignore[no-untyped-call]
         vectors: Tensor = self._encoder(side)(dict(features))["sentence_embedding"]
         return vectors
 
@@ -325,7 +321,7 @@ class DualEncoder(nn.Module):
     # -- files -----------------------------------------------------------------------------------
 
     def note(self, evaluation: Evaluation) -> None:
-        """Keep the metrics that were measured on this model, for its card; those of the same split give way."""
+        """Keep the metrics that were measured on this model, for its card; replacing earlier ones of the same split."""
         about = evaluation.as_dict()
         kept = {name: about[name] for name in ("data", "split", "queries", "unanswered", "metrics")}
         kept["calibration"] = None if self.calibrator is None else dict(self.calibrator.about)
@@ -348,43 +344,13 @@ class DualEncoder(nn.Module):
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write the model: encoders, sigmax.json, candidates, and its card as README.md.
-
-        A model that was there stays whole until this one is; its card is written anew. Vectors and weights are
-        safetensors; sigmax.json holds scale, bias, family, similarity, calibration and facts.
+        """Write the model: encoders, sigmax.json, candidates, and its card as README.md; see `write_folder`.
 
         Raises:
             DataError: something else is there.
             OSError: it cannot be written; nothing is left behind.
         """
-        check_place(Path(folder))
-        about = {
-            "format": FORMAT,
-            "loss": self.loss.objective.name,
-            "similarity": self.loss.similarity,
-            "logit_scale": self.loss.logit_scale.item(),
-            "logit_bias": None if self.loss.logit_bias is None else self.loss.logit_bias.item(),
-            "calibrator": None if self.calibrator is None else self.calibrator.as_dict(),
-            "two_encoders": self.candidate_encoder is not None,
-            "pictures": self.pictures,
-            "facts": self.facts,
-        }
-        with replace_folder(Path(folder)) as fresh:
-            try:
-                save_encoder(self.query_encoder, fresh / "query_encoder")
-                if self.candidate_encoder is not None:
-                    save_encoder(self.candidate_encoder, fresh / "candidate_encoder")
-            except SafetensorError as error:
-                raise OSError(f"{folder}: could not be written ({error}). Is the disk full?") from error
-            with (fresh / "candidates.jsonl").open("w", encoding="utf-8") as file:
-                for key, text in zip(self.candidate_ids, self.candidates, strict=True):
-                    file.write(json.dumps({"_id": key, "text": text}, ensure_ascii=False) + "\n")
-            if self.calibrator is not None and self.calibrator.record is not None:
-                save_arrays(self.calibrator.record.as_tensors(), str(fresh / "dev.safetensors"))
-            if self.none_vector is not None:
-                save_file({"vector": self.none_vector.detach().cpu()}, str(fresh / "none.safetensors"))
-            (fresh / "sigmax.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            (fresh / "README.md").write_text(self.card(Path(folder).resolve().name), encoding="utf-8")
+        write_folder(Path(folder), self._parts(), card=self.card(Path(folder).resolve().name))
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Publish the model, its card included, on the Hugging Face hub; `sigmax.load(repo_id)` reads it there.
@@ -426,6 +392,19 @@ class DualEncoder(nn.Module):
             modules=route, device=str(self.device), similarity_fn_name=self.loss.similarity
         ).eval()
 
+    def _parts(self) -> Parts:
+        return Parts(
+            query_encoder=self.query_encoder,
+            candidate_encoder=self.candidate_encoder,
+            loss=self.loss,
+            candidates=self.candidates,
+            candidate_ids=self.candidate_ids,
+            none_vector=self.none_vector,
+            pictures=self.pictures,
+            calibrator=self.calibrator,
+            facts=self.facts,
+        )
+
     def _encoder(self, side: str) -> nn.Module:
         if side == "candidate" and self.candidate_encoder is not None:
             return self.candidate_encoder
@@ -445,53 +424,4 @@ def load(source: str | Path, *, revision: str | None = None) -> DualEncoder:
         DataError: not a model folder, or one of a newer format; a hub that has no such model or cannot be reached.
         ValueError: a revision of a folder here.
     """
-    folder = Path(source)
-    recover_folder(folder)
-    if isinstance(source, str) and is_hub_name(source) and not folder.exists():
-        folder = fetch(source, revision)
-    elif revision is not None:
-        raise ValueError(f"{folder}: expected no `revision` of a folder here, got {revision!r}.")
-    about_file = folder / "sigmax.json"
-    if not about_file.exists():
-        what = "an empty or other folder" if folder.is_dir() else "a file" if folder.exists() else "nothing"
-        raise DataError(
-            f"{folder}: expected a folder with sigmax.json, as `sigmax train DATA -o {folder}` makes it, got {what}."
-        )
-    try:
-        about = json.loads(about_file.read_text(encoding="utf-8"))
-        if about["format"] > FORMAT:
-            raise DataError(
-                f"{folder}: written in format {about['format']}, this version of Sigmax reads up to {FORMAT}. Upgrade."
-            )
-        loss = make_loss(
-            about["loss"],
-            logit_scale=about["logit_scale"],
-            logit_bias=about["logit_bias"] or 0.0,
-            similarity=about["similarity"],
-        )
-        # Not splitlines(): JSON leaves U+2028 and its like as they are.
-        lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").split("\n")
-        candidates = [json.loads(line) for line in lines if line]
-        model = DualEncoder(
-            load_encoder(folder / "query_encoder"),
-            load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,
-            loss,
-            candidates=[row["text"] for row in candidates],
-            candidate_ids=[row["_id"] for row in candidates],
-            none_vector=load_file(str(none_file))["vector"]
-            if (none_file := folder / "none.safetensors").exists()
-            else None,
-            pictures=about.get("pictures", False),
-            calibrator=_calibrator(about, folder),
-            facts=about["facts"],
-        )
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.data = tensor.data.clone()  # safetensors maps files: one cut short later would end the process
-        return model.eval()
-    except DataError:
-        raise
-    except (LookupError, TypeError, ValueError, RuntimeError, FileNotFoundError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{folder}: the model folder is damaged ({type(error).__name__}: {reason}). Train it again."
-        ) from error
+    return DualEncoder(**read_folder(find_folder(source, revision))).eval()

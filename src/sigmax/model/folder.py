@@ -1,27 +1,31 @@
-"""A model as a folder of files."""
+"""A model as a folder of files: where it lies, what is in it, how it is written and read."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict
 
+from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.fits import calibration_from_dict
 from sigmax.calibration.record import Record
+from sigmax.encoders import load_encoder, save_encoder
 from sigmax.errors import DataError
+from sigmax.files import recover_folder, replace_folder
+from sigmax.losses import MatchLoss, make_loss
+from sigmax.model.hub import fetch, is_hub_name
 
-if TYPE_CHECKING:
-    pass
-
-
-__all__ = ["check_place"]
-
+__all__ = ["FORMAT", "PARTS", "Parts", "check_place", "find_folder", "read_folder", "write_folder"]
 
 #: Raised whenever a saved folder can no longer be read by older versions.
 FORMAT = 2
-
 
 #: What a model folder holds.
 PARTS = frozenset(
@@ -30,15 +34,43 @@ PARTS = frozenset(
 )
 
 
-def _calibrator(about: dict[str, Any], folder: Path) -> Calibrator | None:
-    if about["format"] == 1:  # a curve and a threshold, before rules were
-        curve = about["calibration"]
-        return curve and Calibrator(calibration_from_dict(curve), (), threshold=float(about["threshold"]))
-    if about["calibrator"] is None:
-        return None
-    record = folder / "dev.safetensors"
-    tensors = load_arrays(str(record)) if record.exists() else None
-    return Calibrator.from_dict(about["calibrator"], None if tensors is None else Record.from_tensors(tensors))
+class Parts(TypedDict):
+    """What is saved of a model: the arguments of `DualEncoder`."""
+
+    query_encoder: nn.Module
+    candidate_encoder: nn.Module | None
+    loss: MatchLoss
+    candidates: Sequence[str]
+    candidate_ids: Sequence[str]
+    none_vector: Tensor | None
+    pictures: bool
+    calibrator: Calibrator | None
+    facts: dict[str, Any]
+
+
+def find_folder(source: str | Path, revision: str | None = None) -> Path:
+    """Return where a model lies: a folder here, or one of the hub, fetched.
+
+    Args:
+        source: a folder; or, as a text that is no folder here, a model on the hub such as "user/name".
+        revision: of a model on the hub, a branch, tag or commit; None for the newest.
+
+    Raises:
+        DataError: not a model folder; a hub that has no such model or cannot be reached.
+        ValueError: a revision of a folder here.
+    """
+    folder = Path(source)
+    recover_folder(folder)
+    if isinstance(source, str) and is_hub_name(source) and not folder.exists():
+        return fetch(source, revision)
+    if revision is not None:
+        raise ValueError(f"{folder}: expected no `revision` of a folder here, got {revision!r}.")
+    if not (folder / "sigmax.json").exists():
+        what = "an empty or other folder" if folder.is_dir() else "a file" if folder.exists() else "nothing"
+        raise DataError(
+            f"{folder}: expected a folder with sigmax.json, as `sigmax train DATA -o {folder}` makes it, got {what}."
+        )
+    return folder
 
 
 def check_place(folder: Path) -> None:
@@ -57,3 +89,105 @@ def check_place(folder: Path) -> None:
             f"{folder}: a model beside which something else would be lost ({', '.join(sorted(found - PARTS))}). Choose "
             "another folder, or move it."
         )
+
+
+def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
+    """Write a model; one that was there stays whole until this one is.
+
+    Vectors and weights are safetensors; sigmax.json holds scale, bias, family, similarity, calibration and facts.
+
+    Args:
+        folder: where.
+        parts: what is saved.
+        card: its README.md.
+
+    Raises:
+        DataError: something else is there.
+        OSError: it cannot be written; nothing is left behind.
+    """
+    check_place(folder)
+    loss, calibrator, none_vector = parts["loss"], parts["calibrator"], parts["none_vector"]
+    about = {
+        "format": FORMAT,
+        "loss": loss.objective.name,
+        "similarity": loss.similarity,
+        "logit_scale": loss.logit_scale.item(),
+        "logit_bias": None if loss.logit_bias is None else loss.logit_bias.item(),
+        "calibrator": None if calibrator is None else calibrator.as_dict(),
+        "two_encoders": parts["candidate_encoder"] is not None,
+        "pictures": parts["pictures"],
+        "facts": parts["facts"],
+    }
+    with replace_folder(folder) as fresh:
+        try:
+            save_encoder(parts["query_encoder"], fresh / "query_encoder")
+            if parts["candidate_encoder"] is not None:
+                save_encoder(parts["candidate_encoder"], fresh / "candidate_encoder")
+        except SafetensorError as error:
+            raise OSError(f"{folder}: could not be written ({error}). Is the disk full?") from error
+        with (fresh / "candidates.jsonl").open("w", encoding="utf-8") as file:
+            for key, text in zip(parts["candidate_ids"], parts["candidates"], strict=True):
+                file.write(json.dumps({"_id": key, "text": text}, ensure_ascii=False) + "\n")
+        if calibrator is not None and calibrator.record is not None:
+            save_arrays(calibrator.record.as_tensors(), str(fresh / "dev.safetensors"))
+        if none_vector is not None:
+            save_file({"vector": none_vector.detach().cpu()}, str(fresh / "none.safetensors"))
+        (fresh / "sigmax.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+
+
+def read_folder(folder: Path) -> Parts:
+    """Read what `write_folder` wrote, in this version or an older one.
+
+    Raises:
+        DataError: a newer format, or a damaged folder.
+    """
+    try:
+        about = json.loads((folder / "sigmax.json").read_text(encoding="utf-8"))
+        if about["format"] > FORMAT:
+            raise DataError(
+                f"{folder}: written in format {about['format']}, this version of Sigmax reads up to {FORMAT}. Upgrade."
+            )
+        loss = make_loss(
+            about["loss"],
+            logit_scale=about["logit_scale"],
+            logit_bias=about["logit_bias"] or 0.0,
+            similarity=about["similarity"],
+        )
+        # Not splitlines(): JSON leaves U+2028 and its like as they are.
+        lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").split("\n")
+        candidates = [json.loads(line) for line in lines if line]
+        none_file = folder / "none.safetensors"
+        parts = Parts(
+            query_encoder=load_encoder(folder / "query_encoder"),
+            candidate_encoder=load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,
+            loss=loss,
+            candidates=[row["text"] for row in candidates],
+            candidate_ids=[row["_id"] for row in candidates],
+            none_vector=load_file(str(none_file))["vector"] if none_file.exists() else None,
+            pictures=about.get("pictures", False),
+            calibrator=_read_calibrator(about, folder),
+            facts=about["facts"],
+        )
+        for module in (parts["query_encoder"], parts["candidate_encoder"]):
+            for tensor in () if module is None else (*module.parameters(), *module.buffers()):
+                tensor.data = tensor.data.clone()  # safetensors maps files: one cut short later would end the process
+        return parts
+    except DataError:
+        raise
+    except (LookupError, TypeError, ValueError, RuntimeError, FileNotFoundError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{folder}: the model folder is damaged ({type(error).__name__}: {reason}). Train it again."
+        ) from error
+
+
+def _read_calibrator(about: dict[str, Any], folder: Path) -> Calibrator | None:
+    if about["format"] == 1:  # a curve and a threshold, before rules were
+        curve = about["calibration"]
+        return curve and Calibrator(calibration_from_dict(curve), (), threshold=float(about["threshold"]))
+    if about["calibrator"] is None:
+        return None
+    record = folder / "dev.safetensors"
+    tensors = load_arrays(str(record)) if record.exists() else None
+    return Calibrator.from_dict(about["calibrator"], None if tensors is None else Record.from_tensors(tensors))

@@ -53,7 +53,7 @@ class Matches(Sequence[Match]):
     #: The candidates that the rule accepts, best first, however many were asked for: none of these if it is empty.
     #: Nothing is accepted without calibration.
     accepted: tuple[Match, ...] = ()
-    accepted_count: int = 0  #: how many the rule accepts; more than `accepted` holds where that was limited
+    unlisted: int = 0  #: how many more the rule accepts than `accepted` lists
 
     @overload
     def __getitem__(self, place: int) -> Match: ...
@@ -66,6 +66,11 @@ class Matches(Sequence[Match]):
     def __len__(self) -> int:
         """Return how many candidates were asked for."""
         return len(self.best)
+
+    @property
+    def accepted_count(self) -> int:
+        """How many candidates the rule accepts."""
+        return len(self.accepted) + self.unlisted
 
     def accepts(self, match: Match) -> bool | None:
         """Whether the rule accepts a match; None if the model was not calibrated."""
@@ -145,13 +150,14 @@ class Rated:
     ) -> Matches:
         """Return the best candidates and the accepted ones, of these the best `most_accepted`; None for all."""
         accepted = self.accepted(decision)
+        listed = accepted[:most_accepted]
         return Matches(
             query,
             tuple(self.match(place) for place in self.best(top_k).tolist()),
             decision,
             self.any,
-            tuple(self.match(place) for place in accepted[:most_accepted].tolist()),
-            len(accepted),
+            tuple(self.match(place) for place in listed.tolist()),
+            len(accepted) - len(listed),
         )
 
     def _ordered(self, places: Ints) -> Ints:

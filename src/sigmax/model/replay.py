@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["Features", "Replayed"]
 
 
-__all__ = ["Features"]
-
-
-#: What an encoder reads: tensors by name.
+#: What an encoder reads, by name: tensors, and whatever else its `preprocess` gives.
 Features = dict[str, Any]
 
 
-class _Replayed(torch.autograd.Function):
-    """Vectors of which nothing is kept but how to make them again, dropout and precision included.
+class Replayed(torch.autograd.Function):
+    """Vectors that backward encodes again, with the same dropout and precision, instead of keeping activations.
 
-    torch.utils.checkpoint keeps some of what it makes again until the whole backward is done; over hundreds of parts
+    torch.utils.checkpoint keeps some of what it recomputes until the whole backward is done; over hundreds of parts
     that adds up.
     """
 
@@ -31,6 +27,7 @@ class _Replayed(torch.autograd.Function):
     def forward(
         ctx: Any, embed: Callable[[Features, str], Tensor], features: Features, side: str, *learnt: nn.Parameter
     ) -> Tensor:
+        """Encode, and keep what it takes to encode again."""
         ctx.embed, ctx.features, ctx.side = embed, features, side
         kind = learnt[0].device.type if learnt else "cpu"
         ctx.autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
@@ -41,6 +38,7 @@ class _Replayed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, arriving: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Encode again, with the same random numbers and precision, and go back through that."""
         learnt = ctx.saved_tensors
         kind, dtype, enabled = ctx.autocast
         with torch.random.fork_rng([learnt[0].device] if kind == "cuda" else [], device_type="cuda"):

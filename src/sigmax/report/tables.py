@@ -117,7 +117,7 @@ def matches_table(matches: Matches) -> Table:
         table.add_column(name, justify="left" if name in ("", "candidate") else "right")
     for one in matches:
         presence = "–" if one.presence is None else f"{one.presence:.3f}"
-        mark = "✓" if one in matches.chosen else ""
+        mark = "✓" if matches.accepts(one) else ""
         table.add_row(mark, Text(one.candidate), f"{one.logit:.2f}", f"{one.share:.3f}", presence)
     return table
 

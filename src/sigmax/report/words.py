@@ -160,7 +160,7 @@ def matches_words(matches: Matches) -> str | None:
         return None
     if not matches.accepted:
         return f"none of these (any right: {matches.any:.3f})"
-    more = len(matches.accepted) - sum(one in matches.chosen for one in matches)
+    more = matches.accepted_count - sum(bool(matches.accepts(one)) for one in matches)
     return f"any right: {matches.any:.3f}" + (f"; {more} more accepted (--top-k shows them)" if more else "")
 
 
