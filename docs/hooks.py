@@ -15,6 +15,8 @@ def command_line() -> str:
     """Return what `--help` of every command says."""
     command: Any = typer.main.get_command(app)
     context = command.make_context("sigmax", [], resilient_parsing=True)
+    for one in (command, *command.commands.values()):
+        one.fill_help()
     return get_docs_for_click(obj=command, ctx=context, name="sigmax", title="Command line")
 
 

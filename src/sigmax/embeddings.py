@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError, lookup
 from sigmax.files import replace_file
-from sigmax.model.dual_encoder import DualEncoder
+
+if TYPE_CHECKING:
+    from sigmax.data.dataset import MatchDataset
+    from sigmax.data.pictures import Advance
+    from sigmax.model.dual_encoder import DualEncoder
 
 __all__ = ["SIDES", "write_embeddings"]
 
@@ -26,7 +29,7 @@ def write_embeddings(
     path: str | Path,
     *,
     side: str = "query",
-    advance: Callable[[float, str], None] | None = None,
+    advance: Advance | None = None,
 ) -> tuple[int, int]:
     """Encode one side of a data set and write it as Parquet, a part at a time.
 

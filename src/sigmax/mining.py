@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy import sparse
 
 from sigmax.data.batches import OFFER_ALL
 from sigmax.data.dataset import Indices, MatchDataset
+from sigmax.data.pictures import Advance
 from sigmax.errors import DataError, check_least
 from sigmax.model.dual_encoder import DualEncoder
 
@@ -31,7 +32,7 @@ def mine(
     *,
     negatives: int = 5,
     bound: float = BOUND,
-    advance: Callable[[float, str], None] | None = None,
+    advance: Advance | None = None,
 ) -> MatchDataset:
     """Add to each training query the wrong answers with the highest logits.
 

@@ -3,6 +3,7 @@ import html
 import io
 import json
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -582,19 +583,22 @@ def test_compare_without_matplotlib(sigmax, data, tmp_path, monkeypatch):
         ("train DATA -o OUT --batch-size 0", ["--batch-size"]),
         ("train DATA -o OUT --batch-size many", ["--batch-size"]),
         ("train DATA -o OUT --patience 0", ["--patience"]),
-        ("train DATA -o OUT --seed -1", ["--seed"]),
+        ("train DATA -o OUT --seed -1", ["--seed", "expected a number of at least 0, got -1"]),
+        ("train DATA -o OUT --learning-rate -1", ["--learning-rate", "expected a number above 0, got -1"]),
+        ("train DATA -o OUT --epochs inf", ["--epochs", "expected a number above 0, got inf"]),
+        ("match MODEL moon --confidence 2", ["--confidence", "expected a number of at most 1, got 2"]),
         ("train DATA -o OUT --resume --fresh", ["--resume and --fresh exclude each other"]),
-        ("train DATA -o OUT --loss sigmoids", ["`loss`", "got 'sigmoids'", "Did you mean 'sigmoid'?"]),
-        ("train DATA -o OUT --precision half", ["`precision`", "got 'half'"]),
-        ("train DATA -o OUT --metric mapp", ["`metric`", "got 'mapp'", "Did you mean 'map'?"]),
+        ("train DATA -o OUT --loss sigmoids", ["--loss", "got 'sigmoids'", "Did you mean 'sigmoid'?"]),
+        ("train DATA -o OUT --precision half", ["--precision", "got 'half'"]),
+        ("train DATA -o OUT --metric mapp", ["--metric", "got 'mapp'", "Did you mean 'map'?"]),
         ("train DATA -o OUT --columns query", ["--columns", "expected ours=yours, got 'query'"]),
         ("train DATA -o OUT --columns qery=a", ["Did you mean 'query'?"]),
         ("evaluate MODEL", ["Missing argument"]),
-        ("evaluate MODEL DATA --split tests", ["`split`", "Did you mean 'test'?"]),
+        ("evaluate MODEL DATA --split tests", ["--split", "Did you mean 'test'?"]),
         ("match MODEL", ["Missing argument"]),
         ("encode MODEL DATA", ["Missing option '--output'"]),
         ("encode MODEL DATA -o OUT", ["--output", "expected a file ending in .parquet"]),
-        ("encode MODEL DATA -o OUT.parquet --side document", ["`side`", "got 'document'"]),
+        ("encode MODEL DATA -o OUT.parquet --side document", ["--side", "got 'document'"]),
         ("match MODEL moon --top-k 0", ["--top-k"]),
         ("explain", ["DIR ITEM…", "--logits label=number"]),
         ("explain MODEL", ["at least one item"]),
@@ -614,7 +618,7 @@ def test_compare_without_matplotlib(sigmax, data, tmp_path, monkeypatch):
         ("compare DATA --seeds 0", ["--seeds"]),
         ("compare DATA --steps 0", ["--steps"]),
         ("compare DATA --contenders sigmoids", ["`contender`", "Did you mean 'sigmoid'?"]),
-        ("compare DATA --metric mapp --steps 1", ["`metric`", "Did you mean 'map'?"]),
+        ("compare DATA --metric mapp --steps 1", ["--metric", "Did you mean 'map'?"]),
     ],
 )
 def test_wrong_usage(words, said, sigmax, model, data, tmp_path):
@@ -690,7 +694,6 @@ def test_work_that_fails(sigmax, data, model, tmp_path):
     refused(sigmax("explain", model, " "), 1, "Expected a text to match")
     refused(sigmax("train", data, "-o", tmp_path / "a", "--encoder", "no/such-encoder"), 1, "no/such-encoder")
     refused(sigmax("train", data, "-o", tmp_path / "b", "--encoder", "ngrams-linear"), 1, "ngrams-linear")
-    refused(sigmax("train", data, "-o", tmp_path / "c", "--learning-rate", "-1"), 1, "`learning_rate` above 0")
     (tmp_path / "file").write_text("precious")
     refused(sigmax("train", data, "-o", tmp_path / "file" / "model"), 1, str(tmp_path / "file"))
     refused(sigmax("compare", data, "--steps", "1", "-o", tmp_path / "file"), 1, str(tmp_path / "file"))
@@ -899,14 +902,70 @@ def test_what_is_no_checkpoint_is_left_alone(sigmax, tmp_path):
     assert (tmp_path / "model.checkpoints" / "mine.txt").read_text() == "mine"
 
 
-def test_help_names_what_there_is(sigmax):
-    from sigmax.comparison.contenders import CONTENDERS
-    from sigmax.data import BUILTIN
-    from sigmax.encoders.build import ENCODERS
-    from sigmax.families import OBJECTIVES
+def shown(done):
+    """Help without frames and line breaks, which fall anywhere in a name."""
+    return "".join(done.out.replace("│", " ").split())
 
-    text = " ".join(sigmax(command, "--help").out for command in ("compare", "train")) + sigmax("--help").out
-    text = text.replace("│", " ").replace("\n", " ")
-    text = "".join(text.split())
-    for name in (*CONTENDERS, *OBJECTIVES, *ENCODERS, *BUILTIN):
-        assert name in text
+
+#: Where help names a registry: command -> module:REGISTRY.
+NAMED = {
+    "train": [
+        "sigmax.families:OBJECTIVES",
+        "sigmax.encoders:ENCODERS",
+        "sigmax.encoders:HEADS",
+        "sigmax.encoders:AUGMENTATIONS",
+    ],
+    "compare": ["sigmax.comparison:CONTENDERS", "sigmax.encoders:ENCODERS"],
+    "match": ["sigmax.calibration:RULES"],
+    "calibrate": ["sigmax.calibration:CALIBRATIONS"],
+    "encode": ["sigmax.embeddings:SIDES"],
+    "": ["sigmax.data:BUILTIN"],
+}
+
+
+@pytest.mark.parametrize(("command", "registry"), [(one, place) for one, places in NAMED.items() for place in places])
+def test_help_names_what_is_registered(command, registry, sigmax, monkeypatch):
+    """All there is, and what is added from outside while the process runs."""
+    entries = pkgutil.resolve_name(registry)
+    words = [command, "--help"] if command else ["--help"]
+    text = shown(sigmax(*words))
+    assert all(name in text for name in entries)
+    assert "zebra" not in text
+    monkeypatch.setitem(entries, "zebra", next(iter(entries.values())))
+    assert "zebra" in shown(sigmax(*words))
+    monkeypatch.delitem(entries, "zebra")
+    assert shown(sigmax(*words)) == text
+
+
+def test_help_names_formats_and_their_columns(sigmax):
+    from sigmax.data.formats.registry import READERS, known_columns
+
+    text = shown(sigmax("check", "--help"))
+    for reader in READERS.values():
+        assert "".join(reader.describes.split()) in text
+    text = shown(sigmax("train", "--help"))
+    assert all(name in text for name in known_columns())
+
+
+def test_every_option_says_what_it_is_and_its_default():
+    for name, command in COMMANDS.items():
+        command.fill_help()
+        for option in command.params:
+            assert option.help[0].isupper(), (name, option.name)
+            assert option.help.endswith((".", "'{\"a, b\": 1.0}'.")), (name, option.name)
+            assert "{" not in option.help.replace('{"a', ""), (name, option.name)
+            said = option.help.partition("Default: ")[2]
+            if option.param_type_name == "option" and type(option.default) in (int, float, str):
+                assert said == f"{option.default}." or option.default == ""
+
+
+def test_settings_are_the_options_of_training():
+    """Each field of Settings that `train` offers has the field's default and goes where it is said."""
+    from sigmax.training.settings import options
+
+    offered = {option.name: option for option in COMMANDS["train"].params}
+    assert set(options()) - set(offered) == {"steps", "draw"}  # a comparison's
+    for field, option in options().items():
+        if field in offered:
+            assert offered[field].default == getattr(Settings, field)
+            assert offered[field].rich_help_panel == f"Options: {option.group}"

@@ -2,6 +2,7 @@ import importlib
 import json
 import logging
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_the_best_setting_on_dev_is_chosen(name, labelled):
 def test_figures_are_those_of_the_chosen_models(data, labelled):
     """Trained again by hand, each seed, they give the same metrics."""
     result = labelled["sigmoid"]
-    models = [train(data, Settings(**{**result.settings.__dict__, "seed": seed}), stop_early=False) for seed in (5, 6)]
+    models = [train(data, replace(result.settings, seed=seed), stop_early=False) for seed in (5, 6)]
     test = [evaluate(model, data) for model in models]
     for found, expected in zip(result.evaluations, test, strict=True):
         for name in METRICS:

@@ -481,17 +481,17 @@ def test_a_checkpoint_that_was_only_begun(unbroken, tmp_path):
 @pytest.mark.usefixtures("later_is_better")
 def test_resume_without_checkpoints_starts_anew(unbroken, tmp_path, caplog):
     model = train(things(unanswered=True), SETTINGS, checkpoints=tmp_path / "none", resume=True)
-    assert "no checkpoint to go on from" in caplog.text
+    assert "no checkpoint to resume from" in caplog.text
     assert same(model, unbroken)
 
 
 def test_checkpoints_of_another_run_are_refused(tmp_path):
     kill(tmp_path, 7)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(DataError, match=r"did not finish.*--resume.*--fresh"):
+    with pytest.raises(DataError, match=r"interrupted run.*`resume`.*`fresh`"):
         train(things(unanswered=True), SETTINGS, checkpoints=tmp_path)
     other = Settings(**{**SETTINGS.__dict__, "seed": 1, "batch_size": 8})
-    with pytest.raises(DataError, match=r"batch_size 16 → 8; seed 0 → 1.*--fresh"):
+    with pytest.raises(DataError, match=r"batch_size 16 → 8; seed 0 → 1.*`fresh`"):
         train(things(unanswered=True), other, checkpoints=tmp_path, resume=True)
     assert sorted(tmp_path.rglob("*")) == before
 

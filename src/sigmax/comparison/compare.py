@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -18,14 +17,15 @@ from sigmax.comparison.examples import Answers, best_answers, choose_examples
 from sigmax.comparison.results import Budget, Comparison, Result, Training, Trial, facts
 from sigmax.data.batches import Batches
 from sigmax.data.dataset import SPLITS, MatchDataset
+from sigmax.data.pictures import Advance
 from sigmax.errors import DataError, lookup
 from sigmax.evaluation import calibrate_logits, evaluate_logits, quick_metrics
 from sigmax.metrics.intervals import combine_seeds
 from sigmax.metrics.registry import watched
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.scan import Scorer, scan
-from sigmax.training.settings import Settings
-from sigmax.training.train import check_answers, loss_floor, train
+from sigmax.training.settings import Filled, Settings
+from sigmax.training.train import loss_floor, train
 
 __all__ = ["compare"]
 
@@ -35,10 +35,6 @@ log = logging.getLogger(__name__)
 
 #: Points of a training curve, at most.
 POINTS = 200
-
-
-#: Called with (fraction done in [0, 1], what is being done).
-Advance = Callable[[float, str], None]
 
 
 #: Steps done and mean loss over the steps since the point before.
@@ -56,14 +52,14 @@ def compare(
     """Train every contender with the same encoder, number of steps, search and seeds; measure on test.
 
     Each contender's learning rate and starting scale are searched on dev by `settings.metric`; the best setting is
-    trained with each seed. Test is looked at once a seed, after everything was chosen.
+    trained with each seed. Test is looked at once per seed, after everything was chosen.
 
     Args:
         data: the data set.
         settings: what all share; their loss, draw, seed, learning rate and scale are set by the comparison.
         contenders: names in `CONTENDERS`; None: all that fit the data.
         budget: search and seeds; None: what suits the encoder, see `Budget.of`.
-        advance: called as work goes on.
+        advance: called as the work proceeds.
 
     Raises:
         DataError: data without a right answer in one of the splits.
@@ -78,11 +74,10 @@ def compare(
             raise DataError(f"{entry.name} needs training queries with no right answer; {data.name} has none.")
         if entry.name not in contenders_for(data):
             raise DataError(f"{entry.name} needs texts with fixed labels: data with columns text and labels.")
-    steps = Batches(data, batch_size=shared.batch_size or 1, epochs=shared.epochs or 1).steps
-    shared = replace(shared, steps=shared.steps or steps)
-    check_answers(data, SPLITS)
-    gc.collect()
-    gc.freeze()  # Trainer collects garbage at each start: 0.2 s with all imports, 5 ms without them
+    steps = Batches(data, batch_size=shared.batch_size, epochs=shared.epochs).steps
+    steps = shared.steps or steps
+    shared = replace(shared, steps=steps)
+    data.check_answers(SPLITS)
     if any(entry.family == "softmax" for entry in entries):
         _tell(data)
     trained = [entry for entry in entries if entry.loss is not None]
@@ -97,10 +92,10 @@ def compare(
         done += budget.runs if entry.loss else 1
     comparison = Comparison(
         data=facts(data),
-        encoder=shared.encoder or "",
+        encoder=shared.encoder,
         metric=shared.metric,
-        steps=shared.steps or steps,
-        batch_size=shared.batch_size or 1,
+        steps=steps,
+        batch_size=shared.batch_size,
         budget=budget,
         results=results,
         versions=_versions(),
@@ -112,7 +107,7 @@ def compare(
 
 
 def _tell(data: MatchDataset) -> None:
-    """Say once what each training would say."""
+    """Log once what every run would log."""
     unanswered = data.unanswered("train")
     if unanswered:
         log.info(
@@ -134,7 +129,7 @@ def _part(advance: Advance | None, name: str, done: int, total: int) -> Advance:
 
 
 def _run(
-    entry: Contender, data: MatchDataset, shared: Settings, budget: Budget, advance: Advance
+    entry: Contender, data: MatchDataset, shared: Filled, budget: Budget, advance: Advance
 ) -> tuple[Result, list[Answers]]:
     seconds: list[float] = []
 
@@ -168,7 +163,7 @@ def _run(
             rate, scale, shared.seed, f"search {len(trials) + 1} of {len(budget.rates) * len(budget.scales)}"
         )
         metrics = quick_metrics(model, data, split="dev")
-        trials.append(Trial(settings.learning_rate or 0.0, settings.logit_scale or 0.0, metrics))
+        trials.append(Trial(settings.learning_rate, settings.logit_scale, metrics))
         goodness = [watched()[shared.metric].goodness(trial.dev[shared.metric]) for trial in trials]
         if not first or goodness[-1] >= max(goodness):
             first = {(rate, scale): (model, curve)}
@@ -233,15 +228,15 @@ def _measured(
     return result, answers
 
 
-def _settings(entry: Contender, shared: Settings, rate: float, scale: float, seed: int) -> Settings:
+def _settings(entry: Contender, shared: Filled, rate: float, scale: float, seed: int) -> Filled:
     return replace(
         shared,
         loss=entry.loss or shared.loss,
         draw=entry.draw,
         none_candidate=entry.none_candidate,
         seed=seed,
-        learning_rate=(shared.learning_rate or 1.0) * rate,
-        logit_scale=(shared.logit_scale or 1.0) * scale,
+        learning_rate=shared.learning_rate * rate,
+        logit_scale=shared.logit_scale * scale,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sigmax.data.dataset import MatchDataset
+if TYPE_CHECKING:
+    from sigmax.data.dataset import MatchDataset
 
 __all__ = ["CONTENDERS", "Contender", "contenders_for"]
 
@@ -40,7 +42,7 @@ CONTENDERS: dict[str, Contender] = {
         Contender(
             "one-positive",
             "today",
-            "in-batch softmax: one right answer a row, everything else in the batch wrong",
+            "in-batch softmax: one right answer per row, everything else in the batch wrong",
             "softmax-average",
             "one-positive",
         ),

@@ -14,7 +14,6 @@ from sigmax.comparison.contenders import Contender
 from sigmax.comparison.examples import Example
 from sigmax.data.check import check
 from sigmax.data.dataset import SPLITS, MatchDataset
-from sigmax.encoders.build import default_encoder, defaults_of
 from sigmax.errors import lookup
 from sigmax.evaluation import Evaluation
 from sigmax.metrics.intervals import Difference, Estimate, difference, estimate
@@ -31,7 +30,7 @@ class Budget:
     Args:
         rates: learning rates tried, as multiples of the encoder's default.
         scales: starting scales tried, as multiples of the encoder's default.
-        seeds: trainings with the best of these, each with a seed of its own; the search uses the first.
+        seeds: runs of the best of these, each with a seed of its own; the search uses the first.
     """
 
     rates: tuple[float, ...] = (0.3, 1.0)
@@ -41,8 +40,7 @@ class Budget:
     @classmethod
     def of(cls, settings: Settings, data: MatchDataset) -> Budget:
         """Return what suits the encoder: a network over pictures or tokens gets one training, without a search."""
-        quick = defaults_of(settings.encoder or default_encoder(data), data, frozen=settings.frozen).quick
-        return cls() if quick else cls((1.0,), (1.0,), 1)
+        return cls() if settings.filled(data).defaults.quick else cls((1.0,), (1.0,), 1)
 
     def __post_init__(self) -> None:
         """Check that there is something to do."""
@@ -51,7 +49,7 @@ class Budget:
 
     @property
     def runs(self) -> int:
-        """Trainings of one contender."""
+        """Return the runs of one contender."""
         return len(self.rates) * len(self.scales) + self.seeds - 1
 
 
@@ -83,8 +81,8 @@ class Result:
     trials: list[Trial]
     dev: dict[str, float]  #: dev metrics of the chosen setting, mean over seeds
     draws: dict[str, Floats]  #: metric -> (1 + draws,) on test, seeds combined
-    evaluations: list[Evaluation]  #: one a seed
-    train_seconds: float  #: mean of one training
+    evaluations: list[Evaluation]  #: one per seed
+    train_seconds: float  #: of one run, mean
     training: Training | None = None  #: None for the scikit-learn baseline
 
     def __getitem__(self, metric: str) -> Estimate:
@@ -105,7 +103,7 @@ class Comparison:
     results: list[Result]
     versions: dict[str, str] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()  #: test queries with the answers of each family's best, first seed
-    peak_bytes: int | None = None  #: most memory the whole process ever held; None where the system does not tell
+    peak_bytes: int | None = None  #: peak memory of the whole process; None where the system does not tell
 
     def __getitem__(self, name: str) -> Result:
         """Return a contender's result."""
@@ -113,15 +111,15 @@ class Comparison:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics this data set allows."""
+        """Return the names of the metrics that this data set allows."""
         return [name for name in METRICS if all(name in result.draws for result in self.results)]
 
     def difference(self, a: str, b: str, metric: str) -> Difference:
-        """Paired difference a − b on test with its 95% interval over queries and seeds."""
+        """Return the paired difference a − b on test with its 95% interval over queries and seeds."""
         return difference(self[a].draws[metric], self[b].draws[metric])
 
     def best(self, family: str, metric: str) -> str | None:
-        """Name of a family's contender that did best on dev in a metric; None for a family without any."""
+        """Return the family's contender that did best on dev in a metric; None for a family without any."""
         of_family = [result for result in self.results if result.contender.family == family]
         known = [result for result in of_family if not math.isnan(result.dev.get(metric, math.nan))] or of_family
         found = max(known, key=lambda result: METRICS[metric].goodness(result.dev.get(metric, 0.0)), default=None)
@@ -142,7 +140,7 @@ class Comparison:
             "results": [
                 {
                     **asdict(result.contender),
-                    "settings": None if result.settings is None else asdict(result.settings),
+                    "settings": None if result.settings is None else result.settings.as_dict(),
                     "train_seconds": result.train_seconds,
                     "training": None if result.training is None else asdict(result.training),
                     **{

@@ -129,6 +129,17 @@ class MatchDataset:
         """Return how many queries of a split have no right answer."""
         return int((self.answer_counts[self.split(split)] == 0).sum())
 
+    def check_answers(self, splits: Iterable[str]) -> None:
+        """Check that each of some splits has a right answer.
+
+        Raises:
+            DataError: one that has none.
+        """
+        for name in splits:
+            if not self.answer_counts[self.split(name)].any():
+                what = "measure" if name == "test" else "learn from"
+                raise DataError(f"{self.name}: no {name} query has a right answer; there is nothing to {what}.")
+
     def split(self, name: str) -> Indices:
         """Return the query indices of a split.
 

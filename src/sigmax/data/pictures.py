@@ -24,6 +24,7 @@ from sigmax.errors import DataError
 __all__ = [
     "ENDINGS",
     "MAX_PIXELS",
+    "Advance",
     "Picture",
     "Query",
     "as_picture",
@@ -32,6 +33,9 @@ __all__ = [
     "key_of",
     "pixel_batch",
 ]
+
+#: Called with (share done in [0, 1], what is being done) as the work proceeds.
+Advance = Callable[[float, str], None]
 
 #: What is read. Pillow knows more, and hands some of it (EPS) to other programs.
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
@@ -230,7 +234,7 @@ def as_picture(given: Item) -> Picture:
     )
 
 
-def check_pictures(pictures: Sequence[Picture], advance: Callable[[float, str], None] | None = None) -> None:
+def check_pictures(pictures: Sequence[Picture], advance: Advance | None = None) -> None:
     """Decode every picture once, so that none breaks in the middle of training.
 
     Args:
@@ -256,7 +260,7 @@ def digests(pictures: Sequence[Picture]) -> list[str]:
 def _each(
     work: Callable[[Picture], T],
     pictures: Sequence[Picture],
-    advance: Callable[[float, str], None] | None = None,
+    advance: Advance | None = None,
 ) -> list[T]:
     """What `work` makes of each picture, or one error that names all it fails for."""
 

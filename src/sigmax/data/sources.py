@@ -6,15 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from sigmax.data.canvases import digits
-from sigmax.data.dataset import MatchDataset
-from sigmax.data.formats.hugging_face import PREFIX, hub_tables
-from sigmax.data.formats.registry import read
-from sigmax.data.pictures import Picture, check_pictures
 from sigmax.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from sigmax.data.dataset import MatchDataset
+    from sigmax.data.pictures import Advance
 
 __all__ = ["BUILTIN", "Builtin", "load_data"]
 
@@ -33,15 +31,26 @@ class Builtin:
 
 
 def _emoji() -> MatchDataset:
+    from sigmax.data.formats.registry import read
+
     return read(_FOLDER / "emoji")
 
 
 def _emoji_hidden() -> MatchDataset:
+    import numpy as np
+
     lines = (_FOLDER / "emoji" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
     hidden = np.array([json.loads(line)["group"] == HIDDEN_GROUP for line in lines])
     return _emoji().without_candidates(hidden, "emoji-hidden")
 
 
+def _digits() -> MatchDataset:
+    from sigmax.data.canvases import digits
+
+    return digits()
+
+
+#: The built-in data sets. What loads them is imported when one is loaded, so that help can name them at once.
 BUILTIN: dict[str, Builtin] = {
     entry.name: entry
     for entry in (
@@ -51,7 +60,7 @@ BUILTIN: dict[str, Builtin] = {
             f"the same with the group “{HIDDEN_GROUP}” taken away, so that real queries have no right answer",
             _emoji_hidden,
         ),
-        Builtin("digits", "9,000 pictures of 0 to 4 handwritten digits → the set of digits in each", digits),
+        Builtin("digits", "9,000 pictures of 0 to 4 handwritten digits → the set of digits in each", _digits),
     )
 }
 
@@ -61,7 +70,7 @@ def load_data(
     *,
     columns: Mapping[str, str] | None = None,
     seed: int = 0,
-    advance: Callable[[float, str], None] | None = None,
+    advance: Advance | None = None,
 ) -> MatchDataset:
     """Load a built-in data set by name, or read a file, a folder or the hub's and decode every picture in it once.
 
@@ -80,6 +89,9 @@ def load_data(
         if columns:
             raise DataError(f"The built-in set {source} has no columns to rename, got {dict(columns)}.")
         return BUILTIN[str(source)].load()
+    from sigmax.data.formats.hugging_face import PREFIX, hub_tables
+    from sigmax.data.formats.registry import read
+
     if str(source).startswith(PREFIX):
         with hub_tables(str(source)) as tables:
             return _checked(read(tables, columns=columns, seed=seed), advance)
@@ -91,6 +103,8 @@ def load_data(
     return _checked(read(source, columns=columns, seed=seed), advance)
 
 
-def _checked(data: MatchDataset, advance: Callable[[float, str], None] | None) -> MatchDataset:
+def _checked(data: MatchDataset, advance: Advance | None) -> MatchDataset:
+    from sigmax.data.pictures import Picture, check_pictures
+
     check_pictures([query for query in data.queries if isinstance(query, Picture)], advance)
     return data

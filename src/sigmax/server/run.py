@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import ipaddress
 import logging
 import signal
@@ -12,8 +11,6 @@ from pathlib import Path
 
 import uvicorn
 
-from sigmax.data import pictures
-from sigmax.encoders import ngrams
 from sigmax.server.api import OPEN_PATHS, make_api
 from sigmax.server.connection import Connection
 from sigmax.server.guard import Guard
@@ -59,21 +56,17 @@ def serve(
         max_queue: queries of a model that may wait.
         max_batch: queries that a model answers together.
         seconds: that a request may take.
-        started: called with the URL.
+        started: called with the URL when all models are loaded, before the first request is answered.
 
     Raises:
         DataError: a folder that cannot be served.
         OSError: an address that cannot be listened at.
     """
-    # Kept for the next epoch in training. What is asked does not come again, and memory is to stay as it is.
-    ngrams.CACHED_BYTES = pictures.KEPT_BYTES = 0
     metrics = Metrics()
     served = {
         name: Served(name, folder, max_queue=max_queue, max_batch=max_batch, metrics=metrics)
         for name, folder in folders.items()
     }
-    gc.collect()
-    gc.freeze()  # what is there stays; looking through it time and again would stop all answers for a while
     app = Guard(
         make_api(served, metrics),
         metrics=metrics,

@@ -1,4 +1,6 @@
+from .option import Option as Option
 from .settings import PRECISIONS as PRECISIONS
+from .settings import Filled as Filled
 from .settings import Settings as Settings
 from .train import build_model as build_model
 from .train import loss_floor as loss_floor

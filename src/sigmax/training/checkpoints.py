@@ -12,52 +12,74 @@ from sigmax.errors import DataError
 from sigmax.files import write_text
 from sigmax.processes import is_first
 
-__all__ = []
+__all__ = ["discard", "prepare"]
 
 log = logging.getLogger(__name__)
 
+#: The settings of the run whose checkpoints a folder holds; what lacks it holds none of ours.
+SETTINGS = "settings.json"
 
-def _prepare_checkpoints(folder: Path, settings: dict[str, Any], resume: bool) -> Path | None:
-    """Ready the folder; return the last whole checkpoint if there is one to go on from.
+
+def prepare(folder: Path, settings: dict[str, Any], *, resume: bool, fresh: bool) -> Path | None:
+    """Ready a folder for checkpoints; return the last whole one if there is one to resume from.
 
     A kill while a checkpoint was written leaves a part of one with the highest number: it is removed. So is one at
     which patience had run out: from there training would go on where an unbroken run stopped; from the best before
     it, it stops at the same step again.
+
+    Args:
+        folder: where they are or will be.
+        settings: of this run.
+        resume: whether to resume; without any checkpoint training starts from the beginning.
+        fresh: whether to discard what an interrupted run left.
+
+    Raises:
+        DataError: a folder of something else; checkpoints of other settings; checkpoints of a run that did not finish
+            and neither `resume` nor `fresh`.
     """
-    about = folder / "settings.json"
     first = is_first()  # the first process judges, writes and removes; the others follow
+    if first and folder.exists() and any(folder.iterdir()) and not (folder / SETTINGS).exists():
+        raise DataError(f"{folder}: is there already and holds no checkpoints. Choose another folder, or move it.")
+    if fresh and first:
+        discard(folder)
     if not resume:
-        if not first:
-            return None
-        if any(folder.glob("checkpoint-*")):
+        if first and any(folder.glob("checkpoint-*")):
             raise DataError(
-                f"{folder}: holds the checkpoints of a run that did not finish. Go on with it (--resume), or start "
-                "anew (--fresh)."
+                f"{folder}: holds the checkpoints of an interrupted run. Resume it (`resume`) or discard it (`fresh`)."
             )
-        write_text(about, json.dumps(settings, indent=2) + "\n")
+        _begin(folder, settings)
         return None
-    if not about.exists():
-        if not first:
-            return None
-        log.warning("%s: no checkpoint to go on from; starting at the beginning.", folder)
-        write_text(about, json.dumps(settings, indent=2) + "\n")
+    if not (folder / SETTINGS).exists():
+        if first:
+            log.warning("%s: no checkpoint to resume from; starting from the beginning.", folder)
+        _begin(folder, settings)
         return None
-    before = json.loads(about.read_text(encoding="utf-8"))
+    before = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     changed = [f"{name} {before.get(name)} → {value}" for name, value in settings.items() if before.get(name) != value]
     if changed:
         raise DataError(
-            f"{folder}: holds checkpoints of a run with other settings ({'; '.join(changed)}). Use the same, or start "
-            "anew (--fresh)."
+            f"{folder}: holds checkpoints of a run with other settings ({'; '.join(changed)}). Use the "
+            "same, or discard them (`fresh`)."
         )
     numbered = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    while numbered and not _can_go_on(numbered[-1]):
+    while numbered and not _is_whole(numbered[-1]):
         passed_over = numbered.pop()
         if first:
             shutil.rmtree(passed_over)
     return numbered[-1] if numbered else None
 
 
-def _can_go_on(checkpoint: Path) -> bool:
+def discard(folder: Path) -> None:
+    """Remove a folder of checkpoints, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begin(folder: Path, settings: dict[str, Any]) -> None:
+    if is_first():
+        write_text(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+
+
+def _is_whole(checkpoint: Path) -> bool:
     """Whether everything that resuming needs is there, and patience is left: Trainer writes trainer_state.json last."""
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))

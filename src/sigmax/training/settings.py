@@ -1,108 +1,186 @@
-"""Training settings."""
+"""Training settings: each field carries what help says about it and what it may be."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from sigmax.data.batches import DRAWS
-from sigmax.data.dataset import MatchDataset
-from sigmax.encoders import AUGMENTATIONS
-from sigmax.encoders.build import default_encoder, defaults_of
-from sigmax.encoders.plan import HEADS
-from sigmax.errors import check_least, lookup
-from sigmax.families import OBJECTIVES
-from sigmax.metrics.registry import watched
+from sigmax.training.option import Option
 
-__all__ = ["PRECISIONS", "Settings"]
+if TYPE_CHECKING:
+    from sigmax.data.dataset import MatchDataset
+    from sigmax.encoders.plan import Defaults
 
+__all__ = ["PRECISIONS", "Filled", "Settings", "options"]
 
-#: Precision of the products in training; parameters stay float32.
+#: Precision of matrix products in training; parameters stay float32.
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. What is None is filled in from the encoder and the data.
+    """Training settings. None means: chosen from the encoder and the data.
 
     Args:
         loss: a name in `OBJECTIVES`.
         encoder: see `sigmax.encoders.build_towers`; None: ngrams for texts, convnet for pictures.
-        two_towers: candidates that are texts get an encoder of their own.
         head: how labels are scored, a name in `HEADS`.
-        frozen: keep a pretrained encoder as it is, encode every query once, train what comes after it.
-        augment: what training does to pictures, a name in `AUGMENTATIONS`; None: what suits their size.
-        epochs: passes over the training queries, at most.
-        steps: batches a process, instead of epochs.
-        batch_size: queries a batch and process.
-        mini_batch_size: texts or pictures encoded at a time, so that a large batch needs the memory of a small one and
-            encodes twice; None for all at once.
-        learning_rate: highest rate; it rises over the first tenth of the steps and falls linearly to 0.
-        logit_scale: where the scale starts.
-        answers: right answers drawn a query and batch, at most.
-        negatives: candidates drawn at random beside those, see `Batches`.
-        draw: how a batch is made, a name in `DRAWS`.
+        frozen: keep a pretrained encoder as it is, encode every query once, train what follows it.
+        two_towers: candidates that are texts get an encoder of their own.
+        augment: what training does to pictures, a name in `AUGMENTATIONS`; None: depends on their size.
         none_candidate: train one more candidate, *none of these*, right for the queries that have no right answer:
             what a softmax needs to learn from them.
-        metric: the dev metric that decides which epoch is kept.
+        epochs: passes over the training queries, at most.
+        steps: steps per process, instead of epochs.
+        batch_size: queries per batch and process.
+        mini_batch_size: encode this many texts or pictures at a time: less memory, each encoded twice; None for all
+            at once.
+        learning_rate: peak rate; it rises over the first tenth of the steps and falls linearly to 0.
+        logit_scale: initial logit scale.
+        answers: maximum right answers drawn per query in a batch.
+        negatives: candidates drawn at random beside those, see `Batches`; None: all, if there are few.
+        draw: how a batch is made, a name in `DRAWS`.
+        metric: the dev metric that decides which epoch is kept, a name in `sigmax.metrics.registry.watched()`.
         patience: epochs without a better metric before training stops.
-        precision: of the products: float32, bfloat16 or float16 (automatic mixed precision).
-        seed: of everything random.
+        precision: precision of matrix products: float32, bfloat16 or float16 (automatic mixed precision).
+        seed: random seed.
+
+    Raises:
+        UnknownNameError: a name that is not registered.
+        ValueError: a number out of bounds.
     """
 
-    loss: str = "softmax-decoupled"
-    encoder: str | None = None
-    two_towers: bool = False
-    head: str = "cosine"
-    frozen: bool = False
-    augment: str | None = None
-    epochs: float | None = None
-    steps: int | None = None
-    batch_size: int | None = None
-    mini_batch_size: int | None = None
-    learning_rate: float | None = None
-    logit_scale: float | None = None
-    answers: int = 4
-    negatives: int | None = None
-    draw: str = "known-positives"
-    none_candidate: bool = False
-    metric: str = "map"
-    patience: int = 3
-    precision: str = "float32"
-    seed: int = 0
+    loss: Annotated[str, Option("Loss: {choices}.", choices="sigmax.families:OBJECTIVES")] = "softmax-decoupled"
+    encoder: Annotated[
+        str | None,
+        Option(
+            "Encoder: {choices}, or a sentence-transformers model or static vectors by name or path. Default: ngrams "
+            "for texts, convnet for pictures.",
+            group="model",
+            choices="sigmax.encoders:ENCODERS",
+            open=True,
+        ),
+    ] = None
+    head: Annotated[
+        str,
+        Option(
+            "How labels are scored: {choices}; linear has one weight per label and coordinate, and a bias per label.",
+            group="model",
+            choices="sigmax.encoders:HEADS",
+        ),
+    ] = "cosine"
+    frozen: Annotated[
+        bool, Option("Keep a pretrained encoder as it is and train only what follows it.", group="model")
+    ] = False
+    two_towers: Annotated[bool, Option("Give candidates that are texts an encoder of their own.", group="model")] = (
+        False
+    )
+    augment: Annotated[
+        str | None,
+        Option(
+            "How training varies pictures: {choices}. upright turns, zooms and moves them a little; mirrored also "
+            "mirrors them, which is wrong for digits, letters and signs. Default: upright; none for tiny pictures.",
+            group="model",
+            choices="sigmax.encoders:AUGMENTATIONS",
+        ),
+    ] = None
+    none_candidate: Annotated[
+        bool,
+        Option("Train *none of these* as one more candidate, right where no other is.", group="model"),
+    ] = False
+    epochs: Annotated[
+        float | None, Option("Passes over the training queries. Default: depends on the encoder.", shown="N", above=0)
+    ] = None
+    steps: Annotated[int | None, Option("Steps per run, instead of epochs.", shown="N", least=1)] = None
+    batch_size: Annotated[
+        int | None, Option("Queries per batch. Default: depends on the encoder.", shown="N", least=1)
+    ] = None
+    mini_batch_size: Annotated[
+        int | None,
+        Option("Encode this many texts at a time: less memory, each text encoded twice.", shown="N", least=1),
+    ] = None
+    learning_rate: Annotated[
+        float | None, Option("Peak learning rate. Default: depends on the encoder.", shown="X", above=0)
+    ] = None
+    logit_scale: Annotated[
+        float | None, Option("Initial logit scale. Default: depends on the encoder.", shown="X", above=0)
+    ] = None
+    answers: Annotated[int, Option("Maximum right answers drawn per query in a batch.", shown="N", least=1)] = 4
+    negatives: Annotated[
+        int | None,
+        Option("Candidates drawn at random per batch beside the answers. Default: all, if few.", shown="N", least=0),
+    ] = None
+    draw: Annotated[str, Option("How a batch is made: {choices}.", choices="sigmax.data.batches:DRAWS")] = (
+        "known-positives"
+    )
+    metric: Annotated[
+        str,
+        Option(
+            "Dev metric by which epochs and settings are chosen: {choices}.", choices="sigmax.metrics.registry:watched"
+        ),
+    ] = "map"
+    patience: Annotated[
+        int, Option("Epochs without a better dev metric before training stops.", shown="N", least=1)
+    ] = 3
+    precision: Annotated[
+        str,
+        Option("Precision of matrix products in training: {choices}.", choices="sigmax.training.settings:PRECISIONS"),
+    ] = "float32"
+    seed: Annotated[int, Option("Random seed.", shown="N", least=0)] = 0
 
     def __post_init__(self) -> None:
-        """Check what can be checked without data."""
-        lookup(OBJECTIVES, self.loss, "loss")
-        lookup(DRAWS, self.draw, "draw")
-        lookup(HEADS, self.head, "head")
-        if self.augment is not None:
-            lookup(AUGMENTATIONS, self.augment, "augment")
-        lookup(dict.fromkeys(PRECISIONS), self.precision, "precision")
-        lookup(watched(), self.metric, "metric")
-        check_least(
-            1,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            mini_batch_size=self.mini_batch_size,
-            answers=self.answers,
-            patience=self.patience,
-        )
-        check_least(0, negatives=self.negatives, seed=self.seed)
-        for name in ("epochs", "learning_rate", "logit_scale"):
+        """Check what can be checked without data; what is as it was declared needs no look at a registry."""
+        for name, option in options().items():
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"Expected `{name}` above 0, got {value}.")
+            if value != getattr(Settings, name):
+                option.check(name, value)
 
-    def filled(self, data: MatchDataset) -> Settings:
-        """Return the settings with nothing left open."""
+    def filled(self, data: MatchDataset) -> Filled:
+        """Return the settings with nothing left to choose, on this data."""
+        from sigmax.encoders.build import default_encoder, defaults_of
+
         encoder = self.encoder or default_encoder(data)
         defaults = defaults_of(encoder, data, frozen=self.frozen)
-        return replace(
-            self,
-            encoder=encoder,
-            epochs=self.epochs or defaults.epochs,
-            batch_size=self.batch_size or defaults.batch_size,
-            learning_rate=self.learning_rate or defaults.learning_rate,
-            logit_scale=self.logit_scale or defaults.logit_scale,
+        return Filled(
+            **self.as_dict()
+            | {
+                "encoder": encoder,
+                "epochs": self.epochs or defaults.epochs,
+                "batch_size": self.batch_size or defaults.batch_size,
+                "learning_rate": self.learning_rate or defaults.learning_rate,
+                "logit_scale": self.logit_scale or defaults.logit_scale,
+            },
+            defaults=defaults,
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings by name, for JSON."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(Settings)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled(Settings):
+    """Settings with nothing left to choose: what training reads.
+
+    Args:
+        defaults: all that suits the encoder on the data, also what no setting names.
+    """
+
+    encoder: str = field()
+    epochs: float = field()
+    batch_size: int = field()
+    learning_rate: float = field()
+    logit_scale: float = field()
+    defaults: Defaults = field(repr=False)
+
+    def filled(self, data: MatchDataset) -> Filled:
+        """Return the settings themselves."""
+        return self
+
+
+@cache
+def options() -> dict[str, Option]:
+    """Return each setting's `Option`, by its name."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {entry.name: hints[entry.name].__metadata__[0] for entry in fields(Settings)}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,7 +16,6 @@ from sigmax.data.batches import Batches
 from sigmax.data.dataset import MatchDataset
 from sigmax.encoders.build import build_towers
 from sigmax.encoders.plan import Plan
-from sigmax.errors import DataError
 from sigmax.evaluation import calibrate
 from sigmax.families import OBJECTIVES
 from sigmax.losses import make_loss
@@ -27,13 +24,12 @@ from sigmax.metrics.registry import watched
 from sigmax.model.card import public_name
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.processes import launched
-from sigmax.training.checkpoints import _prepare_checkpoints
-from sigmax.training.settings import Settings
+from sigmax.training.checkpoints import prepare
+from sigmax.training.settings import Filled, Settings
 from sigmax.training.trainer import (
     Logged,
     Progress,
     _arguments,
-    _defaults,
     _KeepBest,
     _only,
     _Report,
@@ -52,11 +48,11 @@ def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> Dua
     """Build an untrained model: scale as set, bias at the log odds of a right pair in a batch."""
     settings = settings.filled(data)
     plan = Plan(settings.seed, settings.two_towers, settings.head, settings.frozen, settings.augment)
-    towers = build_towers(settings.encoder or "", data, plan)
+    towers = build_towers(settings.encoder, data, plan)
     rate = min(max(batches.positive_rate(), 1e-6), 1 - 1e-6)
     loss = make_loss(
         settings.loss,
-        logit_scale=settings.logit_scale or 1.0,
+        logit_scale=settings.logit_scale,
         logit_bias=math.log(rate / (1 - rate)),
         similarity=towers.similarity,
         gather_across_devices=batches.processes > 1,
@@ -84,6 +80,7 @@ def train(
     *,
     checkpoints: str | Path | None = None,
     resume: bool = False,
+    fresh: bool = False,
     stop_early: bool = True,
     progress: Progress | None = None,
     logged: Logged | None = None,
@@ -96,11 +93,12 @@ def train(
     Args:
         data: what to train on.
         settings: how; the defaults if None.
-        checkpoints: a folder for a checkpoint each epoch, from which a run that was killed goes on; None for none.
-        resume: go on from the last whole checkpoint. The result is the same as that of an unbroken run.
+        checkpoints: a folder for a checkpoint per epoch, from which an interrupted run can resume; None for none.
+        resume: resume from the last whole checkpoint. The result is the same as that of an uninterrupted run.
+        fresh: discard the checkpoints of an interrupted run and start from the beginning.
         stop_early: watch `settings.metric` on dev each epoch, stop when it stays behind, return the best epoch.
             Without it the last epoch is returned.
-        progress: called as training goes on.
+        progress: called during training.
         logged: called when metrics are logged.
         tell: log sizes, and how many queries the loss leaves out.
         report_to: Trainer's loggers, such as "tensorboard" or "wandb".
@@ -110,23 +108,20 @@ def train(
         The trained model.
 
     Raises:
-        DataError: data without anything to learn from, or checkpoints of other settings.
+        DataError: data without anything to learn from; checkpoints of other settings, or of a run that did not finish
+            where neither `resume` nor `fresh` is asked for; a folder of something else.
         ValueError: settings out of range, or a loss that is not finite.
     """
-    given = settings or Settings()
-    settings = given.filled(data)
+    settings = (settings or Settings()).filled(data)
     batches = _batches(data, settings)
-    check_answers(data)
+    data.check_answers(("train", "dev"))
     _check_metric(data, settings.metric)
     if tell:
         _tell(data, settings, batches)
     model = build_model(data, settings, batches)
     folder = None if checkpoints is None else Path(checkpoints)
-    last = (
-        _prepare_checkpoints(folder, asdict(settings) | {"data": data.name, "content": data.fingerprint}, resume)
-        if folder
-        else None
-    )
+    about = settings.as_dict() | {"data": data.name, "content": data.fingerprint}
+    last = None if folder is None else prepare(folder, about, resume=resume, fresh=fresh)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _Trainer(
             model=model,
@@ -144,7 +139,7 @@ def train(
         best = _KeepBest(settings) if stop_early and not folder else None
         if best is not None:
             trainer.add_callback(best)
-        with _threads(_defaults(settings, data).threads):
+        with _threads(settings.defaults.threads):
             trainer.train(resume_from_checkpoint=str(last) if last else None)
         trainer.accelerator.wait_for_everyone()  # no process takes the checkpoints away while another reads the best
         if best is not None and best.state is not None:
@@ -159,7 +154,7 @@ def train(
         "labels": data.labels,
         "splits": {name: len(queries) for name, queries in data.splits.items()},
         "unanswered": {name: data.unanswered(name) for name in data.splits},
-        "settings": asdict(settings) | {"encoder": public_name(settings.encoder or "")},
+        "settings": settings.as_dict() | {"encoder": public_name(settings.encoder)},
         "steps": trainer.state.global_step,
     }
     return model
@@ -186,12 +181,12 @@ def loss_floor(data: MatchDataset, settings: Settings) -> float:
     return total / number
 
 
-def _batches(data: MatchDataset, settings: Settings) -> Batches:
-    """The batches that settings with nothing left open ask for, shared by the processes there are."""
+def _batches(data: MatchDataset, settings: Filled) -> Batches:
+    """The batches that settings ask for, divided among the processes there are."""
     return Batches(
         data,
-        batch_size=settings.batch_size or 1,
-        epochs=settings.epochs or 1,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
         steps=settings.steps,
         answers=settings.answers,
         negatives=settings.negatives,
@@ -199,18 +194,6 @@ def _batches(data: MatchDataset, settings: Settings) -> Batches:
         draw=settings.draw,
         processes=max(1, launched()),
     )
-
-
-def check_answers(data: MatchDataset, splits: Sequence[str] = ("train", "dev")) -> None:
-    """Check that each split has a right answer.
-
-    Raises:
-        DataError: one that has none.
-    """
-    for name in splits:
-        if not data.answer_counts[data.split(name)].any():
-            what = "measure" if name == "test" else "learn from"
-            raise DataError(f"{data.name}: no {name} query has a right answer; there is nothing to {what}.")
 
 
 def _check_metric(data: MatchDataset, metric: str) -> None:

@@ -17,19 +17,17 @@ from sigmax.data.batches import Batches
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Query
 from sigmax.encoders import LabelTable
-from sigmax.encoders.build import default_encoder, defaults_of
-from sigmax.encoders.plan import Defaults
 from sigmax.evaluation import quick_metrics
 from sigmax.metrics.registry import watched
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.model.replay import Features
 from sigmax.processes import launched
-from sigmax.training.settings import Settings
+from sigmax.training.settings import Filled
 
 __all__ = ["Logged", "Progress"]
 
 
-#: Called with (steps done, steps in all, latest metrics) as training goes on.
+#: (step, total steps, latest metrics), called during training.
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
@@ -72,13 +70,13 @@ class _Trainer(Trainer):  # type: ignore[misc]
     """Trainer with our dev metrics, and one rate for scale and bias, another for the rest."""
 
     data: MatchDataset
-    settings: Settings
+    settings: Filled
     optimizer: torch.optim.Optimizer | None
     control: Any
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = make_optimizer(self.model, self.settings, self.data)
+            self.optimizer = make_optimizer(self.model, self.settings)
         return self.optimizer
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float | None:
@@ -106,14 +104,9 @@ class _Trainer(Trainer):  # type: ignore[misc]
         return metrics
 
 
-def _defaults(settings: Settings, data: MatchDataset) -> Defaults:
-    return defaults_of(settings.encoder or default_encoder(data), data, frozen=settings.frozen)
-
-
-def make_optimizer(model: DualEncoder, settings: Settings, data: MatchDataset) -> torch.optim.Optimizer:
-    """AdamW with the ε that suits the encoder, and rates for encoders, label vectors, and scale and bias."""
-    defaults = _defaults(settings, data)
-    rate = settings.learning_rate or defaults.learning_rate
+def make_optimizer(model: DualEncoder, settings: Filled) -> torch.optim.Optimizer:
+    """Make AdamW with the encoder's ε, and rates for encoders, label vectors, and scale and bias."""
+    defaults, rate = settings.defaults, settings.learning_rate
     groups: dict[float, list[nn.Parameter]] = {}
     for module, factor in (
         (model.query_encoder, 1.0),
@@ -143,7 +136,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _arguments(
-    folder: Path, settings: Settings, batches: Batches, evaluate: bool, save: bool, report_to: str
+    folder: Path, settings: Filled, batches: Batches, evaluate: bool, save: bool, report_to: str
 ) -> TrainingArguments:
     each_epoch = max(1, batches.steps_per_epoch)
     return TrainingArguments(
@@ -201,7 +194,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 class _KeepBest(TrainerCallback):  # type: ignore[misc]
     """Early stopping without files: keeps the best epoch's parameters in memory."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Filled) -> None:
         self.settings = settings
         self.best = -math.inf
         self.since = 0

@@ -1,0 +1,108 @@
+"""Measure a model on data, and fit its probabilities anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from sigmax.cli.app import command
+from sigmax.cli.console import out, print_json, quiet, say
+from sigmax.cli.data import read
+from sigmax.cli.options import AsJson, Columns, Data, Folder, Model
+from sigmax.errors import DataError
+from sigmax.training.option import Option
+
+__all__ = ["calibrate", "evaluate"]
+
+
+@command("Measure")
+def evaluate(
+    folder: Model,
+    data: Data,
+    columns: Columns = "",
+    split: Annotated[
+        str, Option("Which queries: {choices}.", group="data", choices="sigmax.data.dataset:SPLITS", open=True)
+    ] = "test",
+    figure: Annotated[
+        Path | None,
+        Option("Draw the reliability of presences to this .png, .svg or .pdf file.", group="run", shown="FILE"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a model's metrics on DATA, each with its 95% interval.
+
+    Ranking over all candidates of DATA; presence, calibrated on dev when the model was trained; none-of-these, if DATA
+    has queries with no right answer.
+    """
+    quiet()
+    from sigmax.evaluation import evaluate as measure
+    from sigmax.model import load
+    from sigmax.report.tables import evaluation_table
+
+    model = load(folder)
+    if figure is not None and model.calibrator is None:
+        raise DataError(
+            f"{folder}: the model was not calibrated, so there is no reliability to draw. Calibrate it first."
+        )
+    evaluation = measure(model, read(data, columns), split=split)
+    if figure is not None:
+        from sigmax.report.figure import reliability_figure
+        from sigmax.report.style import save_figure
+
+        save_figure(reliability_figure({Path(folder).name: evaluation}), figure)
+        say(f"Written: {figure}")
+    if as_json:
+        print_json(evaluation.as_dict())
+    else:
+        out.print(evaluation_table(evaluation))
+
+
+@command("Measure")
+def calibrate(
+    folder: Folder,
+    data: Data,
+    columns: Columns = "",
+    split: Annotated[
+        str,
+        Option(
+            "Which queries: {choices}; none that the model was trained on.",
+            group="data",
+            choices="sigmax.data.dataset:SPLITS",
+            open=True,
+        ),
+    ] = "dev",
+    method: Annotated[
+        str,
+        Option(
+            "Curve from logit to presence: {choices}, or auto: the lowest cross-validated log loss.",
+            group="run",
+            choices="sigmax.calibration:CALIBRATIONS",
+            open=True,
+        ),
+    ] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Fit a model's presences, P(any) and rules anew, on DATA and its candidates.
+
+    For a model whose candidates or questions have changed since training, or that was saved without calibration. The
+    model in DIR keeps its encoders and offers the candidates of DATA from now on.
+
+    Example: sigmax calibrate runs/faq/sigmoid faq-of-this-year.csv
+    """
+    quiet()
+    from sigmax.evaluation import calibrate as fit
+    from sigmax.model import load
+    from sigmax.report.tables import calibration_table, threshold_rows
+
+    model, dataset = load(folder), read(data, columns)
+    calibrator = fit(model, dataset, split=split, method=method)
+    model.candidates, model.candidate_ids = list(dataset.candidates), list(dataset.candidate_ids)
+    model.save(folder)
+    if as_json:
+        print_json({key: value for key, value in calibrator.as_dict().items() if key != "candidate_ids"})
+        return
+    out.print(calibration_table(calibrator))
+    rows = threshold_rows(calibrator)
+    if rows is not None:
+        out.print(rows)
+    say(f"Written: {folder}")

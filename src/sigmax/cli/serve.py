@@ -1,0 +1,88 @@
+"""Serve models."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sigmax.cli.app import command
+from sigmax.cli.console import quiet, say
+from sigmax.errors import extra
+from sigmax.training.option import Option
+
+__all__ = ["serve"]
+
+
+@command("Use")
+def serve(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="Model folders, as `sigmax train` writes them.")],
+    host: Annotated[str, Option("Address to listen at; 0.0.0.0 for all.", group="address", shown="HOST")] = "127.0.0.1",
+    port: Annotated[
+        int, Option("Port to listen at; 0 for any that is free.", group="address", shown="N", least=0, most=65535)
+    ] = 8000,
+    timeout: Annotated[float, Option("Seconds that a request may take.", group="load", shown="X", least=0.01)] = 10.0,
+    max_queue: Annotated[
+        int, Option("Queries that may wait per model; more are refused.", group="load", shown="N", least=64)
+    ] = 1024,
+    max_batch: Annotated[
+        int, Option("Queries that a model answers together, at most.", group="load", shown="N", least=1)
+    ] = 64,
+) -> None:
+    """Serve models: an HTTP API, and a page at / to try them.
+
+    A model's name is that of its folder. When a folder changes, its new model takes over and no request is lost.
+    Whoever can reach the server can use it: for any HOST that other machines can reach, a key in the environment
+    variable SIGMAX_API_KEY is required, and requests must bring it (Authorization: Bearer KEY). SIGTERM and Ctrl-C
+    let requests in flight finish, then stop the server.
+
+    Example: sigmax serve runs/emoji, then
+
+    curl http://127.0.0.1:8000/match -H 'content-type: application/json' -d '{"query": "party", "top_k": 3}'
+
+    Also POST /explain, GET /models, /health, /metrics (Prometheus) and /openapi.json.
+    """
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        raise typer.BadParameter(
+            f"a model's name is that of its folder; expected different ones, got {', '.join(names)}", param_hint="DIR"
+        )
+    quiet()
+    with extra("serve"):
+        from sigmax.server.run import is_loopback
+        from sigmax.server.run import serve as run
+
+    key = os.environ.get("SIGMAX_API_KEY") or None
+    if key is None and not is_loopback(host):
+        raise typer.BadParameter(
+            f"others can reach {host}, so a key is needed; set one: SIGMAX_API_KEY=… sigmax serve …",
+            param_hint="--host",
+        )
+    _without_caches()
+
+    def started(url: str) -> None:
+        gc.collect()
+        gc.freeze()  # what is there stays; looking through it time and again would stop all answers for a while
+        say(f"Serving {', '.join(names)} at {url}")
+
+    run(
+        dict(zip(names, folders, strict=True)),
+        host=host,
+        port=port,
+        key=key,
+        seconds=timeout,
+        max_queue=max_queue,
+        max_batch=max_batch,
+        started=started,
+    )
+
+
+def _without_caches() -> None:
+    """Keep nothing of a query for the next time: requests seldom repeat, and a cache would only grow."""
+    from sigmax.data import pictures
+    from sigmax.encoders import ngrams
+
+    ngrams.CACHED_BYTES = pictures.KEPT_BYTES = 0
