@@ -288,7 +288,7 @@ def test_evaluate(sigmax, model, data, tmp_path):
     assert done.code == 0
     assert done.err == ""
     assert "things, test: 27 queries, 6 with no answer" in done.out
-    for name in ("MAP", "log loss a query ↓", "AUROC, largest logit"):
+    for name in ("MAP", "log loss per query ↓", "AUROC, largest logit"):
         assert name in done.out
 
 
