@@ -5,10 +5,12 @@ Scores s = logit_scale · ⟨query, candidate⟩ + logit_bias. For query i with 
     L = Σᵢ [ A(sᵢ) − ⟨yᵢ, sᵢ⟩ ],        ∂L/∂s = act(s) − y,        act = A′
 
 A is logsumexp for the softmax family and Σⱼ softplus(sᵢⱼ) for the sigmoid. Everything else in Sigmax (kernels,
-losses, tests, the tables in the documentation) reads the definitions of this file, and a new loss is one more
-entry of `OBJECTIVES`.
+losses, command line, tests, the tables in the documentation) reads the definitions of this file, and a new loss is one
+more entry of `OBJECTIVES`, written here or put there by another package.
 
 An excluded pair has the logit −∞: exp(−∞) = softplus(−∞) = σ(−∞) = 0, so it takes part in nothing.
+
+Importing this file does not import PyTorch: the command line's help reads it.
 """
 
 from __future__ import annotations
@@ -16,20 +18,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from sigmax.positives import Positives
+    from sigmax.positives import Positives
 
-__all__ = ["LOGSUMEXP", "OBJECTIVES", "SOFTPLUS", "Objective", "Partition", "directed_loss", "excluded_logits"]
+__all__ = [
+    "LOGSUMEXP",
+    "OBJECTIVES",
+    "SOFTPLUS",
+    "Objective",
+    "Paper",
+    "Partition",
+    "directed_loss",
+    "excluded_logits",
+    "of_family",
+]
 
 
 # -- A and act ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Partition:
     """The A of the law, and its derivative.
 
@@ -41,10 +53,15 @@ class Partition:
     combine: Callable[[Tensor, Tensor], Tensor]  #: A of two disjoint tiles -> A of their union
     act: Callable[[Tensor, Tensor], Tensor]  #: logits, A broadcast to them -> ∂A/∂s
     empty: float  #: A over no candidates
+    #: What A adds up over the candidates, where engines may have a loop of their own for it: "exp" (A is the logarithm
+    #: of the sum) or "softplus" (A is the sum). None: the functions above are all that is known of A.
+    term: str | None = None
 
 
 def _softplus(logits: Tensor) -> Tensor:
     """log(1 + eˢ) = −log σ(−s), exact everywhere (F.softplus turns linear at 20, an error of 2·10⁻⁹)."""
+    from torch.nn import functional as F
+
     return -F.logsigmoid(-logits)
 
 
@@ -53,8 +70,22 @@ def _softmax(logits: Tensor, total: Tensor) -> Tensor:
     return (logits - total.masked_fill(total == -math.inf, 0.0)).exp()
 
 
-LOGSUMEXP = Partition("logsumexp", lambda s, dim: s.logsumexp(dim), torch.logaddexp, _softmax, -math.inf)
-SOFTPLUS = Partition("softplus", lambda s, dim: _softplus(s).sum(dim), torch.add, lambda s, _: s.sigmoid(), 0.0)
+LOGSUMEXP = Partition(
+    name="logsumexp",
+    reduce=lambda s, dim: s.logsumexp(dim),
+    combine=lambda one, other: one.logaddexp(other),
+    act=_softmax,
+    empty=-math.inf,
+    term="exp",
+)
+SOFTPLUS = Partition(
+    name="softplus",
+    reduce=lambda s, dim: _softplus(s).sum(dim),
+    combine=lambda one, other: one + other,
+    act=lambda s, _: s.sigmoid(),
+    empty=0.0,
+    term="softplus",
+)
 
 
 # -- sums over each query's right answers --------------------------------------------------------
@@ -75,7 +106,32 @@ def logsumexp_by_row(values: Tensor, rows: Tensor, n: int) -> Tensor:
 # -- the objectives ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Where a loss comes from."""
+
+    key: str
+    title: str
+    authors: str
+    venue: str
+    year: int
+    arxiv: str
+
+    def bibtex(self) -> str:
+        """Return the entry for a bibliography."""
+        fields = {
+            "title": self.title,
+            "author": self.authors,
+            "booktitle": self.venue,
+            "year": self.year,
+            "eprint": self.arxiv,
+            "archivePrefix": "arXiv",
+        }
+        lines = (f"    {name}={{{value}}},\n" for name, value in fields.items())
+        return f"\n@inproceedings{{{self.key},\n{''.join(lines)}}}\n"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Objective:
     """One loss, as a definition.
 
@@ -83,7 +139,7 @@ class Objective:
     and from the logits s of its right answers alone.
     """
 
-    name: str
+    name: str  #: that of its family, and after a hyphen what sets it apart
     family: str  #: "softmax" or "sigmoid"
     formula: str
     partition: Partition
@@ -91,6 +147,13 @@ class Objective:
     row_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  #: (n,) A, (k,) s, (k,) rows, (n,) |P| -> (n,)
     floor: Callable[[Tensor], Tensor]  #: (n,) |P| -> (n,) the smallest value a query's loss can have
     summary: str  #: one line for --help
+    linear: bool = False  #: ∂L/∂A is the same at every A, so that an engine may know it before it knows A
+    paper: Paper | None = None
+
+    @property
+    def variant(self) -> str:
+        """The name inside the family: "average" of "softmax-average", "sigmoid" of "sigmoid"."""
+        return self.name.removeprefix(f"{self.family}-")
 
     @property
     def needs_positive(self) -> bool:
@@ -99,7 +162,7 @@ class Objective:
 
     def counted(self, counts: Tensor) -> Tensor:
         """(n,) |P| -> (n,) bool: the queries that have a loss."""
-        return counts > 0 if self.needs_positive else torch.ones_like(counts, dtype=torch.bool)
+        return counts > 0 if self.needs_positive else counts >= 0
 
     def __reduce__(self) -> tuple[Callable[[str], Objective], tuple[str]]:
         """Pickle the name: what it stands for is code."""
@@ -126,51 +189,98 @@ def _sigmoid(total: Tensor, s: Tensor, rows: Tensor, counts: Tensor) -> Tensor:
     return total - sum_by_row(s, rows, len(total))
 
 
+def _zero(counts: Tensor) -> Tensor:
+    return counts.new_zeros(counts.shape)
+
+
 OBJECTIVES: dict[str, Objective] = {
     entry.name: entry
     for entry in (
         Objective(
-            "softmax-average",
-            "softmax",
-            "Lᵢ = logsumexpⱼ(sᵢⱼ) − (1/|Pᵢ|) Σ_{p∈Pᵢ} sᵢₚ",
-            LOGSUMEXP,
-            "all",
-            _average,
-            lambda counts: counts.log(),
-            "each query over all candidates, target 1/k for each of its k right answers",
+            name="softmax-average",
+            family="softmax",
+            formula="Lᵢ = logsumexpⱼ(sᵢⱼ) − (1/|Pᵢ|) Σ_{p∈Pᵢ} sᵢₚ",
+            partition=LOGSUMEXP,
+            against="all",
+            row_loss=_average,
+            linear=True,
+            floor=lambda counts: counts.log(),
+            summary="each query over all candidates, target 1/k for each of its k right answers",
+            paper=Paper(
+                key="khosla2020supervised",
+                title="Supervised Contrastive Learning",
+                authors="Prannay Khosla and Piotr Teterwak and Chen Wang and Aaron Sarna and Yonglong Tian and "
+                "Phillip Isola and Aaron Maschinot and Ce Liu and Dilip Krishnan",
+                venue="Advances in Neural Information Processing Systems",
+                year=2020,
+                arxiv="2004.11362",
+            ),
         ),
         Objective(
-            "softmax-decoupled",
-            "softmax",
-            "Lᵢ = −(1/|Pᵢ|) Σ_{p∈Pᵢ} log[ exp sᵢₚ / (exp sᵢₚ + Σ_{j wrong} exp sᵢⱼ) ]",
-            LOGSUMEXP,
-            "wrong",
-            _decoupled,
-            torch.zeros_like,
-            "each right answer against the wrong ones only",
+            name="softmax-decoupled",
+            family="softmax",
+            formula="Lᵢ = −(1/|Pᵢ|) Σ_{p∈Pᵢ} log[ exp sᵢₚ / (exp sᵢₚ + Σ_{j wrong} exp sᵢⱼ) ]",
+            partition=LOGSUMEXP,
+            against="wrong",
+            row_loss=_decoupled,
+            floor=_zero,
+            summary="each right answer against the wrong ones only",
+            paper=Paper(
+                key="gupta2024dualencoders",
+                title="Dual-Encoders for Extreme Multi-Label Classification",
+                authors="Nilesh Gupta and Devvrit Khatri and Ankit Singh Rawat and Srinadh Bhojanapalli and "
+                "Prateek Jain and Inderjit S. Dhillon",
+                venue="International Conference on Learning Representations",
+                year=2024,
+                arxiv="2310.10636",
+            ),
         ),
         Objective(
-            "softmax-any",
-            "softmax",
-            "Lᵢ = −log Σ_{p∈Pᵢ} softmaxₚ(sᵢ)",
-            LOGSUMEXP,
-            "all",
-            _any,
-            torch.zeros_like,
-            "at least one right answer on top",
+            name="softmax-any",
+            family="softmax",
+            formula="Lᵢ = −log Σ_{p∈Pᵢ} softmaxₚ(sᵢ)",
+            partition=LOGSUMEXP,
+            against="all",
+            row_loss=_any,
+            linear=True,
+            floor=_zero,
+            summary="at least one right answer on top",
+            paper=Paper(
+                key="miech2020endtoend",
+                title="End-to-End Learning of Visual Representations from Uncurated Instructional Videos",
+                authors="Antoine Miech and Jean-Baptiste Alayrac and Lucas Smaira and Ivan Laptev and Josef Sivic and "
+                "Andrew Zisserman",
+                venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+                year=2020,
+                arxiv="1912.06430",
+            ),
         ),
         Objective(
-            "sigmoid",
-            "sigmoid",
-            "Lᵢ = Σⱼ softplus(sᵢⱼ) − Σ_{p∈Pᵢ} sᵢₚ",
-            SOFTPLUS,
-            "all",
-            _sigmoid,
-            torch.zeros_like,
-            "every pair on its own: right or wrong; a query with no right answer counts too",
+            name="sigmoid",
+            family="sigmoid",
+            formula="Lᵢ = Σⱼ softplus(sᵢⱼ) − Σ_{p∈Pᵢ} sᵢₚ",
+            partition=SOFTPLUS,
+            against="all",
+            row_loss=_sigmoid,
+            linear=True,
+            floor=_zero,
+            summary="every pair on its own: right or wrong; a query with no right answer counts too",
+            paper=Paper(
+                key="zhai2023sigmoid",
+                title="Sigmoid Loss for Language Image Pre-Training",
+                authors="Xiaohua Zhai and Basil Mustafa and Alexander Kolesnikov and Lucas Beyer",
+                venue="IEEE/CVF International Conference on Computer Vision",
+                year=2023,
+                arxiv="2303.15343",
+            ),
         ),
     )
 }
+
+
+def of_family(family: str) -> dict[str, Objective]:
+    """Return the objectives of a family, under their names inside it."""
+    return {entry.variant: entry for entry in OBJECTIVES.values() if entry.family == family}
 
 
 def directed_loss(which: Objective, total: Tensor, s: Tensor, rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

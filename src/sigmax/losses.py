@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sigmax.errors import lookup
-from sigmax.families import OBJECTIVES, Objective, directed_loss
-from sigmax.kernels import Problem, Reduction, reduce_given_logits, working_dtype
-from sigmax.kernels.dispatch import KERNELS, reduce_logits, reduce_over_ranks, weighted_loss
+from sigmax.families import OBJECTIVES, Objective, directed_loss, of_family
+from sigmax.kernels import (
+    Inputs,
+    Problem,
+    Reduction,
+    check_kernel,
+    reduce_given_logits,
+    reduce_logits,
+    reduce_over_ranks,
+    weighted_loss,
+    working_dtype,
+)
 from sigmax.kernels.sharded import agree
 from sigmax.positives import Positives
 from sigmax.processes import all_true, world_size
@@ -25,7 +34,7 @@ from sigmax.processes import all_true, world_size
 __all__ = ["SIMILARITIES", "MatchLoss", "SigmoidLoss", "SoftmaxLoss", "make_loss"]
 
 
-class _Unit(torch.autograd.Function):
+class _Normalized(torch.autograd.Function):
     """x / |x|, holding one copy of the vectors where a composition of operations holds three."""
 
     @staticmethod
@@ -58,19 +67,19 @@ def _blocks(x: Tensor) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _unit(x: Tensor) -> Tensor:
+def _normalized(x: Tensor) -> Tensor:
     """Give x / |x|, in at least float32. A vector of zeros has no direction: it stays 0, with the gradient 0."""
-    unit: Tensor = _Unit.apply(x)  # type: ignore[no-untyped-call]
+    unit: Tensor = _Normalized.apply(x)  # type: ignore[no-untyped-call]
     return unit
 
 
 #: What is done to the vectors before the product ⟨query, candidate⟩.
 SIMILARITIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "cosine": _unit,
+    "cosine": _normalized,
     "dot": lambda x: x,
 }
-_REDUCTIONS = ("mean", "sum", "none")
-_DIRECTIONS = ("queries", "both")
+Directions = Literal["queries", "both"]
+ReduceTo = Literal["mean", "sum", "none"]
 
 
 class MatchLoss(nn.Module):
@@ -98,9 +107,9 @@ class MatchLoss(nn.Module):
         if logit_bias is not None and not math.isfinite(logit_bias):
             raise ValueError(f"Expected `logit_bias` to be finite, got {logit_bias}.")
         lookup(SIMILARITIES, similarity, "similarity")
-        lookup(dict.fromkeys(_DIRECTIONS), directions, "directions")
-        lookup(dict.fromkeys(_REDUCTIONS), reduction, "reduction")
-        lookup(dict.fromkeys(("auto", *KERNELS)), kernel, "kernel")
+        lookup(dict.fromkeys(get_args(Directions)), directions, "directions")
+        lookup(dict.fromkeys(get_args(ReduceTo)), reduction, "reduction")
+        check_kernel(kernel)
         self.objective = objective
         self.similarity = similarity
         self.directions = directions
@@ -169,25 +178,19 @@ class MatchLoss(nn.Module):
                 raise
             error = caught
         if everywhere:
-            share = agree(queries, candidates, positives, error)
+            sizes = agree(queries, candidates, positives, error)
         positives = positives.to(queries.device)
         prepare = SIMILARITIES[self.similarity]
-        vectors = prepare(queries), prepare(candidates)
-        how: dict[str, Any] = {
-            "logit_scale": self.logit_scale,
-            "logit_bias": self.logit_bias,
-            "candidate_shift": shift,
-            "kernel": self.kernel,
-        }
-        both = self.directions == "both"
+        inputs = Inputs(prepare(queries), prepare(candidates), self.logit_scale, self.logit_bias)
+        problem = Problem(positives, self.objective, shift, columns=self.directions == "both")
         if everywhere:
-            loss = self._reduced(*reduce_over_ranks(*vectors, positives, self.objective, share, columns=both, **how))
-        elif both or self.reduction == "none":
-            loss = self._reduced(reduce_logits(*vectors, positives, self.objective, columns=both, **how), positives)
+            loss = self._reduced(*reduce_over_ranks(inputs, problem, sizes, self.kernel))
+        elif problem.columns or self.reduction == "none":
+            loss = self._reduced(reduce_logits(inputs, problem, self.kernel), positives)
         else:
-            counted = self.objective.counted(positives.counts).to(working_dtype(*vectors))
+            counted = self.objective.counted(positives.counts).to(working_dtype(*inputs[:2]))
             weights = counted / counted.sum().clamp(min=1) if self.reduction == "mean" else counted
-            loss = weighted_loss(*vectors, positives, self.objective, weights, **how)
+            loss = weighted_loss(inputs, problem, weights, self.kernel)
         # A vector which takes part in nothing leaves the loss finite and still turns gradients into NaN.
         fine = _finite(queries, candidates)
         if everywhere and not all_true(fine, queries.device) and fine:
@@ -266,7 +269,8 @@ class SoftmaxLoss(MatchLoss):
 
     Args:
         logit_scale: starting value, above 0. The cosine's range [−1, 1] alone cannot separate anything.
-        positives: "average", "decoupled" or "any".
+        positives: what several right answers mean: one of the names above, or of another objective of the family in
+            `sigmax.families.OBJECTIVES`.
         directions: "queries", or "both": the mean of the loss over queries and of the same loss over
             candidates, each candidate being matched to the queries it is right for.
         reduction: "mean" over the queries that count, "sum", or "none".
@@ -288,19 +292,16 @@ class SoftmaxLoss(MatchLoss):
         self,
         logit_scale: float = 20.0,
         *,
-        positives: Literal["average", "decoupled", "any"] = "average",
-        directions: Literal["queries", "both"] = "queries",
-        reduction: Literal["mean", "sum", "none"] = "mean",
-        similarity: Literal["cosine", "dot"] = "cosine",
+        positives: str = "average",
+        directions: Directions = "queries",
+        reduction: ReduceTo = "mean",
+        similarity: str = "cosine",
         learnable: bool = True,
         kernel: str = "auto",
         gather_across_devices: bool = False,
     ) -> None:
-        kinds = {
-            name.removeprefix("softmax-"): entry for name, entry in OBJECTIVES.items() if entry.family == "softmax"
-        }
         super().__init__(
-            lookup(kinds, positives, "positives"),
+            lookup(of_family("softmax"), positives, "positives"),
             logit_scale,
             None,
             learnable=learnable,
@@ -325,6 +326,7 @@ class SigmoidLoss(MatchLoss):
     Args:
         logit_scale: starting value, above 0.
         logit_bias: starting value. Good: the log odds of a right pair in a batch, log(p / (1 − p)).
+        objective: "sigmoid", the loss above, or another objective of the family in `sigmax.families.OBJECTIVES`.
         reduction: "mean" over queries, "sum", or "none".
         similarity: "cosine" or "dot".
         learnable: whether scale (as its logarithm) and bias are trained.
@@ -345,14 +347,15 @@ class SigmoidLoss(MatchLoss):
         logit_scale: float = 10.0,
         logit_bias: float = -10.0,
         *,
-        reduction: Literal["mean", "sum", "none"] = "mean",
-        similarity: Literal["cosine", "dot"] = "cosine",
+        objective: str = "sigmoid",
+        reduction: ReduceTo = "mean",
+        similarity: str = "cosine",
         learnable: bool = True,
         kernel: str = "auto",
         gather_across_devices: bool = False,
     ) -> None:
         super().__init__(
-            OBJECTIVES["sigmoid"],
+            lookup(of_family("sigmoid"), objective, "objective"),
             logit_scale,
             logit_bias,
             learnable=learnable,
@@ -378,14 +381,17 @@ def make_loss(
         ValueError: an unknown name.
     """
     entry = lookup(OBJECTIVES, objective, "loss")
-    loss: MatchLoss
     if entry.family == "sigmoid":
-        loss = SigmoidLoss(logit_scale, logit_bias, similarity=similarity)  # type: ignore[arg-type]
-    else:
-        loss = SoftmaxLoss(logit_scale, similarity=similarity)  # type: ignore[arg-type]
-    loss.objective = entry
-    loss.gather_across_devices = gather_across_devices
-    return loss
+        return SigmoidLoss(
+            logit_scale,
+            logit_bias,
+            objective=entry.variant,
+            similarity=similarity,
+            gather_across_devices=gather_across_devices,
+        )
+    return SoftmaxLoss(
+        logit_scale, positives=entry.variant, similarity=similarity, gather_across_devices=gather_across_devices
+    )
 
 
 # -- checks -------------------------------------------------------------------------------------
@@ -429,7 +435,8 @@ def _shift(candidate_log_q: Tensor | None, candidates: Tensor) -> Tensor | None:
         return None
     if candidate_log_q.shape != (m,):
         raise ValueError(
-            f"Expected `candidate_log_q` of shape ({m},), one log rate a candidate, got {tuple(candidate_log_q.shape)}."
+            f"Expected `candidate_log_q` of shape ({m},), one log rate per candidate, got "
+            f"{tuple(candidate_log_q.shape)}."
         )
     if not bool(torch.isfinite(candidate_log_q).all()):
         raise ValueError("Expected finite `candidate_log_q`, got NaN or infinity. A rate of 0 is never offered.")

@@ -33,7 +33,7 @@ from sigmax.sentence_transformers import (
     SoftmaxLoss,
     known_pairs,
 )
-from sigmax.sentence_transformers.graph import Columns, find_matches, text_keys
+from sigmax.sentence_transformers.graph import Columns, find_graph, text_keys
 
 disable_progress_bars()
 WORDS = [f"w{i}" for i in range(40)]
@@ -138,7 +138,7 @@ def test_processes_see_together_what_one_sees(data, ranks):
         n = data.draw(st.integers(1, 3))
         parts.append([data.draw(st.lists(texts, min_size=n, max_size=n)) for _ in range(3)])
     held = [Columns.of(features_of(model, part), None) for part in parts]
-    seen = [find_matches(held, rank, None) for rank in range(ranks)]
+    seen = [find_graph(held, rank, None) for rank in range(ranks)]
     kept = []
     for part, matches in zip(parts, seen, strict=True):
         candidates = part[1] + part[2]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from torch import Tensor
 
 from sigmax.families import Objective, excluded_logits
-from sigmax.kernels.problem import Problem, Reduction, working_dtype
+from sigmax.kernels.problem import Inputs, Problem, Reduction, working_dtype
 
 __all__ = ["reduce", "reduce_given_logits"]
 
 
-def reduce(queries: Tensor, candidates: Tensor, scale: Tensor, bias: Tensor | None, problem: Problem) -> Reduction:
+def reduce(inputs: Inputs, problem: Problem) -> Reduction:
     """See `sigmax.kernels.reduce_logits`."""
-    logits = (queries @ candidates.T).to(working_dtype(queries)) * scale
-    if bias is not None:
-        logits = logits + bias
+    logits = (inputs.queries @ inputs.candidates.T).to(working_dtype(inputs.queries)) * inputs.scale
+    if inputs.bias is not None:
+        logits = logits + inputs.bias
     if problem.shift is not None:
         logits = logits + problem.shift
     return reduce_given_logits(logits, problem)

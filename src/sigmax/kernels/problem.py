@@ -1,4 +1,4 @@
-"""What a kernel is asked for: which pairs are right, what A runs over, and which pairs fall into which tile."""
+"""The input of a kernel: vectors, which pairs are right, what A runs over, and which pairs fall into which tile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,21 @@ from torch import Tensor
 from sigmax.families import Objective
 from sigmax.positives import Positives
 
-__all__ = ["Buckets", "Problem", "Reduction", "Tile", "Wants", "working_dtype"]
+__all__ = ["Buckets", "Gradients", "Inputs", "Problem", "Reduction", "Tile", "Wants", "working_dtype"]
+
+
+class Inputs(NamedTuple):
+    """What gradients are taken by: s = scale · queries @ candidates.T + bias + the problem's shift."""
+
+    queries: Tensor  #: (n, d)
+    candidates: Tensor  #: (m, d), of the same dtype and device
+    scale: Tensor  #: ()
+    bias: Tensor | None = None  #: (), or None for 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the vectors are."""
+        return self.queries.device
 
 
 class Reduction(NamedTuple):
@@ -24,12 +38,27 @@ class Reduction(NamedTuple):
 
 
 class Wants(NamedTuple):
-    """Which inputs need a gradient."""
+    """Which of the inputs need a gradient."""
 
     queries: bool
     candidates: bool
     scale: bool
     bias: bool
+
+
+class Gradients(NamedTuple):
+    """The gradients by the inputs; None where none is wanted."""
+
+    queries: Tensor | None
+    candidates: Tensor | None
+    scale: Tensor | None
+    bias: Tensor | None
+
+    def cast_to(self, inputs: Inputs) -> Gradients:
+        """Return them in the dtypes of the inputs."""
+        return Gradients(
+            *(None if x is None or y is None else x.to(y.dtype) for x, y in zip(self, inputs, strict=True))
+        )
 
 
 class Tile(NamedTuple):

@@ -19,19 +19,19 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sigmax.kernels.autograd import Engine, as_autocast
-from sigmax.kernels.problem import Problem, Reduction, Wants
+from sigmax.kernels.engine import Engine
+from sigmax.kernels.problem import Gradients, Inputs, Problem, Reduction, Wants
 from sigmax.positives import Positives
 
-__all__ = ["Share", "agree", "reduce"]
+__all__ = ["RankSizes", "agree", "reduce"]
 
 #: What a rank tells the others of its inputs before any of them travel.
 _FACTS = ("ok", "queries", "candidates", "width", "dtype", "rows", "columns", "right")
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-class Share(NamedTuple):
-    """Who holds what."""
+class RankSizes(NamedTuple):
+    """Sizes of every rank's part."""
 
     rank: int
     queries: list[int]  #: of each rank
@@ -39,13 +39,13 @@ class Share(NamedTuple):
     right: list[int]  #: right pairs of each rank's queries
 
     @property
-    def size(self) -> int:
+    def world(self) -> int:
         """W."""
         return len(self.queries)
 
 
-def agree(queries: Tensor, candidates: Tensor, positives: Positives, error: Exception | None) -> Share:
-    """Tell the other ranks what this one holds, and hear from them. All ranks go on, or all raise.
+def agree(queries: Tensor, candidates: Tensor, positives: Positives, error: Exception | None) -> RankSizes:
+    """Exchange sizes with the other ranks. All ranks go on, or all raise.
 
     Args:
         queries: (n_r, d) of this rank.
@@ -84,33 +84,21 @@ def agree(queries: Tensor, candidates: Tensor, positives: Positives, error: Exce
                 f"Expected `positives` of shape (queries of the rank, candidates of all ranks) = {expected} on rank "
                 f"{rank}, got {got}."
             )
-    return Share(dist.get_rank(), *([row[fact] for row in table] for fact in ("queries", "candidates", "right")))
+    return RankSizes(dist.get_rank(), *([row[fact] for row in table] for fact in ("queries", "candidates", "right")))
 
 
-def reduce(
-    engine: Engine,
-    queries: Tensor,
-    candidates: Tensor,
-    scale: Tensor,
-    bias: Tensor | None,
-    problem: Problem,
-    share: Share,
-) -> tuple[Reduction, Positives]:
+def reduce(engine: Engine, inputs: Inputs, problem: Problem, sizes: RankSizes) -> tuple[Reduction, Positives]:
     """A of all N queries (and M candidates) and the K right pairs' logits, and the graph of them all, on every rank.
 
     Args:
         engine: what works on one shard.
-        queries: (n_r, d) of this rank.
-        candidates: (m_r, d) of this rank.
-        scale: (), the same on all ranks.
-        bias: () or None.
+        inputs: (n_r, d) queries and (m_r, d) candidates of this rank; scale and bias are the same on all ranks.
         problem: positives of shape (n_r, M), shift of shape (m_r,).
-        share: what `agree` returned.
+        sizes: what `agree` returned.
     """
-    queries, candidates = as_autocast(queries, candidates)
-    shards = _shards(problem, share)
-    rows, columns, pairs = _Ring.apply(queries, candidates, scale, bias, engine, problem, shards, share)  # type: ignore[no-untyped-call]
-    return Reduction(rows, columns if problem.columns else None, pairs), _everyones(problem.positives, share)
+    shards = _shards(problem, sizes)
+    rows, columns, pairs = _Ring.apply(*inputs, engine, problem, shards, sizes)  # type: ignore[no-untyped-call]
+    return Reduction(rows, columns if problem.columns else None, pairs), _everyones(problem.positives, sizes)
 
 
 class _Shard(NamedTuple):
@@ -121,11 +109,11 @@ class _Shard(NamedTuple):
     columns: slice  #: its candidates among all
 
 
-def _shards(problem: Problem, share: Share) -> list[_Shard]:
-    shift = None if problem.shift is None else _gather(problem.shift, share.candidates)
+def _shards(problem: Problem, sizes: RankSizes) -> list[_Shard]:
+    shift = None if problem.shift is None else _gather(problem.shift, sizes.candidates)
     made = []
     stop = 0
-    for size in share.candidates:
+    for size in sizes.candidates:
         start, stop = stop, stop + size
         part, places = problem.positives.select_columns(start, stop)
         one = Problem(part, problem.objective, None if shift is None else shift[start:stop], problem.columns)
@@ -133,12 +121,12 @@ def _shards(problem: Problem, share: Share) -> list[_Shard]:
     return made
 
 
-def _everyones(positives: Positives, share: Share) -> Positives:
+def _everyones(positives: Positives, sizes: RankSizes) -> Positives:
     """The graph of all ranks' queries against all candidates; ignored pairs are in the totals already."""
-    rows = _gather(positives.rows + sum(share.queries[: share.rank]), share.right)
-    columns = _gather(positives.columns, share.right)
+    rows = _gather(positives.rows + sum(sizes.queries[: sizes.rank]), sizes.right)
+    columns = _gather(positives.columns, sizes.right)
     none = rows[:0]
-    return Positives._made(rows, columns, none, none, shape=(sum(share.queries), sum(share.candidates)))
+    return Positives._made(rows, columns, none, none, shape=(sum(sizes.queries), sum(sizes.candidates)))
 
 
 def _gather(mine: Tensor, sizes: list[int]) -> Tensor:
@@ -162,17 +150,17 @@ class _Ring(torch.autograd.Function):
         engine: Engine,
         problem: Problem,
         shards: list[_Shard],
-        share: Share,
+        sizes: RankSizes,
     ) -> tuple[Tensor, Tensor, Tensor]:
         partition = problem.objective.partition
         rows = columns = pairs = None
         with torch.autocast(queries.device.type, enabled=False):
             visiting = candidates.contiguous()
-            for step in range(share.size):
-                owner = (share.rank - step) % share.size
+            for step in range(sizes.world):
+                owner = (sizes.rank - step) % sizes.world
                 shard = shards[owner]
-                following = _Travel(visiting, share, owner) if step < share.size - 1 else None
-                found = engine.reduce(queries, visiting, scale, bias, shard.problem)
+                following = _Travel(visiting, sizes, owner) if step < sizes.world - 1 else None
+                found = engine.reduce(Inputs(queries, visiting, scale, bias), shard.problem)
                 if rows is None or pairs is None:
                     rows, pairs = found.rows, found.pairs.new_empty(len(problem.positives))
                 else:
@@ -180,40 +168,37 @@ class _Ring(torch.autograd.Function):
                 pairs[shard.pairs] = found.pairs
                 if found.columns is not None:  # its totals so far have come along with the shard
                     columns = found.columns if columns is None else partition.combine(columns, found.columns)
-                    columns = _Travel(columns, share, owner).arrive()
+                    columns = _Travel(columns, sizes, owner).arrive()
                 if following is not None:
                     visiting = following.arrive()
         assert rows is not None and pairs is not None  # W is at least 1
-        totals = [_gather(rows, share.queries), _gather(pairs, share.right)]
-        all_columns = rows.new_empty(0) if columns is None else _gather(columns, share.candidates)
+        totals = [_gather(rows, sizes.queries), _gather(pairs, sizes.right)]
+        all_columns = rows.new_empty(0) if columns is None else _gather(columns, sizes.candidates)
         ctx.save_for_backward(queries, candidates, scale, bias, rows, all_columns)
-        ctx.engine, ctx.problem, ctx.shards, ctx.share = engine, problem, shards, share
+        ctx.engine, ctx.problem, ctx.shards, ctx.sizes = engine, problem, shards, sizes
         return totals[0], all_columns, totals[1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *arriving: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         queries, candidates, scale, bias, rows, columns = ctx.saved_tensors
-        share: Share = ctx.share
+        sizes: RankSizes = ctx.sizes
         wants = Wants(*ctx.needs_input_grad[:4])
-        by_row, by_column, by_pair = (gradient * share.size for gradient in arriving)
-        by_row = _own(by_row, share.queries, share.rank)
-        by_pair = _own(by_pair, share.right, share.rank)
+        by_row, by_column, by_pair = (gradient * sizes.world for gradient in arriving)
+        by_row = _own(by_row, sizes.queries, sizes.rank)
+        by_pair = _own(by_pair, sizes.right, sizes.rank)
         sums: list[Tensor | None] = [None, None, None]  # queries, scale, bias
         travelling: _Travel | None = None
         with torch.autocast(queries.device.type, enabled=False):
             visiting = candidates.contiguous()
-            for step in range(share.size):
-                owner = (share.rank - step) % share.size
+            for step in range(sizes.world):
+                owner = (sizes.rank - step) % sizes.world
                 shard = ctx.shards[owner]
-                following = _Travel(visiting, share, owner) if step < share.size - 1 else None
+                following = _Travel(visiting, sizes, owner) if step < sizes.world - 1 else None
                 column_totals = columns[shard.columns] if ctx.problem.columns else None
                 column_gradients = by_column[shard.columns] if ctx.problem.columns else None
                 to_queries, to_candidates, to_scale, to_bias = ctx.engine.gradients(
-                    queries,
-                    visiting,
-                    scale,
-                    bias,
+                    Inputs(queries, visiting, scale, bias),
                     shard.problem,
                     Reduction(rows, column_totals, rows[:0]),
                     Reduction(by_row, column_gradients, by_pair[shard.pairs]),
@@ -225,20 +210,13 @@ class _Ring(torch.autograd.Function):
                 if to_candidates is not None:
                     if travelling is not None:  # what the ranks before have added to this shard's gradient
                         to_candidates = to_candidates + travelling.arrive()
-                    travelling = _Travel(to_candidates, share, owner)
+                    travelling = _Travel(to_candidates, sizes, owner)
                 if following is not None:
                     visiting = following.arrive()
         by_queries, by_scale, by_bias = sums
-        return (
-            by_queries,
-            None if travelling is None else travelling.arrive(),
-            None if by_scale is None else by_scale.to(scale.dtype),
-            None if by_bias is None or bias is None else by_bias.to(bias.dtype),
-            None,
-            None,
-            None,
-            None,
-        )
+        by_candidates = None if travelling is None else travelling.arrive()
+        by_inputs = Gradients(by_queries, by_candidates, by_scale, by_bias)
+        return (*by_inputs.cast_to(Inputs(queries, candidates, scale, bias)), None, None, None, None)
 
 
 def _own(everyones: Tensor, sizes: list[int], rank: int) -> Tensor:
@@ -249,20 +227,20 @@ def _own(everyones: Tensor, sizes: list[int], rank: int) -> Tensor:
 class _Travel:
     """What belongs to `owner`'s shard on its way to the next rank, and the shard of the rank before coming in."""
 
-    def __init__(self, outgoing: Tensor, share: Share, owner: int) -> None:
-        size, rank = share.size, share.rank
-        incoming = share.candidates[(owner - 1) % size]
+    def __init__(self, outgoing: Tensor, sizes: RankSizes, owner: int) -> None:
+        world, rank = sizes.world, sizes.rank
+        incoming = sizes.candidates[(owner - 1) % world]
         self.buffer = outgoing.new_empty(incoming, *outgoing.shape[1:])
         self.outgoing = outgoing.contiguous()  # must live until it is sent
         self.works = []
-        if size == 1:
+        if world == 1:
             self.buffer = self.outgoing
             return
         operations = []
         if self.outgoing.numel():
-            operations.append(dist.P2POp(dist.isend, self.outgoing, (rank + 1) % size))
+            operations.append(dist.P2POp(dist.isend, self.outgoing, (rank + 1) % world))
         if self.buffer.numel():
-            operations.append(dist.P2POp(dist.irecv, self.buffer, (rank - 1) % size))
+            operations.append(dist.P2POp(dist.irecv, self.buffer, (rank - 1) % world))
         self.works = dist.batch_isend_irecv(operations) if operations else []
 
     def arrive(self) -> Tensor:

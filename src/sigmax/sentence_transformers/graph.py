@@ -22,14 +22,14 @@ from sigmax.errors import DataError
 from sigmax.positives import Positives
 from sigmax.processes import world_size
 
-__all__ = ["Columns", "KnownPairs", "Matches", "find_matches", "known_pairs", "text_keys"]
+__all__ = ["BatchGraph", "Columns", "KnownPairs", "find_graph", "known_pairs", "text_keys"]
 
 Features = dict[str, Any]
 Keys = NDArray[np.int64]
 
 #: Columns of a data set that hold no texts, as sentence-transformers names them.
 LABELS = ("label", "labels", "score", "scores")
-#: What an encoder reads beside tokens: pictures, sounds, films, bags of words.
+#: What an encoder reads beside tokens: images, audio, video, bags of words.
 _MEDIA = ("pixel_values", "pixel_values_videos", "input_features", "input_values", "sentence_embedding")
 #: Texts that are tokenised at a time where known pairs are read.
 _CHUNK = 1024
@@ -46,7 +46,7 @@ def text_keys(features: Features) -> Tensor:
             flattened batches); or pictures and the like, whose numbers are hashed.
 
     Raises:
-        ValueError: features of which nobody can say which row they belong to.
+        ValueError: features that cannot be assigned to rows.
     """
     if "input_ids" not in features:
         return _media_keys(features, None)
@@ -210,7 +210,7 @@ class Columns(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Matches:
+class BatchGraph:
     """Which candidates of a batch remain when each is offered once, and which are right."""
 
     kept: Tensor | None  #: places of the candidates offered among this process's; None for all of them
@@ -225,7 +225,7 @@ class Matches:
         return float(np.log(rate / (1 - rate)))
 
 
-def find_matches(parts: list[Columns], rank: int, known: KnownPairs | None) -> Matches:
+def find_graph(parts: list[Columns], rank: int, known: KnownPairs | None) -> BatchGraph:
     """Find what is right in a batch.
 
     Each row says that its positive is right for its anchor. Anchors of equal text or id are one query: what is right
@@ -267,7 +267,7 @@ def find_matches(parts: list[Columns], rank: int, known: KnownPairs | None) -> M
     held = len(parts[rank].candidates)
     kept = offered[(offered >= start) & (offered < start + held)] - start
     counts = np.diff(graph.indptr)
-    return Matches(
+    return BatchGraph(
         None if len(kept) == held else torch.from_numpy(kept),
         Positives(
             torch.from_numpy(right_rows.astype(np.int64)),

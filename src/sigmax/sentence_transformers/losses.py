@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sigmax import losses
 from sigmax.errors import check_least
 from sigmax.processes import world_size
-from sigmax.sentence_transformers.graph import Columns, Features, KnownPairs, Matches, find_matches
+from sigmax.sentence_transformers.graph import BatchGraph, Columns, Features, KnownPairs, find_graph
 
 __all__ = ["SentenceMatchLoss", "SigmoidLoss", "SoftmaxLoss"]
 
@@ -78,15 +78,15 @@ class SentenceMatchLoss(nn.Module):
                 "Expected no `mini_batch_size` with an encoder whose texts come as one run of tokens (static "
                 "embeddings): it holds no activations to save. Leave it out."
             )
-        matches = self._matches(features, labels)  # first: modules may write into the features
+        graph = self._graph(features, labels)  # first: modules may write into the features
         if self.mini_batch_size is None:
-            return self.calculate_loss([[column] for column in embed_columns(self.model, features)], matches)
+            return self.calculate_loss([[column] for column in embed_columns(self.model, features)], graph)
         in_parts = _InParts(self)
-        loss: Tensor = in_parts.forward_cached(features, matches)
+        loss: Tensor = in_parts.forward_cached(features, graph)
         # What comes back is cut off from scale and bias; their gradients come by way of the value before the cut.
         return loss + (in_parts.value - in_parts.value.detach())
 
-    def calculate_loss(self, vectors: list[list[Tensor]], matches: Matches, *, with_backward: bool = False) -> Tensor:
+    def calculate_loss(self, vectors: list[list[Tensor]], graph: BatchGraph, *, with_backward: bool = False) -> Tensor:
         """Compute the loss of vectors, a list of parts for each column. MatryoshkaLoss shortens them on the way.
 
         With `with_backward` the vectors have their gradients when it returns; scale and bias get theirs in the
@@ -94,10 +94,10 @@ class SentenceMatchLoss(nn.Module):
         """
         anchors = torch.cat(vectors[0])
         candidates = torch.cat([part for column in vectors[1:] for part in column])
-        if matches.kept is not None:
-            candidates = candidates[matches.kept.to(candidates.device)]
+        if graph.kept is not None:
+            candidates = candidates[graph.kept.to(candidates.device)]
         loss: Tensor = self.match_loss(
-            anchors, candidates, matches.positives, candidate_log_q=self._candidate_log_q(candidates, matches)
+            anchors, candidates, graph.positives, candidate_log_q=self._candidate_log_q(candidates, graph)
         )
         if not with_backward:
             return loss
@@ -129,10 +129,11 @@ class SentenceMatchLoss(nn.Module):
 
     @property
     def citation(self) -> str:
-        """BibTeX of the paper that the objective comes from, for the model card."""
-        return _CITATIONS[self.match_loss.objective.name]
+        """BibTeX of the paper that the objective comes from, for the model card; empty where it names none."""
+        paper = self.match_loss.objective.paper
+        return "" if paper is None else paper.bibtex()
 
-    def _matches(self, features: list[Features], labels: Tensor | None) -> Matches:
+    def _graph(self, features: list[Features], labels: Tensor | None) -> BatchGraph:
         mine = Columns.of(features, labels)
         everywhere = self.match_loss.gather_across_devices and world_size() > 1
         parts, rank = (mine.gathered(), dist.get_rank()) if everywhere else ([mine], 0)
@@ -142,9 +143,9 @@ class SentenceMatchLoss(nn.Module):
                 "before them?"
             )
             self._warned = True
-        return find_matches(parts, rank, self.known)
+        return find_graph(parts, rank, self.known)
 
-    def _candidate_log_q(self, candidates: Tensor, matches: Matches) -> Tensor | None:
+    def _candidate_log_q(self, candidates: Tensor, graph: BatchGraph) -> Tensor | None:
         return None
 
 
@@ -161,7 +162,7 @@ class SoftmaxLoss(SentenceMatchLoss):
     Args:
         model: the SentenceTransformer that is trained.
         logit_scale: what multiplies the similarity.
-        objective: "decoupled", "average" or "any".
+        objective: "decoupled", "average", "any" or another objective of the family in `sigmax.families.OBJECTIVES`.
         positives: right pairs known beforehand: anchor -> the texts right for it, as `known_pairs(dataset)` makes it.
             With them a row's text is right for every anchor of the batch that it is right for in the whole data set.
             With prompts in training, put them before these texts as well.
@@ -185,10 +186,10 @@ class SoftmaxLoss(SentenceMatchLoss):
         model: SentenceTransformer,
         logit_scale: float = 20.0,
         *,
-        objective: Literal["decoupled", "average", "any"] = "decoupled",
+        objective: str = "decoupled",
         positives: Mapping[str, Iterable[str]] | None = None,
-        directions: Literal["queries", "both"] = "queries",
-        similarity: Literal["cosine", "dot"] = "cosine",
+        directions: losses.Directions = "queries",
+        similarity: str = "cosine",
         learnable: bool = False,
         mini_batch_size: int | None = None,
         gather_across_devices: bool = False,
@@ -236,7 +237,7 @@ class SigmoidLoss(SentenceMatchLoss):
         logit_bias: float = -5.0,
         *,
         positives: Mapping[str, Iterable[str]] | None = None,
-        similarity: Literal["cosine", "dot"] = "cosine",
+        similarity: str = "cosine",
         learnable: bool = False,
         mini_batch_size: int | None = None,
         gather_across_devices: bool = False,
@@ -250,8 +251,8 @@ class SigmoidLoss(SentenceMatchLoss):
         )
         super().__init__(model, match_loss, positives=positives, learnable=learnable, mini_batch_size=mini_batch_size)
 
-    def _candidate_log_q(self, candidates: Tensor, matches: Matches) -> Tensor:
-        return candidates.new_full((len(candidates),), -matches.log_odds, dtype=torch.float32)
+    def _candidate_log_q(self, candidates: Tensor, graph: BatchGraph) -> Tensor:
+        return candidates.new_full((len(candidates),), -graph.log_odds, dtype=torch.float32)
 
 
 class _InParts(CachedLossMixin):  # type: ignore[misc]
@@ -274,47 +275,3 @@ def _mean_over_ranks(value: Tensor) -> Tensor:
     total = value.clone()
     dist.all_reduce(total)
     return total / world_size()
-
-
-_CITATIONS = {
-    "softmax-decoupled": """
-@inproceedings{gupta2024dualencoders,
-    title={Dual-Encoders for Extreme Multi-Label Classification},
-    author={Nilesh Gupta and Devvrit Khatri and Ankit Singh Rawat and Srinadh Bhojanapalli and Prateek Jain and Inderjit S. Dhillon},
-    booktitle={International Conference on Learning Representations},
-    year={2024},
-    eprint={2310.10636},
-    archivePrefix={arXiv},
-}
-""",  # noqa: E501
-    "softmax-average": """
-@inproceedings{khosla2020supervised,
-    title={Supervised Contrastive Learning},
-    author={Prannay Khosla and Piotr Teterwak and Chen Wang and Aaron Sarna and Yonglong Tian and Phillip Isola and Aaron Maschinot and Ce Liu and Dilip Krishnan},
-    booktitle={Advances in Neural Information Processing Systems},
-    year={2020},
-    eprint={2004.11362},
-    archivePrefix={arXiv},
-}
-""",  # noqa: E501
-    "softmax-any": """
-@inproceedings{miech2020endtoend,
-    title={End-to-End Learning of Visual Representations from Uncurated Instructional Videos},
-    author={Antoine Miech and Jean-Baptiste Alayrac and Lucas Smaira and Ivan Laptev and Josef Sivic and Andrew Zisserman},
-    booktitle={IEEE/CVF Conference on Computer Vision and Pattern Recognition},
-    year={2020},
-    eprint={1912.06430},
-    archivePrefix={arXiv},
-}
-""",  # noqa: E501
-    "sigmoid": """
-@inproceedings{zhai2023sigmoid,
-    title={Sigmoid Loss for Language Image Pre-Training},
-    author={Xiaohua Zhai and Basil Mustafa and Alexander Kolesnikov and Lucas Beyer},
-    booktitle={IEEE/CVF International Conference on Computer Vision},
-    year={2023},
-    eprint={2303.15343},
-    archivePrefix={arXiv},
-}
-""",
-}
