@@ -22,7 +22,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import sigmax
-from sigmax.kernels import triton as engine
+from sigmax.families import OBJECTIVES
+from sigmax.kernels import Inputs, Problem
+from sigmax.kernels.triton import Triton
 
 RESULTS = Path(__file__).parent / "results"
 SCALE, BIAS = 1 / 0.07, -10.0
@@ -258,7 +260,9 @@ def main() -> None:
         write({**setting(None), "claim": "no GPU at hand; nothing measured"})
         return
     device, dtype = torch.device("cuda", torch.cuda.current_device()), getattr(torch, given.dtype)
-    reason = engine.missing(device)
+    probe = torch.ones(1, 1, dtype=dtype, device=device)
+    problem = Problem(sigmax.Positives([0], [0], (1, 1)), OBJECTIVES["sigmoid"])
+    reason = Triton().missing(Inputs(probe, probe, torch.ones((), device=device)), problem)
     if reason is not None:
         raise SystemExit(f"The Triton engine cannot run: {reason}.")
     errors = checked(given, dtype, device)

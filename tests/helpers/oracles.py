@@ -45,10 +45,26 @@ def logits(
 # -- the loss of one row: its logits, its right answers, and the candidates offered (right or wrong) -------
 
 
+RowLoss = Callable[[list[float], set[int], set[int]], float | None]
+ROW_LOSSES: dict[str, RowLoss] = {}
+FLOORS: dict[str, Callable[[int], float]] = {}  #: the smallest loss with k right answers
+
+
+def oracle(name: str, floor: Callable[[int], float]) -> Callable[[RowLoss], RowLoss]:
+    """Register the second telling of an objective: all that a new loss needs here."""
+
+    def register(row_loss: RowLoss) -> RowLoss:
+        ROW_LOSSES[name], FLOORS[name] = row_loss, floor
+        return row_loss
+
+    return register
+
+
 def sigma(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
+@oracle("softmax-average", floor=math.log)
 def softmax_average(s: list[float], right: set[int], offered: set[int]) -> float | None:
     if not right:
         return None
@@ -56,6 +72,7 @@ def softmax_average(s: list[float], right: set[int], offered: set[int]) -> float
     return total - sum(s[p] for p in right) / len(right)
 
 
+@oracle("softmax-decoupled", floor=lambda k: 0.0)
 def softmax_decoupled(s: list[float], right: set[int], offered: set[int]) -> float | None:
     if not right:
         return None
@@ -63,6 +80,7 @@ def softmax_decoupled(s: list[float], right: set[int], offered: set[int]) -> flo
     return -sum(math.log(math.exp(s[p]) / (math.exp(s[p]) + wrong)) for p in right) / len(right)
 
 
+@oracle("softmax-any", floor=lambda k: 0.0)
 def softmax_any(s: list[float], right: set[int], offered: set[int]) -> float | None:
     if not right:
         return None
@@ -70,23 +88,9 @@ def softmax_any(s: list[float], right: set[int], offered: set[int]) -> float | N
     return -math.log(sum(math.exp(s[p]) / total for p in right))
 
 
+@oracle("sigmoid", floor=lambda k: 0.0)
 def sigmoid(s: list[float], right: set[int], offered: set[int]) -> float:
     return sum(-math.log(sigma(s[j])) for j in right) + sum(-math.log(sigma(-s[j])) for j in offered - right)
-
-
-ROW_LOSSES = {
-    "softmax-average": softmax_average,
-    "softmax-decoupled": softmax_decoupled,
-    "softmax-any": softmax_any,
-    "sigmoid": sigmoid,
-}
-
-FLOORS = {
-    "softmax-average": math.log,
-    "softmax-decoupled": lambda k: 0.0,
-    "softmax-any": lambda k: 0.0,
-    "sigmoid": lambda k: 0.0,
-}
 
 
 # -- the loss of a batch -------------------------------------------------------------------------

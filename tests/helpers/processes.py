@@ -1,5 +1,6 @@
 """Real processes, one per rank."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ def run(function, world, folder, *, waits_for=None):
         subprocess.Popen(
             [sys.executable, "ranks.py", function, str(rank), str(world), str(folder / "store"), str(outputs[rank])],
             cwd=HELPERS,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             stderr=subprocess.PIPE,
             text=True,
         )

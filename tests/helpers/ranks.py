@@ -1,6 +1,6 @@
 """Real processes for `test_sharded.py`: each runs one of the functions below as a rank over gloo.
 
-python tests/ranks.py FUNCTION RANK WORLD STORE OUT
+python tests/helpers/ranks.py FUNCTION RANK WORLD STORE OUT
 """
 
 import datetime
@@ -14,6 +14,7 @@ import torch.distributed as dist
 import sigmax
 from helpers import oracles
 from helpers.memory import Largest
+from sigmax.families import OBJECTIVES
 from sigmax.kernels import tiled
 from sigmax.losses import make_loss
 
@@ -25,10 +26,10 @@ SHARES = {
 }
 WAYS = [
     (name, directions, reduction)
-    for name in ("softmax-average", "softmax-decoupled", "softmax-any", "sigmoid")
+    for name in OBJECTIVES
     for directions in ("queries", "both")
     for reduction in ("mean", "sum", "none")
-    if (name, directions) != ("sigmoid", "both")
+    if (OBJECTIVES[name].family, directions) != ("sigmoid", "both")
 ]
 
 
@@ -116,13 +117,14 @@ def told(rank, world, kind):
 
 def columns_of_texts(rank, world):
     """Value and gradients of sentence-transformers' losses, each rank holding some rows of a table of texts."""
-    import test_sentence_transformers as texts
+    from helpers.texts import TABLE, features_of, static
+    from sigmax.sentence_transformers import SigmoidLoss, SoftmaxLoss
 
-    mine = [column[:3] if rank == 0 else column[3:] for column in texts.TABLE]
+    mine = [column[:3] if rank == 0 else column[3:] for column in TABLE]
     found = []
-    for make in (texts.SoftmaxLoss, texts.SigmoidLoss):
-        loss = make(texts.static(), learnable=True, gather_across_devices=True)
-        value = loss(texts.features_of(loss.model, mine), None)
+    for make in (SoftmaxLoss, SigmoidLoss):
+        loss = make(static(), learnable=True, gather_across_devices=True)
+        value = loss(features_of(loss.model, mine), None)
         value.backward()
         found.append([value.detach(), *(parameter.grad for parameter in loss.parameters())])
     return found

@@ -13,48 +13,40 @@ from torch.utils._pytree import tree_leaves
 
 from helpers import oracles
 from helpers.memory import Largest
-from sigmax import Positives, SigmoidLoss, SoftmaxLoss, kernels
+from helpers.precision import assert_within, bounds, reduced
+from sigmax import Positives, SigmoidLoss, SoftmaxLoss
 from sigmax.families import OBJECTIVES, sum_by_row
-from sigmax.kernels import Problem, dense, dispatch, tiled, working_dtype
-from sigmax.kernels.dispatch import reduce_logits, weighted_loss
-from sigmax.kernels.problem import Wants
+from sigmax.kernels import (
+    Inputs,
+    Problem,
+    Wants,
+    dense,
+    dispatch,
+    reduce_logits,
+    tiled,
+    weighted_loss,
+    working_dtype,
+)
 
 names = pytest.mark.parametrize("name", list(OBJECTIVES))
 columns = pytest.mark.parametrize("columns", [False, True], ids=["rows", "both"])
 tiles = pytest.mark.parametrize("tile", [(1, 1), (2, 3), (3, 5), (5, 2), (64, 64)], ids=str)
 
-SCALE, BIAS = torch.tensor(3.0).double(), torch.tensor(-1.0).double()
+SCALE, BIAS = 3.0, -1.0  # what `reduced` takes if not told otherwise
 
 
-def reduced(kernel, batch, name, columns, *, scale=SCALE, bias=BIAS, shift=None):
-    """Each part of a reduction, then its gradient by queries, candidates, scale and bias for random weights of it."""
-    leaves = [*batch.leaves(), scale.clone().requires_grad_(), bias.clone().requires_grad_()]
-    parts = reduce_logits(
-        *leaves[:2],
-        batch.positives,
-        OBJECTIVES[name],
-        logit_scale=leaves[2],
-        logit_bias=leaves[3],
-        candidate_shift=shift,
-        columns=columns,
-        kernel=kernel,
-    )
-    parts = [part for part in parts if part is not None]
-    generator = torch.Generator().manual_seed(1)
-    weighed = 0.0
-    for part in parts:
-        weight = torch.rand(part.shape, generator=generator, dtype=torch.float64).to(part.dtype)
-        # A of an empty row is −∞, which no loss looks at
-        weighed = weighed + (weight * part)[part.detach().isfinite()].sum()
-    return [part.detach() for part in parts] + list(torch.autograd.grad(weighed, leaves))
+def scalars(scale=SCALE, bias=BIAS):
+    """() tensors, which want a gradient."""
+    return [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (scale, bias)]
 
 
-def assert_equal(ours, theirs, tolerance=1e-12):
+def assert_equal(ours, theirs, largest_logit=1.0):
+    """In float64, to 4500 of its eps: more than (d + n + m) · |largest logit| of them, see `helpers.precision`."""
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
         # Where terms cancel, as a bias does in a softmax, what is left is compared with the terms.
         size = b[b.isfinite()].abs().max().item() if b.isfinite().any() else 0.0
-        torch.testing.assert_close(a, b, rtol=0.0, atol=tolerance * max(size, 1.0))
+        torch.testing.assert_close(a, b, rtol=0.0, atol=1e-12 * max(size, 1.0) * max(largest_logit, 1.0))
 
 
 # -- tiled ≡ dense -------------------------------------------------------------------------------
@@ -68,8 +60,8 @@ def test_tiled_equals_dense(name, columns, tile, shape, monkeypatch):
     monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(*tile))
     batch = oracles.random_batch(*shape)
     shift = torch.linspace(-2, 1, shape[1], dtype=torch.float64)
-    expected = reduced("dense", batch, name, columns, shift=shift)
-    assert_equal(reduced("tiled", batch, name, columns, shift=shift), expected)
+    expected = reduced("dense", batch, OBJECTIVES[name], columns, shift=shift)
+    assert_equal(reduced("tiled", batch, OBJECTIVES[name], columns, shift=shift), expected)
 
 
 @names
@@ -80,7 +72,7 @@ def test_tiled_equals_dense(name, columns, tile, shape, monkeypatch):
 def test_tiled_equals_dense_for_graphs_of_one_kind(name, columns, odds, monkeypatch):
     monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(3, 4))
     batch = oracles.random_batch(7, 9, odds=odds)
-    assert_equal(reduced("tiled", batch, name, columns), reduced("dense", batch, name, columns))
+    assert_equal(reduced("tiled", batch, OBJECTIVES[name], columns), reduced("dense", batch, OBJECTIVES[name], columns))
 
 
 @names
@@ -89,7 +81,9 @@ def test_tiled_equals_dense_for_graphs_of_one_kind(name, columns, odds, monkeypa
 def test_tiled_equals_dense_for_any_graph(name, columns, batch, tile):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiled, "_tile", oracles.tiles_of(*tile))
-        assert_equal(reduced("tiled", batch, name, columns), reduced("dense", batch, name, columns))
+        assert_equal(
+            reduced("tiled", batch, OBJECTIVES[name], columns), reduced("dense", batch, OBJECTIVES[name], columns)
+        )
 
 
 @names
@@ -100,14 +94,14 @@ def test_rows_of_every_kind_side_by_side(name, columns, monkeypatch):
     batch = oracles.random_batch(5, 7)
     batch.cells[0], batch.cells[1], batch.cells[2] = 0, 1, 2
     batch.cells[:, 3], batch.cells[:, 4] = 1, 2
-    assert_equal(reduced("tiled", batch, name, columns), reduced("dense", batch, name, columns))
+    assert_equal(reduced("tiled", batch, OBJECTIVES[name], columns), reduced("dense", batch, OBJECTIVES[name], columns))
 
 
 @names
 def test_rows_are_a_of_the_compared_pairs(name):
     batch = oracles.random_batch(5, 7)
     which = OBJECTIVES[name]
-    rows, _, pairs, *_ = reduced("dense", batch, name, True)
+    rows, _, pairs, *_ = reduced("dense", batch, OBJECTIVES[name], True)
     s = batch.queries @ batch.candidates.T * SCALE + BIAS
     for i in range(5):
         offered = [j for j in range(7) if batch.cells[i, j] == 0 or (batch.cells[i, j] == 1 and which.against == "all")]
@@ -118,9 +112,12 @@ def test_rows_are_a_of_the_compared_pairs(name):
 @pytest.mark.parametrize("kernel", ["dense", "tiled"])
 def test_no_bias_is_a_bias_of_zero(kernel):
     batch = oracles.random_batch(5, 7)
-    graph = (batch.queries, batch.candidates, batch.positives, OBJECTIVES["sigmoid"])
-    without = reduce_logits(*graph, logit_scale=SCALE, kernel=kernel)
-    zero = reduce_logits(*graph, logit_scale=SCALE, logit_bias=torch.zeros(()).double(), kernel=kernel)
+    inputs, problem = (
+        Inputs(batch.queries, batch.candidates, scalars()[0]),
+        Problem(batch.positives, OBJECTIVES["sigmoid"]),
+    )
+    without = reduce_logits(inputs, problem, kernel)
+    zero = reduce_logits(inputs._replace(bias=torch.zeros(()).double()), problem, kernel)
     assert without.columns is zero.columns is None
     torch.testing.assert_close(without.rows, zero.rows)
     torch.testing.assert_close(without.pairs, zero.pairs)
@@ -139,9 +136,9 @@ sizes = pytest.mark.parametrize(
 def test_logits_of_every_size(name, columns, scale, bias, monkeypatch):
     monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(3, 4))
     batch = oracles.random_batch(7, 9)
-    scale, bias = torch.tensor(scale).double(), torch.tensor(bias).double()
-    expected = reduced("dense", batch, name, columns, scale=scale, bias=bias)
-    assert_equal(reduced("tiled", batch, name, columns, scale=scale, bias=bias), expected)
+    expected = reduced("dense", batch, OBJECTIVES[name], columns, scale=scale, bias=bias)
+    largest = scale * (batch.queries.abs() @ batch.candidates.abs().T).max().item() + abs(bias)
+    assert_equal(reduced("tiled", batch, OBJECTIVES[name], columns, scale=scale, bias=bias), expected, largest)
 
 
 @names
@@ -149,7 +146,6 @@ def test_logits_of_every_size(name, columns, scale, bias, monkeypatch):
 @given(batch=oracles.batches(), height=st.integers(1, 7), seed=st.integers(0, 9))
 def test_weighted_loss_in_one_pass(name, scale, bias, batch, height, seed):
     """The weighted sum of `reduce_logits`' losses, whatever the graph; weights of 0 among them."""
-    scale, bias = torch.tensor(scale).double(), torch.tensor(bias).double()
     n, m = batch.shape
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randint(-1, 3, (n,), generator=generator).double() / 2
@@ -157,21 +153,13 @@ def test_weighted_loss_in_one_pass(name, scale, bias, batch, height, seed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiled, "_tile", oracles.tiles_of(height, 3))
         ours, theirs = (weighed(kernel, batch, name, weights, scale, bias, shift) for kernel in ("tiled", "dense"))
-        assert_equal(ours, theirs, 1e-12 * max(1.0, scale.item()))
+        assert_equal(ours, theirs, 20 * scale + abs(bias))
 
 
 def weighed(kernel, batch, name, weights, scale, bias, shift, objective=None):
-    leaves = [*batch.leaves(), scale.clone().requires_grad_(), bias.clone().requires_grad_()]
-    value = weighted_loss(
-        *leaves[:2],
-        batch.positives,
-        objective or OBJECTIVES[name],
-        weights,
-        logit_scale=leaves[2],
-        logit_bias=leaves[3],
-        candidate_shift=shift,
-        kernel=kernel,
-    )
+    leaves = [*batch.leaves(), *scalars(scale, bias)]
+    problem = Problem(batch.positives, objective or OBJECTIVES[name], shift)
+    value = weighted_loss(Inputs(*leaves), problem, weights, kernel)
     return [value.detach(), *torch.autograd.grad(3 * value, leaves)]
 
 
@@ -195,7 +183,8 @@ def test_rows_too_wide_to_keep_take_two_passes(monkeypatch):
     )
     assert_equal(two[0], one[0])
     problem = Problem(batch.positives, OBJECTIVES["softmax-any"])
-    assert tiled.weighted_loss(*batch.leaves(), SCALE, BIAS, problem, torch.ones(9).double(), ALL) is None
+    inputs = Inputs(*batch.leaves(), *scalars())
+    assert tiled.Tiled().weighted_loss(inputs, problem, torch.ones(9).double(), ALL) is None
 
 
 # -- work ----------------------------------------------------------------------------------------
@@ -291,7 +280,7 @@ def test_peak_of_memory(loss, monkeypatch):
 
 def largest(kernel, batch, name, columns):
     with Largest() as mode:
-        reduced(kernel, batch, name, columns)
+        reduced(kernel, batch, OBJECTIVES[name], columns)
     return mode.numel
 
 
@@ -312,28 +301,41 @@ def test_tiled_never_holds_the_matrix(name, columns, monkeypatch):
 # -- precision -----------------------------------------------------------------------------------
 
 
-def errors(kernel, batch, name, dtype, columns):
-    """Distance of each part and each gradient to the dense kernel in float64, relative to its length."""
-    rounded = oracles.Batch(batch.queries.to(dtype), batch.candidates.to(dtype), batch.cells)
-    exact = oracles.Batch(rounded.queries.double(), rounded.candidates.double(), batch.cells)
-    scale, bias = torch.tensor(20.0), torch.tensor(-10.0)
-    truth = reduced("dense", exact, name, columns, scale=scale.double(), bias=bias.double())
-    found = reduced(kernel, rounded, name, columns, scale=scale, bias=bias)
-    return [((a.double() - b).norm() / b.norm()).item() for a, b in zip(found, truth, strict=True)]
+@names
+@columns
+@pytest.mark.parametrize("scale", [20.0, 300.0])
+def test_float32_within_its_bounds(name, columns, scale, monkeypatch):
+    monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(8, 8))
+    exact = oracles.random_batch(100, 110, 16, odds=(0.9, 0.06, 0.04))
+    batch = oracles.Batch(F.normalize(exact.queries).float(), F.normalize(exact.candidates).float(), exact.cells)
+    exact.queries, exact.candidates = batch.queries.double(), batch.candidates.double()
+    given = {"scale": scale, "bias": -10.0}
+    truth, bound = (
+        f(*x, OBJECTIVES[name], columns, **given) for f, x in ((reduced, ("dense", exact)), (bounds, (exact,)))
+    )
+    for kernel in ("dense", "tiled"):
+        assert_within(reduced(kernel, batch, OBJECTIVES[name], columns, **given), truth, bound)
 
 
 @names
 @columns
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_tiled_is_as_near_the_truth_as_dense(name, columns, dtype, monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_halves_are_as_near_the_truth_as_dense(name, columns, dtype, monkeypatch):
+    """Each part's and each gradient's distance; dense rounds G and the gradients to halves as well."""
     monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(8, 8))
-    batch = oracles.random_batch(100, 110, 16, odds=(0.9, 0.06, 0.04))
-    batch.queries, batch.candidates = F.normalize(batch.queries), F.normalize(batch.candidates)
-    ours = errors("tiled", batch, name, dtype, columns)
-    theirs = errors("dense", batch, name, dtype, columns)
-    # Summing the tiles' gradients in half precision would add 0.3 of its eps.
-    slack = 0.15 * torch.finfo(dtype).eps + 6 * torch.finfo(torch.float32).eps
-    assert all(a <= b + slack for a, b in zip(ours, theirs, strict=True))
+    exact = oracles.random_batch(100, 110, 16, odds=(0.9, 0.06, 0.04))
+    batch = oracles.Batch(F.normalize(exact.queries).to(dtype), F.normalize(exact.candidates).to(dtype), exact.cells)
+    exact.queries, exact.candidates = batch.queries.double(), batch.candidates.double()
+    given = {"scale": 20.0, "bias": -10.0}
+    truth, ours, theirs = (
+        reduced(kernel, part, OBJECTIVES[name], columns, **given)
+        for kernel, part in (("dense", exact), ("tiled", batch), ("dense", batch))
+    )
+    bound = bounds(exact, OBJECTIVES[name], columns, **given)
+    for a, b, true, most in zip(ours, theirs, truth, bound, strict=True):
+        # Summing the tiles' gradients in half precision would add 0.3 of its eps.
+        low = 0.15 * torch.finfo(dtype).eps * true.norm()
+        assert (a.double() - true).norm() <= (b.double() - true).norm() + low + most.norm()
 
 
 class Products(TorchDispatchMode):
@@ -354,7 +356,7 @@ def test_autocast_products_are_in_half_precision(kernel):
     batch = oracles.random_batch(4, 5)
     batch.queries, batch.candidates = batch.queries.float(), batch.candidates.float()
     with torch.autocast("cpu", dtype=torch.bfloat16), Products() as products:
-        found = reduced(kernel, batch, "sigmoid", False, scale=SCALE.float(), bias=BIAS.float())
+        found = reduced(kernel, batch, OBJECTIVES["sigmoid"], False, scale=SCALE, bias=BIAS)
     assert products.dtypes == {torch.bfloat16}
     assert {part.dtype for part in found} == {torch.float32}
 
@@ -379,24 +381,23 @@ def test_auto_is_dense_while_the_matrix_is_small(monkeypatch):
         return call
 
     monkeypatch.setattr(dense, "reduce", spy("dense", dense.reduce))
-    tiled_engine = kernels.ENGINES["tiled"]
-    monkeypatch.setitem(kernels.ENGINES, "tiled", tiled_engine._replace(reduce=spy("tiled", tiled_engine.reduce)))
+    monkeypatch.setattr(tiled.Tiled, "reduce", spy("tiled", tiled.Tiled.reduce))
     monkeypatch.setattr(dispatch, "DENSE_PAIRS", 12)
     for shape in [(3, 4), (3, 5)]:
-        reduced("auto", oracles.random_batch(*shape), "sigmoid", False)
+        reduced("auto", oracles.random_batch(*shape), OBJECTIVES["sigmoid"], False)
     assert used == ["dense", "tiled"]
 
 
 def test_unknown_kernel():
     with pytest.raises(ValueError, match=r"`kernel` to be one of .*dense.*, got 'tilled'\. Did you mean 'tiled'\?"):
-        reduced("tilled", oracles.random_batch(2, 2), "sigmoid", False)
+        reduced("tilled", oracles.random_batch(2, 2), OBJECTIVES["sigmoid"], False)
 
 
 def test_ignored_and_right_logits_reach_every_tile(monkeypatch):
     monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(2, 2))
     batch = oracles.random_batch(4, 4)
     batch.cells = torch.tensor([[1, 0, 0, 2], [0, 2, 1, 0], [2, 1, 0, 0], [0, 0, 2, 1]])
-    rows, pairs, *_ = reduced("tiled", batch, "softmax-average", False)
+    rows, pairs, *_ = reduced("tiled", batch, OBJECTIVES["softmax-average"], False)
     s = (batch.queries @ batch.candidates.T * SCALE + BIAS).masked_fill(batch.cells == 2, -math.inf)
     torch.testing.assert_close(rows, s.logsumexp(1))
     torch.testing.assert_close(pairs, s[batch.cells == 1])

@@ -552,7 +552,7 @@ def test_an_infinite_scale_is_named():
 @pytest.mark.parametrize(
     ("log_q", "message"),
     [
-        (torch.zeros(2), r"`candidate_log_q` of shape \(3,\), one log rate a candidate, got \(2,\)"),
+        (torch.zeros(2), r"`candidate_log_q` of shape \(3,\), one log rate per candidate, got \(2,\)"),
         (torch.zeros(3, 1), r"`candidate_log_q` of shape \(3,\), .* got \(3, 1\)"),
         (torch.tensor([0.0, 0.5, 0.0]).log(), r"finite `candidate_log_q`, got NaN or infinity\. A rate of 0 is never"),
     ],

@@ -24,8 +24,10 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 import sigmax
 from helpers import oracles
 from helpers.processes import run as run_ranks
+from helpers.texts import TABLE, WORDS, features_of, static, tokenizer
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sigmax import DataError
+from sigmax.families import of_family
 from sigmax.sentence_transformers import (
     MatchEvaluator,
     MultiPositiveBatchSampler,
@@ -36,19 +38,7 @@ from sigmax.sentence_transformers import (
 from sigmax.sentence_transformers.graph import Columns, find_graph, text_keys
 
 disable_progress_bars()
-WORDS = [f"w{i}" for i in range(40)]
-OBJECTIVES = ("average", "decoupled", "any")
-
-
-def tokenizer():
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["[PAD]", "[UNK]", *WORDS])}, "[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    return made
-
-
-def static(width=12, seed=0):
-    torch.manual_seed(seed)
-    return SentenceTransformer(modules=[StaticEmbedding(tokenizer(), embedding_dim=width)], device="cpu")
+OBJECTIVES = list(of_family("softmax"))
 
 
 def bert(folder, dropout=0.0):
@@ -61,10 +51,6 @@ def bert(folder, dropout=0.0):
     BertModel(config).save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer(), pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     return SentenceTransformer(modules=[Transformer(str(folder)), Pooling(16, "mean")], device="cpu").train()
-
-
-def features_of(model, columns):
-    return [model.preprocess(list(column)) for column in columns]
 
 
 # -- the graph of a batch ------------------------------------------------------------------------
@@ -107,7 +93,7 @@ def oracle_graph(columns, ids=None, known=None):
 
 def found_graph(loss, columns, ids=None):
     labels = None if ids is None else torch.tensor(ids)
-    matches = loss._matches(features_of(loss.model, columns), labels)
+    matches = loss._graph(features_of(loss.model, columns), labels)
     count = len(columns[0]) * (len(columns) - 1)
     offered = list(range(count)) if matches.kept is None else matches.kept.tolist()
     positives = matches.positives
@@ -198,14 +184,8 @@ def test_known_pairs():
 
 # -- the losses ----------------------------------------------------------------------------------
 
+
 #: An anchor twice, a positive twice, a negative that is another's positive, an anchor among the candidates.
-TABLE = (
-    ["w0 w1", "w0 w1", "w2", "w3 w4", "w5"],
-    ["w6", "w7 w8", "w6", "w9", "w10 w11"],
-    ["w12", "w9", "w13", "w5", "w2 w14"],
-)
-
-
 def expected(model, name, scale, bias=0.0):
     """The loss of the deduplicated graph, in loops."""
     offered, right, ignored = oracle_graph(TABLE)
@@ -307,7 +287,7 @@ def test_matryoshka(tmp_path, kind, size):
     found = [value.detach(), *(p.grad.clone() for p in inner.parameters() if p.grad is not None)]
     model.zero_grad()
     plain = kind(model, learnable=True)
-    matches = plain._matches(features_of(model, TABLE), None)
+    matches = plain._graph(features_of(model, TABLE), None)
     vectors = [model(one)["sentence_embedding"] for one in features_of(model, TABLE)]
     value = sum(
         weight * plain.calculate_loss([[column[:, :width]] for column in vectors], matches)

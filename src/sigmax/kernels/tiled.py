@@ -143,7 +143,7 @@ class Logits:
         self.dtype = working_dtype(self.queries)
         self.low = self.queries.dtype != self.dtype  # products of half-precision vectors; all between is float32
         self.scale = inputs.scale.detach().to(self.dtype)
-        self.bias = 0.0 if inputs.bias is None else float(inputs.bias)
+        self.bias = 0.0 if inputs.bias is None else float(inputs.bias.detach())
         self.shift = problem.shift
         self.partition = problem.objective.partition
         self.tile = _tile(*problem.positives.shape, self.dtype.itemsize, whole_rows)
