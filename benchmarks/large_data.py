@@ -65,7 +65,7 @@ def measure(path: str, limit: float) -> dict[str, float]:
     encoder = str(Path(os.environ["SIGMAX_DATA"], "models", "potion-base-4m-int8"))
     model = sigmax.train(data, sigmax.Settings(loss="sigmoid", encoder=encoder, steps=200))
     trained, stage = time.perf_counter(), "evaluate"
-    figures = sigmax.evaluate(model, data)
+    measured = sigmax.evaluate(model, data)
     done.set()
     return {
         "texts": len(data.queries),
@@ -73,7 +73,7 @@ def measure(path: str, limit: float) -> dict[str, float]:
         **{f"mib_{name}": peak for name, peak in peaks.items()},
         "seconds_read": read - begin,
         "seconds_train": trained - read,
-        "map": figures["map"].value,
+        "map": measured["map"].value,
     }
 
 

@@ -28,7 +28,7 @@ BASE = "in-batch"
 
 
 def measure(data: sigmax.MatchDataset, settings: sigmax.Settings, negatives: int) -> dict[str, Any]:
-    """One seed of every contender: figures' draws, steps, mined pairs."""
+    """One seed of every contender: metrics' draws, steps, mined pairs."""
     drawn = replace(settings, negatives=(settings.batch_size or 1) * min(negatives, settings.answers))
     base = sigmax.train(data, settings, tell=False)
     mined = sigmax.mine(base, data, negatives=negatives)
@@ -37,7 +37,7 @@ def measure(data: sigmax.MatchDataset, settings: sigmax.Settings, negatives: int
         model = base if name == BASE else sigmax.train(given, how, tell=False)
         evaluation = sigmax.evaluate(model, data)
         found[name] = {
-            "draws": {figure: evaluation.draws[figure] for figure in METRICS},
+            "draws": {metric: evaluation.draws[metric] for metric in METRICS},
             "steps": model.facts["steps"],
             "wrong_pairs": len(given.wrong) - len(data.wrong),
         }
@@ -64,7 +64,7 @@ def main() -> None:
         settings = sigmax.Settings(loss=given.loss, encoder=encoder, epochs=given.epochs).filled(data)
         runs = [measure(data, replace(settings, seed=seed), given.negatives) for seed in range(given.seeds)]
         together = {
-            contender: {figure: combine_seeds([run[contender]["draws"][figure] for run in runs]) for figure in METRICS}
+            contender: {metric: combine_seeds([run[contender]["draws"][metric] for run in runs]) for metric in METRICS}
             for contender in runs[0]
         }
         result = {
@@ -81,13 +81,13 @@ def main() -> None:
             "versions": {"sigmax": sigmax.__version__, "torch": torch.__version__, "numpy": np.__version__},
             "contenders": {
                 contender: {
-                    "figures": {figure: estimate(draws).as_dict() for figure, draws in figures.items()},
+                    "metrics": {metric: estimate(draws).as_dict() for metric, draws in metrics.items()},
                     f"less_{BASE}": {
-                        figure: difference(draws, together[BASE][figure]).as_dict() for figure, draws in figures.items()
+                        metric: difference(draws, together[BASE][metric]).as_dict() for metric, draws in metrics.items()
                     },
                     "runs": [{key: run[contender][key] for key in ("steps", "wrong_pairs")} for run in runs],
                 }
-                for contender, figures in together.items()
+                for contender, metrics in together.items()
             },
         }
         path = RESULTS / f"{date}-mining-{name}-{given.loss}.json"
@@ -95,7 +95,7 @@ def main() -> None:
         for contender, entry in result["contenders"].items():
             less = entry[f"less_{BASE}"]["map"]
             print(
-                f"{name:14} {contender:16} MAP {entry['figures']['map']['value']:.4f}  "
+                f"{name:14} {contender:16} MAP {entry['metrics']['map']['value']:.4f}  "
                 f"{less['value']:+.4f} [{less['low']:+.4f}, {less['high']:+.4f}]"
             )
 

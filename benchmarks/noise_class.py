@@ -86,7 +86,7 @@ def dataset(name: str, others: str) -> tuple[MatchDataset, NDArray[np.int64]]:
 
 
 def measured(way: str, name: str, seed: int, steps: int) -> dict[str, NDArray[np.float64]]:
-    """(1 + draws,) of each figure on test."""
+    """(1 + draws,) of each metric on test."""
     _, loss, others = WAYS[way]
     data, kinds = dataset(name, others)
     model = sigmax.train(data, sigmax.Settings(loss=loss, steps=steps, seed=seed), stop_early=False, calibrated=False)
@@ -142,14 +142,14 @@ def main() -> None:
     draws = {}
     for way, (described, _, _) in WAYS.items():
         by_seed = [measured(way, given.data, seed, given.steps) for seed in range(given.seeds)]
-        draws[way] = {figure: combine_seeds([one[figure] for one in by_seed]) for figure in by_seed[0]}
-        table[way] = {"way": described, **{figure: estimate(d).as_dict() for figure, d in draws[way].items()}}
+        draws[way] = {metric: combine_seeds([one[metric] for one in by_seed]) for metric in by_seed[0]}
+        table[way] = {"way": described, **{metric: estimate(d).as_dict() for metric, d in draws[way].items()}}
         print(f"({way}) {described}")
-        for figure, one in draws[way].items():
+        for metric, one in draws[way].items():
             shown = estimate(one)
-            print(f"    {figure:45} {shown.value:.3f}  {shown.low:.3f}–{shown.high:.3f}")
+            print(f"    {metric:45} {shown.value:.3f}  {shown.low:.3f}–{shown.high:.3f}")
     compared = {}
-    for a, b, figure in (
+    for a, b, metric in (
         ("a", "b", "right of wanted, nothing refused"),
         ("d", "c", "right of wanted, nothing refused"),
         ("d", "a", "right of wanted, by threshold"),
@@ -161,8 +161,8 @@ def main() -> None:
         ("d", "a", "AUROC of wanted against unseen others"),
         ("c", "b", "AUROC of wanted against unseen others"),
     ):
-        compared[f"{a} - {b}: {figure}"] = difference(draws[a][figure], draws[b][figure]).as_dict()
-        print(f"{a} − {b}, {figure}: {compared[f'{a} - {b}: {figure}']}")
+        compared[f"{a} - {b}: {metric}"] = difference(draws[a][metric], draws[b][metric]).as_dict()
+        print(f"{a} − {b}, {metric}: {compared[f'{a} - {b}: {metric}']}")
     path = RESULTS / f"{datetime.date.today()}-noise-class-{given.data}.json"
     path.write_text(json.dumps({**vars(given), "ways": table, "differences": compared}, indent=1) + "\n")
     print(f"Written: {path}")

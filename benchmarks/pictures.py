@@ -62,8 +62,8 @@ def trained(data: MatchDataset, **settings: Any) -> dict[str, Any]:
     begin = time.perf_counter()
     model = sigmax.train(data, sigmax.Settings(**settings), progress=_progress)
     seconds = time.perf_counter() - begin
-    figures = sigmax.evaluate(model, data)
-    made = {name: figures[name].as_dict() for name in SHOWN if name in figures.draws}
+    measured = sigmax.evaluate(model, data)
+    made = {name: measured[name].as_dict() for name in SHOWN if name in measured.draws}
     print(
         f"\r{data.name} {settings}: {seconds:.0f} s",
         " ".join(f"{k} {v['value']:.4f}" for k, v in made.items()),

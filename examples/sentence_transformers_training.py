@@ -63,8 +63,8 @@ def main() -> None:
     SentenceTransformerTrainer(model, arguments, train_dataset=train, loss=loss).train()
     after = evaluator(model)
     model.save_pretrained(given.output)
-    for figure in ("map", "log_loss", "calibration_error", "none_auroc_any"):
-        print(f"{figure:18} before {before[f'emoji_{figure}']:.4f}  after {after[f'emoji_{figure}']:.4f}")
+    for metric in ("map", "log_loss", "calibration_error", "none_auroc_any"):
+        print(f"{metric:18} before {before[f'emoji_{metric}']:.4f}  after {after[f'emoji_{metric}']:.4f}")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def test_the_best_setting_on_dev_is_chosen(name, labelled):
     assert min(trial.dev["map"] for trial in result.trials) < best
 
 
-def test_figures_are_those_of_the_chosen_models(data, labelled):
+def test_metrics_are_those_of_the_chosen_models(data, labelled):
     """Trained again by hand, each seed, they give the same metrics."""
     result = labelled["sigmoid"]
     models = [train(data, replace(result.settings, seed=seed), stop_early=False) for seed in (5, 6)]
@@ -396,9 +396,9 @@ def test_emoji(tmp_path, capsys, monkeypatch):
         if gap["metric"] not in UNCERTAIN:
             assert gap["low"] <= gap["value"] <= gap["high"], gap
         assert gap["significant"] == (gap["low"] > 0 or gap["high"] < 0)
-    for question in ("For ranking ", "For presence ", "For saying “none of these” "):
-        assert question in found["verdict"]
-    assert "with one positive a row" in found["verdict"]
+    for start in ("• Ranking: ", "• Presences: ", "• “None of these”: "):
+        assert start in found["verdict"]
+    assert "with one positive per row" in found["verdict"]
 
 
 def test_platt_of_a_baseline(data):

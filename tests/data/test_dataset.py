@@ -152,7 +152,7 @@ def test_the_order_of_the_keys_does_not_matter(keys):
 
 
 def test_the_split_never_changes():
-    """People compare figures across machines and versions: the same texts must be held out."""
+    """People compare metrics across machines and versions: the same texts must be held out."""
     made = seeded_split([f"q{i}" for i in range(20)])
     assert made["dev"].tolist() == [0, 16]
     assert made["test"].tolist() == [4, 14]

@@ -260,9 +260,9 @@ def test_a_cache_that_cannot_be_written_is_said_and_no_more(few, vit, cache, cap
 def test_training_learns_digits_and_a_saved_model_answers_alike(few, tmp_path, loss):
     data = digits({"train": 1500, "dev": 200, "test": 200})
     model = train(data, Settings(loss=loss, epochs=3, batch_size=32))
-    figures = sigmax.evaluate(model, data)
-    assert figures["map"].value > 0.75, "a guess has about 0.4"
-    assert figures["none_auroc_any"].value > 0.95
+    measured = sigmax.evaluate(model, data)
+    assert measured["map"].value > 0.75, "a guess has about 0.4"
+    assert measured["none_auroc_any"].value > 0.95
     model.save(tmp_path / "m")
     loaded = sigmax.load(tmp_path / "m")
     assert loaded.pictures

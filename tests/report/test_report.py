@@ -3,160 +3,29 @@ import io
 import re
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from helpers.answers import matches
 from helpers.comparisons import NONE, PRESENCE, scripted
 from helpers.data import things
 from sigmax.calibration.curves import Platt
-from sigmax.comparison.contenders import CONTENDERS
 from sigmax.data.check import check
 from sigmax.data.dataset import SPLITS
 from sigmax.evaluation import Evaluation, evaluate
 from sigmax.metrics.intervals import Estimate, number
 from sigmax.metrics.registry import METRICS
-from sigmax.model.matches import Match, Matches
 from sigmax.report.figure import comparison_figure, reliability_figure
 from sigmax.report.tables import check_table, comparison_table, evaluation_table, matches_table
-from sigmax.report.words import QUESTIONS, matches_words, verdict
+from sigmax.report.words import matches_words
 
 
 def shown(table, width=150):
     text = io.StringIO()
     Console(file=text, width=width).print(table)
     return text.getvalue()
-
-
-def sentence(text, start):
-    """The sentence of a verdict that begins so."""
-    assert text.count(start) == 1, text
-    return text[text.index(start) :].split(" For ")[0].split(" Of ")[0]
-
-
-# -- the verdict ---------------------------------------------------------------------------------
-
-
-def test_verdict_begins_with_the_data():
-    assert verdict(scripted({"sigmoid": {}})).startswith(
-        "On tiny (1,234 queries, 56 candidates, 1.8 right answers each where there are any):"
-    )
-
-
-@pytest.mark.parametrize(("question", "figure", "title"), [(q, *which) for q, which in QUESTIONS.items()])
-@pytest.mark.parametrize("winner", ["softmax", "sigmoid"])
-def test_verdict_of_each_question(question, figure, title, winner):
-    lower_is_better = figure == "log_loss"
-    softmax, sigmoid = (0.6, 0.7) if (winner == "sigmoid") != lower_is_better else (0.7, 0.6)
-    text = verdict(scripted({"softmax-average": {figure: softmax}, "sigmoid": {figure: sigmoid}}))
-    said = sentence(text, f"For {question} ")
-    assert said.startswith(f"For {question} it prefers the {winner} ({title} ")
-    assert f"{title} {softmax:.3f} for softmax-average, {sigmoid:.3f} for sigmoid; " in said
-    assert f"difference {softmax - sigmoid:+.3f}, 95% interval " in said
-    for other in QUESTIONS.keys() - {question}:
-        assert f"For {other} the difference is not significant (" in text
-
-
-def test_verdict_without_significance():
-    text = verdict(scripted({"softmax-average": {"map": 0.7}, "sigmoid": {"map": 0.6}}, spread=0.2))
-    assert "For ranking the difference is not significant (MAP 0.700 for softmax-average, 0.600 for sigmoid" in text
-    assert "prefers" not in text
-
-
-def test_verdict_represents_a_family_by_its_best_on_dev():
-    values = {"softmax-average": {"map": 0.9}, "softmax-decoupled": {"map": 0.8}, "sigmoid": {"map": 0.7}}
-    assert "0.900 for softmax-average" in verdict(scripted(values))
-    text = verdict(scripted(values, dev={"softmax-decoupled": {"map": 0.95}}))
-    assert "0.800 for softmax-decoupled" in text
-    text = verdict(scripted(values, dev={"softmax-decoupled": {"log_loss": 0.1}}))
-    assert "0.900 for softmax-average" in text
-    assert "log loss 0.500 for softmax-decoupled" in text
-
-
-def test_verdict_without_none_of_these():
-    text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, without=NONE))
-    assert "query has a right answer, so saying “none of these” could not be measured." in text
-    assert "For saying" not in text
-    assert "AUROC" not in text
-
-
-def test_verdict_where_test_alone_has_answers_to_all():
-    """Figures of none-of-these are missing as before, but not every query has a right answer."""
-    some = {"train": 7, "dev": 0, "test": 0}
-    text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, without=NONE, unanswered=some))
-    assert "could not be measured" in text
-    assert "Every query has a right answer" not in text
-
-
-@pytest.mark.parametrize(("queries", "few"), [(49, True), (50, False)])
-def test_verdict_of_few_queries(queries, few):
-    splits = {"train": 984, "dev": 125, "test": queries}
-    text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, splits=splits))
-    assert (f"With {queries} test queries the intervals are rough" in text) == few
-
-
-@pytest.mark.parametrize(
-    ("several", "unanswered", "said"),
-    [
-        (
-            0.0,
-            0,
-            "Every item has exactly one label: where one is always there, softmax with cross-entropy is the textbook",
-        ),
-        (0.0, 3, "Every item has at most one label, and some have none: where one is always there"),
-        (
-            0.62,
-            3,
-            "62% of the items with a label have several: the averaged softmax is at its best when each of k right",
-        ),
-    ],
-)
-def test_verdict_of_labels(several, unanswered, said):
-    facts = {"several_answers": several, "unanswered": dict.fromkeys(("train", "dev", "test"), unanswered)}
-    assert said in verdict(scripted({"softmax-average": {}, "sigmoid": {}}, labels=True, **facts))
-    assert "label" not in verdict(scripted({"softmax-average": {}, "sigmoid": {}}, labels=False, **facts))
-    assert "label" not in verdict(scripted({"sigmoid": {}}, labels=True, **facts)), "nothing to say of a softmax"
-
-
-def test_verdict_without_presence():
-    text = verdict(scripted({"softmax-average": {}, "sigmoid": {}}, without=PRESENCE))
-    assert "For presence" not in text
-    assert "For ranking" in text
-
-
-@pytest.mark.parametrize(
-    ("share", "logit", "says"),
-    [(0.6, 0.7, "tells less than"), (0.7, 0.6, "tells more than"), (0.6, 0.6, "is not shown to differ from")],
-)
-def test_verdict_on_shares(share, logit, says):
-    given = {"none_auroc_share": share, "none_auroc_logit": logit}
-    text = verdict(scripted({"softmax-average": given, "sigmoid": {}}))
-    assert f"Of softmax-average, the largest share {says} the largest logit about whether anything is right" in text
-    assert f"(AUROC {share:.3f} against {logit:.3f}; difference " in text
-
-
-@pytest.mark.parametrize(
-    ("value", "says"),
-    [(0.6, "worse than"), (0.4, "better than"), (0.5, "not significantly better or worse than")],
-)
-def test_verdict_on_today(value, says):
-    today = {"one-positive": {"map": value}, "tfidf-lr": {"map": value}}
-    text = verdict(scripted({"softmax-average": {"map": 0.45}, "sigmoid": {"map": 0.5}, **today}))
-    assert (
-        f"sigmoid ranks {says} the usual in-batch softmax with one positive a row (MAP 0.500 against {value:.3f}"
-        in (text)
-    )
-    assert f"sigmoid ranks {says} tf-idf with logistic regression (MAP 0.500 against {value:.3f}" in text
-    assert "ranks" not in verdict(scripted({"softmax-average": {}, "sigmoid": {}}))
-
-
-@pytest.mark.parametrize("alone", list(CONTENDERS))
-def test_verdict_of_one_contender(alone):
-    text = verdict(scripted({alone: {}}))
-    assert "prefers" not in text
-    assert "ranks" not in text
 
 
 # -- numbers -------------------------------------------------------------------------------------
@@ -228,14 +97,8 @@ def test_the_best_is_closest_to_one():
         assert "\x1b[1m–" not in text.getvalue()
 
 
-def test_verdict_passes_over_what_is_not_a_number():
-    values = {"softmax-average": {"map": 0.6}, "softmax-decoupled": {"map": 0.7}, "sigmoid": {}}
-    text = verdict(scripted(values, dev={"softmax-average": {"map": np.nan}, "softmax-decoupled": {"map": 0.1}}))
-    assert "MAP 0.700 for softmax-decoupled" in text
-
-
 def evaluated(name="tiny", without=()):
-    draws = {figure: np.array([0.5, 0.4, 0.6]) for figure in METRICS if figure not in without}
+    draws = {metric: np.array([0.5, 0.4, 0.6]) for metric in METRICS if metric not in without}
     return Evaluation(name, "test", 10, 2, draws)
 
 
@@ -260,19 +123,8 @@ def test_names_with_brackets(name):
 # -- matches and data ----------------------------------------------------------------------------
 
 
-def answer(*presences, accepted=0, any_right=None, query="a query"):
-    """Matches with these presences; the first of them accepted."""
-    best = tuple(
-        Match(f"candidate {j}", str(j), 2.0 - j, 0.5, None if any_right is None else presence)
-        for j, presence in enumerate(presences)
-    )
-    threshold = presences[accepted - 1] if accepted else 2.0
-    decision = None if any_right is None else SimpleNamespace(threshold=threshold)
-    return Matches(query, best[:3], decision, any_right, best[:accepted])
-
-
 def test_matches_table():
-    text = shown(matches_table(answer(0.91, 0.25, 0.004, accepted=1, any_right=0.93)))
+    text = shown(matches_table(matches(0.91, 0.25, 0.004, accepted=1, any_right=0.93)))
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
     assert text.startswith("a query")
     assert lines == [
@@ -283,27 +135,15 @@ def test_matches_table():
 
 
 def test_matches_of_a_model_that_was_not_calibrated():
-    found = answer(0.9, 0.1)
+    found = matches(0.9, 0.1)
     assert shown(matches_table(found)).count("–") >= 2
     assert "✓" not in shown(matches_table(found))
     assert matches_words(found) is None
 
 
-@pytest.mark.parametrize(
-    ("accepted", "said"),
-    [
-        (0, "none of these (any right: 0.120)"),
-        (2, "any right: 0.120"),
-        (5, "any right: 0.120; 2 more accepted (--top-k shows them)"),
-    ],
-)
-def test_matches_words(accepted, said):
-    assert matches_words(answer(0.9, 0.8, 0.7, 0.6, 0.5, accepted=accepted, any_right=0.12)) == said
-
-
 @pytest.mark.parametrize("name", ["a[red]b", "[bold]"])
 def test_matches_of_any_text(name):
-    assert shown(matches_table(answer(0.5, any_right=0.5, query=name))).startswith(name)
+    assert shown(matches_table(matches(0.5, any_right=0.5, query=name))).startswith(name)
 
 
 def test_check_table():

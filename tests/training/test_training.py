@@ -439,7 +439,7 @@ def test_resume_after_the_last_step(values, script, tmp_path, monkeypatch):
 
 
 def test_resume_remembers_patience(script, tmp_path):
-    """Killed after one epoch without a better figure, it waits for two more, not for three."""
+    """Killed after one epoch without a better metric, it waits for two more, not for three."""
     settings = Settings(epochs=8, batch_size=32, patience=3)
     values = [0.1, 0.5, 0.4, 0.3, 0.2, 0.9, 0.9, 0.9]
     script(*values)

@@ -1,4 +1,4 @@
-"""The HTML report's figures, each small enough for a phone, as inline SVG in the page's own colours."""
+"""The figures of the HTML report, each small enough for a phone, as inline SVG in the page's own colours."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def draw_ranking_and_presence(ax: Any, comparison: Comparison) -> None:
     ax.invert_yaxis()
     _grid(ax)
     ax.set_xlabel("ranking: MAP   better →")
-    ax.set_ylabel("presence: log loss a query   better →")
+    ax.set_ylabel("presences: log loss per query   better →")
     _legend(ax)
 
 
