@@ -133,8 +133,8 @@ def test_duel(need, metric, winner):
     gap = comparison.difference(winner, loser, metric)
     title = {"ranking": "Ranking", "presences": "Presences", "“none of these”": "“None of these”"}[need]
     assert line(comparison, title) == (
-        f"{title}: {winner} is better than {loser} ({METRICS[metric].title} {good:.3f} against {bad:.3f}; "
-        f"{good - bad:+.3f}; 95%: {gap.low:+.3f} to {gap.high:+.3f})."
+        f"{title}: {winner} is better than {loser} ({METRICS[metric].title} {good:.3f} against {bad:.3f}: "
+        f"{good - bad:+.3f}, 95% interval {gap.low:+.3f} to {gap.high:+.3f})."
     )
 
 
@@ -206,7 +206,7 @@ def test_shares(share, logit, says):
     given = {"none_auroc_share": share, "none_auroc_logit": logit}
     said = line(scripted({SOFTMAX: given, SIGMOID: {}}), "Of softmax-average")
     assert f"the largest share {says} the largest logit about whether anything is right" in said
-    assert f"(AUROC {share:.3f} against {logit:.3f}; " in said
+    assert f"(AUROC {share:.3f} against {logit:.3f}: " in said
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def _standing(comparison: Comparison, one: Standing) -> dict[str, Any]:
                 "numbers": ", ".join(
                     f"{name} {number(comparison[name][point.metric].value)}" for name in (point.one, point.other)
                 ),
-                "gap": f"{METRICS[point.metric].title}, {gap_words(point.gap)}",
+                "gap": f"{METRICS[point.metric].title}: {gap_words(point.gap)}",
             }
             for point in points
         ]

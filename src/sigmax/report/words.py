@@ -67,7 +67,7 @@ def duel_words(comparison: Comparison, duel: Duel) -> str:
     names = (duel.sigmoid, duel.softmax) if duel.winner == duel.sigmoid else (duel.softmax, duel.sigmoid)
     one, other = (number(comparison[name][duel.metric].value) for name in names)
     gap = comparison.difference(*names, duel.metric)
-    measured = f"{METRICS[duel.metric].title} {one} against {other}; {gap_words(gap)}"
+    measured = f"{METRICS[duel.metric].title} {one} against {other}: {gap_words(gap)}"
     if duel.winner is None:
         return f"{duel.title}: no significant difference between {names[0]} and {names[1]} ({measured})."
     return f"{duel.title}: {names[0]} is better than {names[1]} ({measured})."
@@ -129,7 +129,7 @@ def _shares(comparison: Comparison) -> list[str]:
     says = says if gap.significant else "is not shown to differ from"
     return [
         f"Of {softmax}, the largest share {says} the largest logit about whether anything is right "
-        f"(AUROC {number(float(share[0]))} against {number(float(logit[0]))}; {gap_words(gap)})."
+        f"(AUROC {number(float(share[0]))} against {number(float(logit[0]))}: {gap_words(gap)})."
     ]
 
 
@@ -148,7 +148,7 @@ def _today(comparison: Comparison) -> list[str]:
         says = "better than" if gap.low > 0 else "worse than"
         says = says if gap.significant else "neither significantly better nor worse than"
         one, other = (number(comparison[each]["map"].value) for each in (best, name))
-        lines.append(f"Today’s practice: {best} ranks {says} {what} (MAP {one} against {other}; {gap_words(gap)}).")
+        lines.append(f"Today’s practice: {best} ranks {says} {what} (MAP {one} against {other}: {gap_words(gap)}).")
     return lines
 
 
@@ -170,7 +170,7 @@ def matches_words(matches: Matches) -> str | None:
 
 def gap_words(gap: Difference) -> str:
     """Print a difference and its interval."""
-    return f"{signed(gap.value)}; 95%: {signed(gap.low)} to {signed(gap.high)}"
+    return f"{signed(gap.value)}, 95% interval {signed(gap.low)} to {signed(gap.high)}"
 
 
 def signed(value: float) -> str:
