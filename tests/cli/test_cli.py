@@ -449,7 +449,6 @@ def test_paths_with_brackets(sigmax, tmp_path):
     assert done.code == 0
     assert f"Written: {tmp_path}/[i]out/comparison.json" in done.words
     assert "a[red]b: test metrics" in done.out
-    assert "On a[red]b (" in done.out
 
 
 # -- explain -------------------------------------------------------------------------------------

@@ -13,4 +13,4 @@ def matches(*presences, accepted=0, any_right=None, query="a query", top_k=3):
     )
     threshold = presences[accepted - 1] if accepted else 2.0
     decision = None if any_right is None else SimpleNamespace(threshold=threshold)
-    return Matches(query, best[:top_k], decision, any_right, best[:accepted], accepted)
+    return Matches(query, best[:top_k], decision, any_right, best[:accepted])
