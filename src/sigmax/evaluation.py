@@ -1,4 +1,4 @@
-"""A model's metrics on a split, and the calibration that some of them need."""
+"""Metrics of a model on a split, and the calibration that some of them need."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def evaluate_logits(split: SplitLogits, *, calibrator: Calibrator | None = None,
 
 
 def quick_metrics(model: Scorer, data: MatchDataset, *, split: str = "dev") -> dict[str, float]:
-    """Ranking and none-of-these metrics without intervals: what training watches on dev."""
+    """Measure what training watches on dev: the metrics of logits alone, without intervals."""
     scanned = scan(model, data, split)
     observed = Observed(scanned.logits, scanned.right)
     values = measure(_statistics(watched(), observed), np.ones((1, len(scanned.right))))

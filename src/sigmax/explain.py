@@ -63,7 +63,7 @@ class Explanation:
     item: str  #: its text, or its picture's name; empty for bare activations
     activations: tuple[Activation, ...]  #: the rows shown
     offered: int  #: candidates that the shares are over, shown or not
-    expected: float  #: Σ of the probabilities of all of them: how many are expected to be there
+    expected: float  #: Σ of the probabilities of all of them: how many are expected to be right
     any: float | None  #: probability that at least one of them is right; None without a calibration
     bounds: tuple[float, float]
     calibrated: bool

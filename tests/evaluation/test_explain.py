@@ -275,8 +275,8 @@ def test_words(both):
     assert explanation_words(both) == [
         "Item 1: present fish (0.89) and building (0.78); perhaps cat (0.50); absent plane (0.15) and dog (0.08).",
         "Item 2: perhaps fish (0.65) and building (0.45); absent cat (0.19), plane (0.04) and dog (0.02).",
-        "Each softmax column adds up to 1, whatever is there. The binary columns add up to 2.39 and 1.35: so many are "
-        "expected to be there.",
+        "Each softmax column adds up to 1, whether or not anything is right. The binary columns add up to 2.39 and "
+        "1.35: that many are expected to be right.",
         "The activations of item 2 are those of item 1 shifted by −1.45. The softmax is the same to three decimals: it "
         "cannot see a common shift. The binary column can: fish falls from 0.89 to 0.65, building from 0.78 to 0.45 "
         "and cat from 0.50 to 0.19.",
@@ -301,7 +301,7 @@ def test_words_of_a_calibrated_model():
     assert words[0].startswith("“what's in the sky?”: present text c0 (0.95), ")
     assert words[0].endswith(f"At least one of all 40 is right with probability {one.any:.3f}.")
     assert "Shown: the 3 best of 40 candidates; shares and sums are over all 40." in words
-    assert f"The presence column adds up to {one.expected:.2f}: so many" in " ".join(words)
+    assert f"The presence column adds up to {one.expected:.2f}: that many" in " ".join(words)
     assert "calibrated" not in " ".join(words)
     assert "By presence:" in " ".join(words)
     assert "every one shown is absent." in explanation_words([explain_logits({"a": -5, "b": -6})])[0]

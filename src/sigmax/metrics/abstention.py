@@ -1,7 +1,7 @@
 """None of these, and answering only when sure.
 
-A score must tell queries that have a right answer from queries that have none; and a model that may abstain should be
-right more often when it answers.
+A score must separate queries that have a right answer from queries that have none, and a model that may abstain should
+be right more often when it answers.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def any_metrics(any_probability: Floats, answered: Bools) -> dict[str, Statistic
 
 @dataclass(frozen=True)
 class RiskPoint:
-    """How often answers are wrong when only so many queries are answered."""
+    """The share of wrong answers when only part of the queries is answered."""
 
-    coverage: float  #: share of queries answered, the surest first
+    coverage: float  #: share of queries answered, surest first
     risk: Estimate  #: share of wrong ones among them, with its 95% interval over queries
 
     def as_dict(self) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def _told_apart(
     shown: bool = True,
     watched: bool = False,
 ) -> Metric:
-    """A metric of a score that should tell queries with a right answer from those without; it needs both."""
+    """A metric of a score that should separate queries with a right answer from those without; it needs both."""
 
     def compute(observed: Observed) -> Statistic | None:
         if not observed.answered.any() or observed.answered.all():
@@ -282,7 +282,7 @@ def _any(name: str, title: str, meaning: str, better: Better, *, shown: bool = T
 
 
 def risk_coverage(observed: Observed) -> RiskCoverage | None:
-    """Answer the best candidate of each query, the surest queries first; None without presences or right pairs."""
+    """Measure answering with the best candidate, surest queries first; None without presences or right pairs."""
     if observed.presence is None or not observed.answered.any():
         return None
     rows = np.arange(len(observed.right))

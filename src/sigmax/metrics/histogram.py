@@ -1,4 +1,4 @@
-"""Where the logits lie: of right pairs, of wrong pairs, and the largest of each query that has no right answer."""
+"""Histograms of logits: right pairs, wrong pairs, and the largest logit of each query with no right answer."""
 
 from __future__ import annotations
 

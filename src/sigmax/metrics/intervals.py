@@ -57,22 +57,22 @@ class Difference(Estimate):
 
     @property
     def significant(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """Whether the interval excludes 0."""
         return bool(self.low > 0 or self.high < 0)
 
     def as_dict(self) -> dict[str, float | None]:
-        """Return value, low, high and whether 0 is outside."""
+        """Return value, low, high and whether the interval excludes 0."""
         return {**super().as_dict(), "significant": self.significant}
 
 
 def bootstrap_weights(n: int, *, draws: int = DRAWS, seed: int = 0) -> Floats:
-    """(1 + draws, n): first all ones, then how often each of n queries is drawn when n are drawn with replacement."""
+    """Return (1 + draws, n) weights: all ones, then counts of n queries drawn n times with replacement."""
     random = np.random.default_rng([seed, n])
     return np.concatenate([np.ones((1, n)), random.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)])
 
 
 def mean_statistic(values: Floats) -> Statistic:
-    """Mean over the queries whose value is not NaN."""
+    """Make the mean over the queries whose value is not NaN a function of their weights."""
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0)
 
@@ -85,7 +85,7 @@ def mean_statistic(values: Floats) -> Statistic:
 
 
 def estimate(values: Floats) -> Estimate:
-    """(1 + draws,) values, the first from all ones -> the value and its percentile interval."""
+    """Return the first of (1 + draws,) values, with the percentile interval of the others."""
     draws = values[1:][~np.isnan(values[1:])]
     if np.isnan(values[0]) or not len(draws):
         return Estimate(float(values[0]), float("nan"), float("nan"))
@@ -94,9 +94,9 @@ def estimate(values: Floats) -> Estimate:
 
 
 def combine_seeds(values: Sequence[Floats], *, seed: int = 0) -> Floats:
-    """(1 + draws,) of each training seed -> their mean, each draw also drawing seeds with replacement.
+    """Average (1 + draws,) values over training seeds; each draw also draws seeds with replacement.
 
-    The interval then covers both what other queries and what other seeds would have changed. The choice of seeds
+    The interval then covers both other queries and other seeds. The choice of seeds
     depends on the number of seeds only, so two models' combined values are paired.
     """
     stacked = np.stack(values)
@@ -108,7 +108,7 @@ def combine_seeds(values: Sequence[Floats], *, seed: int = 0) -> Floats:
 
 
 def difference(a: Floats, b: Floats) -> Difference:
-    """Paired difference a − b of two metrics evaluated on the same draws."""
+    """Return the paired difference a − b of two metrics evaluated on the same draws."""
     gap = estimate(a - b)
     return Difference(gap.value, gap.low, gap.high)
 

@@ -1,7 +1,7 @@
 """Presence of each pair: log loss, Brier score, calibration, F1 at a threshold.
 
-Sums over pairs are kept query by query, so that every metric can be bootstrapped over queries without looking at the
-pairs again.
+Sums over pairs are kept per query, so that every metric can be bootstrapped over queries without another pass over the
+pairs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Pairs of like presence, and how many of them are right."""
+    """Pairs of similar presence, and how many of them are right."""
 
     pairs: int
     presence: float  #: mean
@@ -45,7 +45,7 @@ class ReliabilityBin:
 
 
 class PresenceTally:
-    """Adds up blocks of queries, then gives the metrics.
+    """Sums over blocks of queries, from which the metrics follow.
 
     With presence p and truth y of each of N pairs:
 
@@ -57,9 +57,9 @@ class PresenceTally:
       at t with mean p and deviation σ, reflected at 0 and 1 (smooth ECE: Błasiok & Nakkiran 2023); p is shared between
       its neighbours on a grid whose steps are about σ/4 or less;
     - calibration_slope: the maximum-likelihood b of P(y) = σ(a + b · logit p) (Cox 1958): 1 where presences are spread
-      as they should be, below 1 where they are too sure, above 1 where too cautious; NaN where right and wrong pairs
-      are wholly apart, or |b| > `STEEPEST`;
-    - expected_ratio: Σ p / Σ y, right pairs expected over right pairs there are (calibration in the large);
+      as they should be, below 1 where they are overconfident, above 1 where underconfident; NaN where right and wrong
+      pairs are perfectly separated, or |b| > `STEEPEST`;
+    - expected_ratio: Σ p / Σ y, expected over actual right pairs (calibration in the large);
     - micro_f1 and macro_f1 of p ≥ threshold: over all pairs together, and the mean over the candidates that are
       right or claimed at least once.
 
@@ -92,7 +92,7 @@ class PresenceTally:
         )
 
     def add(self, presence: Floats, right: Bools) -> None:
-        """Count a block: presence (b, m) in [0, 1], right (b, m)."""
+        """Add a block: presence (b, m) in [0, 1], right (b, m)."""
         from scipy import sparse, special
 
         p = np.clip(presence, 1e-12, 1 - 1e-12)
@@ -262,13 +262,13 @@ METRICS = (
     _metric(
         "calibration_slope",
         "calibration slope",
-        "slope of truth on the presences' logits: 1 is perfect, below 1 too sure, above too cautious",
+        "slope of truth on the presences' logits: 1 is perfect, below 1 overconfident, above 1 underconfident",
         "closer to one",
     ),
     _metric(
         "expected_ratio",
-        "right expected / there",
-        "right pairs expected, the sum of presences, over right pairs there are: 1 is perfect",
+        "expected / actual right pairs",
+        "sum of presences over number of right pairs: 1 is perfect",
         "closer to one",
         shown=False,
     ),

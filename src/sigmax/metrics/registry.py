@@ -1,6 +1,6 @@
 """Every metric, in the order of tables.
 
-A new metric is one `Metric`, defined beside the function that computes it. Of a package of your own, add it with
+A new metric is one `Metric`, defined beside the function that computes it. One from another package is added with
 `METRICS[metric.name] = metric`: evaluations, tables, reports, messages and `Settings.metric` then know it.
 """
 

@@ -1,1 +1,1 @@
-"""Comparison and evaluations to tables, words and figures. Everything here only reads results."""
+"""Comparisons and evaluations as tables, words, figures and pages. Everything here only reads results."""

@@ -27,7 +27,7 @@ _VERDICT_STYLES = {"present": "bold", "perhaps": "", "absent": "dim"}
 
 
 def shifts(explanations: Sequence[Explanation]) -> list[float | None] | None:
-    """Return the shift of each further item against the first, see `common_shift`; None where there is but one item."""
+    """Return the shift of each further item against the first, see `common_shift`; None for a single item."""
     first, *others = explanations
     return [common_shift(first, other) for other in others] or None
 
@@ -36,7 +36,7 @@ def shifts(explanations: Sequence[Explanation]) -> list[float | None] | None:
 
 
 def explanation_words(explanations: Sequence[Explanation]) -> list[str]:
-    """Say what the tables of some items mean, one sentence or two on each point."""
+    """Explain the tables of some items in one or two sentences per point."""
     names = _names(explanations)
     column = _column(explanations[0])
     words = []
@@ -50,10 +50,14 @@ def explanation_words(explanations: Sequence[Explanation]) -> list[str]:
         words.append(f"Shown: {best} of {offered:,} candidates; shares and sums are over all {offered:,}.")
     sums = _listed([f"{one.expected:,.2f}" for one in explanations])
     if len(explanations) == 1:
-        words.append(f"The softmax column adds up to 1, whatever is there. The {column} column adds up to {sums}")
+        words.append(
+            f"The softmax column adds up to 1, whether or not anything is right. The {column} column adds up to {sums}"
+        )
     else:
-        words.append(f"Each softmax column adds up to 1, whatever is there. The {column} columns add up to {sums}")
-    words[-1] += ": so many are expected to be there."
+        words.append(
+            f"Each softmax column adds up to 1, whether or not anything is right. The {column} columns add up to {sums}"
+        )
+    words[-1] += ": that many are expected to be right."
     for name, other, shift in zip(names[1:], explanations[1:], shifts(explanations) or (), strict=True):
         if shift is not None:
             words.append(_shifted(names[0], explanations[0], name, other, shift))
@@ -146,7 +150,7 @@ def _logit_text(row: Activation) -> str:
 
 
 def activation_tables(explanations: Sequence[Explanation], console: Console) -> list[Table]:
-    """Make tables with items side by side, as many as the console is wide enough for.
+    """Make tables with as many items side by side as fit the console.
 
     Rows are the union of the items' candidates; a dash stands where an item was not offered one.
     """
@@ -163,7 +167,7 @@ def activation_tables(explanations: Sequence[Explanation], console: Console) -> 
 
 
 def _width(table: Table, console: Console) -> int:
-    """Columns that a table takes where nothing is cut, however narrow the console is."""
+    """Width of a table in which nothing is cut, however narrow the console."""
     return console.measure(table, options=console.options.update(max_width=100_000)).maximum
 
 
@@ -218,7 +222,7 @@ _ALPHA = {"present": 1.0, "perhaps": 0.5, "absent": 0.22}
 
 
 def activation_figure(explanations: Sequence[Explanation]) -> Figure:
-    """Draw the table with bars for shares and probabilities, two items beside each other, further ones below.
+    """Draw the table with bars for shares and probabilities, two items side by side, further ones below.
 
     Raises:
         ImportError: matplotlib is not there.
@@ -259,8 +263,8 @@ def _how_to_read(explanations: Sequence[Explanation]) -> str:
     one = explanations[0]
     low, high = one.bounds
     said = (
-        f"How to read: softmax bars add up to 1 for every item, whatever is there; {_column(one)} asks of each "
-        f"candidate alone whether it is. Full colour: present, from {high:g}; half: perhaps; pale: absent, below "
+        f"How to read: softmax bars add up to 1 for every item, whether or not anything is right; {_column(one)} "
+        f"judges each candidate alone. Full colour: present, from {high:g}; half: perhaps; pale: absent, below "
         f"{low:g}."
     )
     if len(one.activations) < one.offered:
@@ -305,9 +309,9 @@ def _panel(ax: Any, one: Explanation, candidates: dict[str, str], left: float, t
             continue
         _write(ax, left + _LOGIT_AT, middle, _logit_text(row).replace("-", "−"), ha="right")
         _write(ax, left + _EXP_AT, middle, _exp_text(row).replace("-", "−"), ha="right", color=GREY)
-        for figure, _, at, colour in bars:
-            value = getattr(row, figure)
-            alpha = _ALPHA[row.verdict] if figure == "probability" else 1.0
+        for field, _, at, colour in bars:
+            value = getattr(row, field)
+            alpha = _ALPHA[row.verdict] if field == "probability" else 1.0
             _bar(ax, left + at, middle, _BAR, "#f0f0f0", 1.0)
             _bar(ax, left + at, middle, _BAR * value, colour, alpha)
             _write(ax, left + at + _BAR + 0.08, middle, f"{value:.3f}")

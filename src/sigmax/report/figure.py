@@ -34,8 +34,8 @@ _PANELS = (
 _BETTER = {"higher": "better →", "lower": "← better", "closer to one": "best: 1"}
 _HOW_TO_READ = (
     "How to read: each dot gathers pairs among which equally many right ones are expected; a line is its 95% interval "
-    "over queries. On the diagonal presences are true; below it they claim too much, above it too little. Hollow: none "
-    "or all of its pairs are right."
+    "over queries. On the diagonal presences are true; below it they are too high, above it too low. Hollow: none or "
+    "all of its pairs are right."
 )
 
 
@@ -105,7 +105,7 @@ def draw_values(ax: Any, comparison: Comparison, results: list[Any], name: str) 
 
 
 def reliability_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
-    """Draw the reliability diagram of each evaluation beside the others, on logit axes: most presences are tiny.
+    """Draw reliability diagrams side by side, on logit axes because most presences are tiny.
 
     Args:
         evaluations: name -> evaluation of a calibrated model.
@@ -150,7 +150,7 @@ def reliability_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
 
 
 def reliability_limits(evaluations: Mapping[str, Evaluation]) -> tuple[float, float]:
-    """Presences that all dots lie between, away from 0 and 1, where a logit axis has no end."""
+    """Return presences between which all dots lie, away from 0 and 1, where a logit axis has no end."""
     values = [value for one in evaluations.values() for b in one.reliability for value in (b.presence, b.right.value)]
     inside = [value for value in values if 1e-6 < value < 1 - 1e-6] or [0.5]
     return min(0.1, min(inside) / 2), max(0.9, 1 - (1 - max(inside)) / 2)

@@ -97,7 +97,7 @@ def inline_svg(draw: Callable[[Any], None], name: str, title: str, description: 
 
 
 def _for_page(key: str, value: str, name: str) -> str:
-    """An attribute with the page's colours and font, and ids that no other figure has."""
+    """An attribute with the colours and font of the page, and ids of its own."""
     if key == "id":
         return f"{name}-{value}"
     if key == "href":
@@ -110,7 +110,7 @@ def _for_page(key: str, value: str, name: str) -> str:
 
 
 def draw_ranking_and_presence(ax: Any, comparison: Comparison) -> None:
-    """Mean average precision across, log loss of presences up, better to the top right, with both intervals."""
+    """Draw MAP across and log loss of presences up, better to the top right, with both intervals."""
     for result, marker, _ in _told_apart(comparison.results):
         x, y, colour = result["map"], result["log_loss"], COLOURS[result.contender.family]
         ax.plot([x.low, x.high], [y.value, y.value], color=colour, lw=1.4, alpha=0.55)
@@ -124,7 +124,7 @@ def draw_ranking_and_presence(ax: Any, comparison: Comparison) -> None:
 
 
 def draw_none(ax: Any, comparison: Comparison) -> None:
-    """AUROC of the largest logit (filled) and of the largest share (hollow) of each contender."""
+    """Draw the AUROC of the largest logit (filled) and of the largest share (hollow) of each contender."""
     results = comparison.results[::-1]
     draw_values(ax, comparison, results, "none_auroc_logit")
     ax.set_yticks(range(len(results)), [result.contender.name for result in results])
@@ -134,7 +134,7 @@ def draw_none(ax: Any, comparison: Comparison) -> None:
 
 
 def draw_logits(ax: Any, histogram: LogitHistogram) -> None:
-    """Share of each kind's logits in each bin: wrong pairs filled, right pairs a line, no-answer queries dashed."""
+    """Draw histograms of logits: wrong pairs filled, right pairs a line, queries with no right answer dashed."""
     edges = histogram.edges
     for counts, colour, style in (
         (histogram.wrong, _FADED, {"fill": True, "alpha": 0.55, "lw": 0}),
@@ -149,7 +149,7 @@ def draw_logits(ax: Any, histogram: LogitHistogram) -> None:
 
 
 def draw_risk_coverage(ax: Any, results: Sequence[Result]) -> None:
-    """Share of wrong answers among the queries answered, against the share answered, first seed of each contender."""
+    """Draw the share of wrong answers against the share of queries answered, first seed of each contender."""
     for result, _, dashes in _told_apart(results):
         points = result.evaluations[0].risk_coverage
         x, y = [point.coverage for point in points], [point.risk.value for point in points]
@@ -163,7 +163,7 @@ def draw_risk_coverage(ax: Any, results: Sequence[Result]) -> None:
 
 
 def draw_curve(ax: Any, training: Training, family: str) -> None:
-    """Loss against steps, and the floor."""
+    """Draw the loss against steps, and its floor."""
     steps, losses = np.array(training.curve).reshape(-1, 2).T
     ax.plot(steps, losses, color=COLOURS[family], lw=1.8, marker="o" if len(steps) < 8 else None, ms=4)
     ax.axhline(training.floor, color=_INK, lw=1.2, ls=(0, (4, 3)))

@@ -133,7 +133,7 @@ def reliability_section(results: Sequence[Result]) -> Section | None:
     limits = reliability_limits({result.contender.name: result.evaluations[0] for result in results})
     return Section(
         "Each dot gathers pairs among which equally many right ones are expected: on the dashed diagonal presences are "
-        "true, below it they claim too much, above it too little (hollow: none or all of its pairs are right; lines: "
+        "true, below it they are too high, above it too low (hollow: none or all of its pairs are right; lines: "
         "95% intervals over queries).",
         _panels(
             "reliability",

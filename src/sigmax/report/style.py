@@ -1,4 +1,4 @@
-"""What the figures share: colours, and how they are written."""
+"""What figures share: colours, and how they are written to files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "FORMATS", "GREY", "save_figure"]
 
 COLOURS = {"softmax": "#c2571a", "sigmoid": "#1f6f8b", "today": "#7a7a7a"}
-#: Of notes and units.
+#: For notes and units.
 GREY = "#444444"
-#: File endings that a figure can be written as.
+#: File endings of figures.
 FORMATS = (".png", ".svg", ".pdf")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all, on white: legible on a light page and on a dark one.
+    """Write a figure atomically, on white: legible on light and dark pages.
 
     Raises:
         ValueError: the path does not end in one of `FORMATS`.

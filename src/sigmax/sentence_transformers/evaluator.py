@@ -28,11 +28,11 @@ Relevant = Mapping[str, Iterable[str]]
 
 
 class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
-    """Measures ranking, presence and none-of-these over all candidates, calibrated on queries of their own.
+    """Measure ranking, presence and none-of-these over all candidates, calibrated on held-out queries.
 
-    Queries without a right answer are kept, unlike in InformationRetrievalEvaluator: saying "none of these" is
-    measured on them. Metrics are those of `sigmax.evaluate`, named in `sigmax.metrics.METRICS`; those that the data
-    cannot give are left out. Logits are the model's cosines, or with `loss` what that loss makes of them.
+    Queries without a right answer are kept, unlike in InformationRetrievalEvaluator: *none of these* is measured on
+    them. Metrics are those of `sigmax.evaluate`, named in `sigmax.metrics.METRICS`; those that the data
+    cannot give are left out. Logits are the cosines of the model, or with `loss` its scale and bias applied to them.
 
     Args:
         queries: id -> text.
@@ -40,14 +40,14 @@ class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
         relevant: query id -> ids of the right candidates; none, or no entry, for a query without a right answer.
         dev: (queries, relevant) to calibrate on. If None, half of the queries calibrate and the others measure, the
             same ones in every run.
-        loss: the loss in training, for its scale and bias. The cosines' order, and so ranking, does not need it.
-        name: what metrics' names begin with.
+        loss: the loss in training, for its scale and bias; ranking does not depend on it.
+        name: prefix of the metric names.
         primary: the metric that chooses the best checkpoint.
-        batch_size: texts encoded at a time.
-        write_csv: add a line to match_evaluation_NAME_results.csv for each evaluation.
+        batch_size: texts per encoding batch.
+        write_csv: append each evaluation to match_evaluation_NAME_results.csv.
 
     Raises:
-        DataError: a right candidate that is not there, or a part of the queries without a right answer.
+        DataError: a right candidate that is not among `candidates`, or a part of the queries without a right answer.
         ValueError: an unknown `primary`.
     """
 
