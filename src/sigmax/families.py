@@ -185,6 +185,10 @@ def _any(total: Tensor, s: Tensor, rows: Tensor, counts: Tensor) -> Tensor:
     return total - logsumexp_by_row(s, rows, len(total))
 
 
+def _pairs(total: Tensor, s: Tensor, rows: Tensor, counts: Tensor) -> Tensor:
+    return _softplus(total + logsumexp_by_row(-s, rows, len(total)))
+
+
 def _sigmoid(total: Tensor, s: Tensor, rows: Tensor, counts: Tensor) -> Tensor:
     return total - sum_by_row(s, rows, len(total))
 
@@ -253,6 +257,24 @@ OBJECTIVES: dict[str, Objective] = {
                 venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
                 year=2020,
                 arxiv="1912.06430",
+            ),
+        ),
+        Objective(
+            name="softmax-pairs",
+            family="softmax",
+            formula="Lᵢ = log[ 1 + Σ_{p∈Pᵢ} Σ_{j wrong} exp(sᵢⱼ − sᵢₚ) ]",
+            partition=LOGSUMEXP,
+            against="wrong",
+            row_loss=_pairs,
+            floor=_zero,
+            summary="every right answer above every wrong one: the pair furthest from it counts most",
+            paper=Paper(
+                key="wang2026multiple",
+                title="Training Dense Retrievers with Multiple Positive Passages",
+                authors="Benben Wang and Minghao Tang and Hengran Zhang and Jiafeng Guo and Keping Bi",
+                venue="arXiv preprint",
+                year=2026,
+                arxiv="2602.12727",
             ),
         ),
         Objective(

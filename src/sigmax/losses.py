@@ -264,6 +264,9 @@ class SoftmaxLoss(MatchLoss):
       (Gupta et al. 2024, DEXML).
     - "any":       Lᵢ = −log Σ_{p∈Pᵢ} softmaxₚ(sᵢ): at least one right answer on top; floor 0.
 
+    - "pairs":     Lᵢ = log[ 1 + Σ_{p∈Pᵢ} Σ_{j wrong} exp(sᵢⱼ − sᵢₚ) ]: every right answer above every wrong one, the
+      worst pairs first; floor 0 (LSEPair: Wang et al. 2026).
+
     A query with no right answer has no target: it is left out, and "mean" divides by the queries that remain.
     A bias would cancel, so there is none.
 

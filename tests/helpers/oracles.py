@@ -88,6 +88,13 @@ def softmax_any(s: list[float], right: set[int], offered: set[int]) -> float | N
     return -math.log(sum(math.exp(s[p]) / total for p in right))
 
 
+@oracle("softmax-pairs", floor=lambda k: 0.0)
+def softmax_pairs(s: list[float], right: set[int], offered: set[int]) -> float | None:
+    if not right:
+        return None
+    return math.log(1 + sum(math.exp(s[j] - s[p]) for p in right for j in offered - right))
+
+
 @oracle("sigmoid", floor=lambda k: 0.0)
 def sigmoid(s: list[float], right: set[int], offered: set[int]) -> float:
     return sum(-math.log(sigma(s[j])) for j in right) + sum(-math.log(sigma(-s[j])) for j in offered - right)

@@ -140,7 +140,8 @@ MANY = 12
 
 
 @pytest.mark.parametrize(
-    ("kind", "lowest"), [("average", 1.0), ("average", 0.1), ("average", 0.01), ("decoupled", 0.01), ("any", 0.01)]
+    ("kind", "lowest"),
+    [("average", 1.0), ("average", 0.1), ("average", 0.01), ("decoupled", 0.01), ("any", 0.01), ("pairs", 0.01)],
 )
 def test_softmax_over_drawn_candidates(kind, lowest):
     """Candidates offered as wrong ones at rate q beside the right one: s − log q leaves the s of all candidates.

@@ -476,7 +476,10 @@ losses = pytest.mark.parametrize("loss", [SoftmaxLoss(), SigmoidLoss()], ids=["s
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"positives": "averag"}, r"`positives` to be one of any, average, decoupled, got 'averag'\. Did you mean 'av"),
+        (
+            {"positives": "averag"},
+            r"`positives` to be one of any, average, decoupled, pairs, got 'averag'\. Did you mean 'av",
+        ),
         ({"positives": "softmax-any"}, r"got 'softmax-any'\."),
         ({"directions": "queris"}, r"`directions` to be one of both, queries, got 'queris'\. Did you mean 'queries'\?"),
         ({"reduction": "avg"}, r"`reduction` to be one of mean, none, sum, got 'avg'"),

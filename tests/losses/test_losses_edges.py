@@ -62,5 +62,5 @@ def test_autocast_leaves_float64_alone(kernel):
 
 @pytest.mark.parametrize("kind", [None, 3, Positives([0], [0], (1, 1))])
 def test_a_name_of_another_type(kind):
-    with pytest.raises(ValueError, match="`positives` to be one of any, average, decoupled"):
+    with pytest.raises(ValueError, match="`positives` to be one of any, average, decoupled, pairs"):
         SoftmaxLoss(positives=kind)

@@ -22,6 +22,7 @@ class Contender:
     draw: str = "known-positives"
     none_candidate: bool = False  #: train *none of these* as a candidate
     texts: bool = False  #: reads only texts
+    several: bool = False  #: is softmax-decoupled once more unless queries have several right answers
 
 
 CONTENDERS: dict[str, Contender] = {
@@ -30,6 +31,13 @@ CONTENDERS: dict[str, Contender] = {
         Contender("softmax-average", "softmax", "softmax + CE, target 1/k for each right answer", "softmax-average"),
         Contender(
             "softmax-decoupled", "softmax", "softmax + CE, each right answer against wrong ones", "softmax-decoupled"
+        ),
+        Contender(
+            "softmax-pairs",
+            "softmax",
+            "softmax + CE, every right answer above every wrong one, the worst pairs first",
+            "softmax-pairs",
+            several=True,
         ),
         Contender(
             "softmax-none",
@@ -54,10 +62,12 @@ CONTENDERS: dict[str, Contender] = {
 def contenders_for(data: MatchDataset) -> list[str]:
     """Names of the contenders that make sense on a data set."""
     unanswered = data.unanswered("train") > 0
+    several = bool((data.answer_counts[data.split("train")] > 1).any())
     return [
         name
         for name, entry in CONTENDERS.items()
         if (entry.loss is not None or data.labels)
         and (unanswered or not entry.none_candidate)
+        and (several or not entry.several)
         and not (entry.texts and data.pictures)
     ]

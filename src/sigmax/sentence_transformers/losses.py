@@ -157,12 +157,13 @@ class SoftmaxLoss(SentenceMatchLoss):
 
     - "decoupled": −(1/|Pᵢ|) Σ_{p∈Pᵢ} log[ exp sᵢₚ / (exp sᵢₚ + Σ_{j wrong} exp sᵢⱼ) ]: MultipleNegativesRankingLoss
       with the other right answers taken out of the denominator;
-    - "average", "any": see `sigmax.SoftmaxLoss`.
+    - "average", "any", "pairs": see `sigmax.SoftmaxLoss`.
 
     Args:
         model: the SentenceTransformer that is trained.
         logit_scale: what multiplies the similarity.
-        objective: "decoupled", "average", "any" or another objective of the family in `sigmax.families.OBJECTIVES`.
+        objective: "decoupled", "average", "any", "pairs", or another objective of the family in
+            `sigmax.families.OBJECTIVES`.
         positives: right pairs known beforehand: anchor -> the texts right for it, as `known_pairs(dataset)` makes it.
             With them a row's text is right for every anchor of the batch that it is right for in the whole data set.
             With prompts in training, put them before these texts as well.
