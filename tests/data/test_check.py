@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sigmax.data import Batches, MatchDataset, load_data
-from sigmax.data.check import check, false_negative_share
+from sigmax.data.check import Answers, DataFacts, check, false_negative_share
 from sigmax.data.dataset import SPLITS
 
 
@@ -47,7 +47,7 @@ def test_every_fact():
     assert (facts.queries, facts.candidates, facts.pairs, facts.wrong_pairs, facts.labels) == (11, 9, 11, 2, False)
     assert facts.splits == {"train": 5, "dev": 3, "test": 3}
     assert facts.unanswered == {"train": 1, "dev": 0, "test": 2}
-    assert facts.answers == {"mean": 11 / 8, "median": 1.0, "most": 2.0, "several": 3 / 8}
+    assert facts.answers == Answers(mean=11 / 8, median=1.0, most=2, several=3 / 8)
     assert facts.unused_candidates == 3
     assert facts.untrained_candidates == 2
     assert facts.duplicate_queries == 3
@@ -77,7 +77,7 @@ def test_clean_data_has_one_thing_to_know():
     assert facts.findings == [
         "Every query has a right answer: saying “none of these” cannot be learnt nor measured here."
     ]
-    assert facts.answers == {"mean": 1.0, "median": 1.0, "most": 1.0, "several": 0.0}
+    assert facts.answers == Answers(mean=1.0, median=1.0, most=1, several=0.0)
     assert not any(facts.false_negatives.values())
 
 
@@ -91,8 +91,17 @@ def test_data_without_any_right_pair():
     facts = check(made([(part, part, set()) for part in SPLITS], ["a", "b"]))
     assert facts.pairs == 0
     assert facts.unused_candidates == 2
-    assert facts.answers["most"] == 0
+    assert facts.answers.most == 0
     assert facts.false_negatives == {}
+
+
+def test_the_facts_alone():
+    """What a trained model and a comparison keep are the facts of the check."""
+    data = made(FAULTY, CANDIDATES)
+    about = json.loads(json.dumps(DataFacts.of(data).as_dict()))
+    assert about == {name: check(data).as_dict()[name] for name in about}
+    assert about["fingerprint"] == data.fingerprint
+    assert list(about["splits"]) == list(SPLITS)
 
 
 def test_json():
@@ -125,10 +134,10 @@ def test_facts_against_loops(rows, candidates):
     assert facts.duplicate_candidates == sum(candidates[j] in candidates[:j] for j in range(5))
     assert facts.unanswered == {s: sum(p == s and not a for p, _, a in rows) for s in SPLITS}
     sizes = [len(a) for _, _, a in rows if a]
-    assert facts.answers["mean"] == pytest.approx(sum(sizes) / len(sizes))
-    assert facts.answers["median"] == statistics.median(sizes)
-    assert facts.answers["most"] == max(sizes)
-    assert facts.answers["several"] == pytest.approx(sum(k > 1 for k in sizes) / len(sizes))
+    assert facts.answers.mean == pytest.approx(sum(sizes) / len(sizes))
+    assert facts.answers.median == statistics.median(sizes)
+    assert facts.answers.most == max(sizes)
+    assert facts.answers.several == pytest.approx(sum(k > 1 for k in sizes) / len(sizes))
 
 
 # -- false negatives -----------------------------------------------------------------------------

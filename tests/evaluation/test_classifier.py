@@ -230,7 +230,7 @@ def test_texts_with_several_labels(keywords, fitted, tmp_path):
 def test_texts_are_trained_by_train(keywords, fitted):
     assert fitted.model_.facts["settings"]["loss"] == "sigmoid"
     assert fitted.model_.facts["settings"]["epochs"] == 5
-    assert fitted.model_.facts["queries"] == 700
+    assert fitted.model_.facts["data"]["queries"] == 700
     assert fitted.model_.calibrator.about["queries"] == 70
 
 

@@ -4,13 +4,23 @@ import numpy as np
 
 from sigmax.comparison.contenders import CONTENDERS
 from sigmax.comparison.results import Budget, Comparison, Result
+from sigmax.data.check import Answers, Check
 from sigmax.metrics.registry import METRICS, groups
 
 NONE = [metric.name for metric in groups()["none of these"]]
 PRESENCE = [metric.name for metric in groups()["presence"]]
+#: Counts of what may be wrong with a data set.
+FAULTS = (
+    "unused_candidates",
+    "untrained_candidates",
+    "duplicate_queries",
+    "conflicting_queries",
+    "leaked_queries",
+    "duplicate_candidates",
+)
 
 
-def scripted(values, *, spread=0.001, without=(), data="tiny", dev=None, **facts):
+def scripted(values, *, spread=0.001, without=(), data="tiny", dev=None, several=0.4, **facts):
     """A comparison of known metrics: 0.5 where nothing is said, each with draws of its own around it."""
     results = []
     for number_, (name, given) in enumerate(values.items()):
@@ -21,17 +31,21 @@ def scripted(values, *, spread=0.001, without=(), data="tiny", dev=None, **facts
         }
         on_dev = {**known, **(dev or {}).get(name, {})}
         results.append(Result(CONTENDERS[name], None, [], on_dev, draws, [], 1.25))
-    about = {
+    facts = {
         "name": data,
+        "fingerprint": "0123456789abcdef",
         "queries": 1234,
         "candidates": 56,
-        "answers_per_query": 1.75,
-        "several_answers": 0.4,
+        "pairs": 2000,
+        "wrong_pairs": 0,
         "labels": False,
-        "fingerprint": "0123456789abcdef",
-        "findings": ["A finding."],
         "splits": {"train": 984, "dev": 125, "test": 125},
         "unanswered": dict.fromkeys(("train", "dev", "test"), 0 if set(NONE) <= set(without) else 20),
+        "answers": Answers(1.75, 1.0, 9, several),
+        **dict.fromkeys(FAULTS, 0),
+        "leaked_queries": 3,
+        "false_negatives": {},
+        "pictures": None,
         **facts,
     }
-    return Comparison(about, "ngrams", "map", 100, 128, Budget(), results)
+    return Comparison(Check(**facts), "ngrams", "map", 100, 128, Budget(), results)

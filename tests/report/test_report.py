@@ -12,7 +12,7 @@ from helpers.answers import matches
 from helpers.comparisons import NONE, PRESENCE, scripted
 from helpers.data import things
 from sigmax.calibration.curves import Platt
-from sigmax.data.check import check
+from sigmax.data.check import Pictures, check
 from sigmax.data.dataset import SPLITS
 from sigmax.evaluation import Evaluation, evaluate
 from sigmax.metrics.intervals import Estimate, number
@@ -158,7 +158,7 @@ def test_check_table():
     assert rows["right answers per query (mean, median, maximum)"] == "1.1, 1, 3"
     assert any(name.startswith("in-batch false negatives at ") and "% of rows" in rows[name] for name in rows)
     assert "pictures" not in text
-    pictures = {"width": [7, 9], "height": [5, 5], "grey": 1200, "colour": 3}
+    pictures = Pictures((7, 9), (5, 5), 1200, 3)
     text = shown(check_table(replace(found, pictures=pictures, labels=True)))
     assert "size of the pictures (width × height)" in text
     assert "7–9 × 5 " in text

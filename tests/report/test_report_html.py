@@ -232,7 +232,7 @@ def test_examples(page, comparison):
 
 
 def test_data_and_how_to_reproduce(page, comparison, data):
-    for finding in comparison.data["findings"]:
+    for finding in comparison.data.findings:
         assert finding in page.sections["data"]
     assert ["test queries, of them with no right answer", "27, 6"] in page.table("data")
     said = page.sections["reproduce"]

@@ -191,7 +191,7 @@ def test_few_queries(queries, few):
     ],
 )
 def test_labels(several, unanswered, said):
-    facts = {"several_answers": several, "unanswered": dict.fromkeys(("train", "dev", "test"), unanswered)}
+    facts = {"several": several, "unanswered": dict.fromkeys(("train", "dev", "test"), unanswered)}
     (note,) = notes(scripted({SOFTMAX: {}, SIGMOID: {}}, labels=True, **facts))
     assert note.startswith(said)
     assert notes(scripted({SOFTMAX: {}, SIGMOID: {}}, labels=False, **facts)) == []

@@ -15,6 +15,7 @@ import torch
 from helpers import oracles
 from helpers.data import things
 from sigmax.data.batches import Batch, Batches
+from sigmax.data.check import DataFacts
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.sources import load_data
 from sigmax.errors import DataError, UnknownNameError
@@ -124,7 +125,7 @@ def test_what_a_trained_model_knows():
     assert model.calibration is not None
     assert 0 <= model.threshold <= 1
     facts = model.facts
-    assert (facts["data"], facts["queries"], facts["candidates"], facts["labels"]) == ("things", 105, 6, False)
+    assert facts["data"] == DataFacts.of(data).as_dict()
     assert facts["steps"] == 4
     assert facts["settings"]["learning_rate"] == 0.03
     assert facts["settings"]["epochs"] == 2

@@ -14,8 +14,9 @@ import numpy as np
 from sigmax.comparison.baselines import TfidfBaseline
 from sigmax.comparison.contenders import CONTENDERS, Contender, contenders_for
 from sigmax.comparison.examples import Answers, best_answers, choose_examples
-from sigmax.comparison.results import Budget, Comparison, Result, Training, Trial, facts
+from sigmax.comparison.results import Budget, Comparison, Result, Training, Trial
 from sigmax.data.batches import Batches
+from sigmax.data.check import check
 from sigmax.data.dataset import SPLITS, MatchDataset
 from sigmax.data.pictures import Advance
 from sigmax.errors import DataError, lookup
@@ -91,7 +92,7 @@ def compare(
         answers[entry.name] = run[1]
         done += budget.runs if entry.loss else 1
     comparison = Comparison(
-        data=facts(data),
+        data=check(data),
         encoder=shared.encoder,
         metric=shared.metric,
         steps=steps,

@@ -12,8 +12,8 @@ import numpy as np
 from sigmax.arrays import Floats
 from sigmax.comparison.contenders import Contender
 from sigmax.comparison.examples import Example
-from sigmax.data.check import check
-from sigmax.data.dataset import SPLITS, MatchDataset
+from sigmax.data.check import Check
+from sigmax.data.dataset import MatchDataset
 from sigmax.errors import lookup
 from sigmax.evaluation import Evaluation
 from sigmax.metrics.intervals import Difference, Estimate, difference, estimate
@@ -94,7 +94,7 @@ class Result:
 class Comparison:
     """All results on one data set. Tables, metrics and text only read it."""
 
-    data: dict[str, Any]
+    data: Check
     encoder: str
     metric: str
     steps: int
@@ -128,7 +128,7 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """Return everything, for JSON; curves and bins are those of the first seed."""
         return {
-            "data": self.data,
+            "data": self.data.as_dict(),
             "encoder": self.encoder,
             "metric": self.metric,
             "steps": self.steps,
@@ -164,24 +164,6 @@ class Comparison:
                 for metric in self.metrics
             ],
         }
-
-
-def facts(data: MatchDataset) -> dict[str, Any]:
-    """Return the data set's sizes and faults, for people."""
-    counts = data.answer_counts
-    answered = counts[counts > 0]
-    return {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "queries": len(data.queries),
-        "candidates": len(data.candidates),
-        "labels": data.labels,
-        "answers_per_query": float(answered.mean()) if len(answered) else 0.0,
-        "several_answers": float((answered > 1).mean()) if len(answered) else 0.0,
-        "splits": {name: len(data.split(name)) for name in SPLITS},
-        "unanswered": {name: data.unanswered(name) for name in SPLITS},
-        "findings": check(data).findings,
-    }
 
 
 def _known(value: float) -> float | None:

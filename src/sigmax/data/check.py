@@ -13,24 +13,79 @@ from sigmax.data.dataset import SPLITS, MatchDataset, row_of
 from sigmax.data.pictures import Picture, key_of
 from sigmax.data.texts import digest
 
-__all__ = ["Check", "check", "false_negative_share"]
+__all__ = ["Answers", "Check", "DataFacts", "Pictures", "check", "false_negative_share"]
 
 BATCH_SIZES = (64, 512, 4096)
 
 
 @dataclass(frozen=True)
-class Check:
-    """The facts and the faults of a data set."""
+class Answers:
+    """Right answers per query, over the queries that have any."""
+
+    mean: float
+    median: float
+    most: int
+    several: float  #: share of these queries that have more than one
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a data set holds: kept in a trained model, in a comparison and in their reports."""
 
     name: str
+    fingerprint: str  #: equal for equal data, see `MatchDataset.fingerprint`
     queries: int
     candidates: int
-    pairs: int
+    pairs: int  #: right ones
     wrong_pairs: int  #: known to be wrong
-    labels: bool
-    splits: dict[str, int]
+    labels: bool  #: whether candidates are fixed labels
+    splits: dict[str, int]  #: queries, by split
     unanswered: dict[str, int]  #: queries with no right answer, by split
-    answers: dict[str, float]  #: right answers of a query that has any: mean, median, most, share with several
+    answers: Answers
+
+    @classmethod
+    def of(cls, data: MatchDataset) -> DataFacts:
+        """Count what a data set holds."""
+        counts = data.answer_counts
+        answered = counts[counts > 0] if counts.any() else np.zeros(1, dtype=np.int64)
+        splits = [*SPLITS, *(name for name in data.splits if name not in SPLITS)]
+        return cls(
+            name=data.name,
+            fingerprint=data.fingerprint,
+            queries=len(data.queries),
+            candidates=len(data.candidates),
+            pairs=len(data.pairs),
+            wrong_pairs=len(data.wrong),
+            labels=data.labels,
+            splits={name: len(data.splits[name]) for name in splits if name in data.splits},
+            unanswered={name: data.unanswered(name) for name in splits if name in data.splits},
+            answers=Answers(
+                mean=float(answered.mean()),
+                median=float(np.median(answered)),
+                most=int(answered.max()),
+                several=float((answered > 1).mean()),
+            ),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the facts, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Sizes and colours of a data set's pictures."""
+
+    width: tuple[int, int]  #: least and most
+    height: tuple[int, int]
+    grey: int  #: how many
+    colour: int
+
+
+@dataclass(frozen=True)
+class Check(DataFacts):
+    """The facts of a data set, and its faults."""
+
     unused_candidates: int  #: right for no query
     untrained_candidates: int  #: right for a dev or test query, but for no training query
     duplicate_queries: int  #: queries that are equal to an earlier one of the same split
@@ -38,7 +93,7 @@ class Check:
     leaked_queries: int  #: dev and test queries that are training queries too
     duplicate_candidates: int  #: candidates whose text an earlier one has
     false_negatives: dict[int, float]  #: batch size -> share of rows, see `false_negative_share`
-    pictures: dict[str, Any] | None  #: width and height (least, most), how many are grey and in colour; None for texts
+    pictures: Pictures | None  #: None for texts
 
     @property
     def findings(self) -> list[str]:
@@ -89,30 +144,17 @@ class Check:
 
 def check(data: MatchDataset) -> Check:
     """Look at a data set before training."""
-    counts = data.answer_counts
-    answered = counts[counts > 0] if counts.any() else np.zeros(1, dtype=np.int64)
+    facts = DataFacts.of(data)
     repeated, conflicting = _duplicates(data)
     training = {digest(key_of(data.queries[i])) for i in data.split("train")}
     held_out = np.concatenate([data.split("dev"), data.split("test")])
     used = np.unique(data.pairs[:, 1])
     in_train = np.unique(data.graph[data.split("train")].indices)
-    rows = int(counts[data.split("train")].sum())  # of the largest batch that a loss of one pair per row can see
     in_held_out = np.unique(data.graph[held_out].indices)
+    # Of the largest batch that a loss of one pair per row can see.
+    rows = int(data.answer_counts[data.split("train")].sum())
     return Check(
-        name=data.name,
-        queries=len(data.queries),
-        candidates=len(data.candidates),
-        pairs=len(data.pairs),
-        wrong_pairs=len(data.wrong),
-        labels=data.labels,
-        splits={name: len(data.split(name)) for name in SPLITS},
-        unanswered={name: data.unanswered(name) for name in SPLITS},
-        answers={
-            "mean": float(answered.mean()),
-            "median": float(np.median(answered)),
-            "most": float(answered.max()),
-            "several": float((answered > 1).mean()),
-        },
+        **vars(facts),
         unused_candidates=len(data.candidates) - len(used),
         untrained_candidates=len(np.setdiff1d(in_held_out, in_train)),
         duplicate_queries=repeated,
@@ -125,19 +167,14 @@ def check(data: MatchDataset) -> Check:
     )
 
 
-def _pictures(data: MatchDataset) -> dict[str, Any] | None:
+def _pictures(data: MatchDataset) -> Pictures | None:
     """Sizes, and how many pictures are grey."""
     forms = [query.form() for query in data.queries if isinstance(query, Picture)]
     if not forms:
         return None
     widths, heights, modes = zip(*forms, strict=True)
     grey = modes.count("L")
-    return {
-        "width": [min(widths), max(widths)],
-        "height": [min(heights), max(heights)],
-        "grey": grey,
-        "colour": len(forms) - grey,
-    }
+    return Pictures((min(widths), max(widths)), (min(heights), max(heights)), grey, len(forms) - grey)
 
 
 def false_negative_share(data: MatchDataset, batch_size: int, *, batches: int = 20, seed: int = 0) -> float:
@@ -158,15 +195,10 @@ def false_negative_share(data: MatchDataset, batch_size: int, *, batches: int = 
     harmed = rows = 0
     for number in range(len(drawn)):
         batch = drawn[number]
-        right = data.graph[batch.queries] @ _columns(batch.candidates, len(data.candidates))
+        right = data.graph[batch.queries] @ np.bincount(batch.candidates, minlength=len(data.candidates))
         harmed += int((right > 1).sum())
         rows += len(batch.queries)
     return harmed / rows
-
-
-def _columns(candidates: Any, m: int) -> Any:
-    """(m,) how often each candidate is in the batch."""
-    return np.bincount(candidates, minlength=m)
 
 
 def _duplicates(data: MatchDataset) -> tuple[int, int]:

@@ -132,12 +132,14 @@ def _measured(one: Mapping[str, Any]) -> str:
 
 
 def _data(facts: Mapping[str, Any]) -> str:
-    offered = f"{facts['candidates']:,} {'labels' if facts['labels'] else 'candidates'}"
-    said = f"{_plain(facts['data'])}: {facts['queries']:,} queries, {offered}."
-    if "splits" not in facts:  # of a model saved before they were kept
-        return said
-    rows = [(split, f"{queries:,}", f"{facts['unanswered'][split]:,}") for split, queries in facts["splits"].items()]
-    return f"{said}\n\n{_table(('split', 'queries', 'of them with no right answer'), rows)}"
+    # Older models hold the name, and the sizes beside it.
+    data = facts["data"] if isinstance(facts["data"], Mapping) else {**facts, "name": facts["data"]}
+    offered = f"{data['candidates']:,} {'labels' if data['labels'] else 'candidates'}"
+    text = f"{_plain(data['name'])}: {data['queries']:,} queries, {offered}."
+    if "splits" not in data:
+        return text
+    rows = [(split, f"{queries:,}", f"{data['unanswered'][split]:,}") for split, queries in data["splits"].items()]
+    return f"{text}\n\n{_table(('split', 'queries', 'of them with no right answer'), rows)}"
 
 
 def _settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -70,8 +70,8 @@ def comparison_figure(comparison: Comparison, path: Path) -> None:
         axes[0][0].set_ylim(-0.6, len(results) - 0.4)
         data = comparison.data
         figure.suptitle(
-            f"{data['name']}: {data['queries']:,} queries, {data['candidates']:,} candidates, "
-            f"{data['answers_per_query']:.1f} right answers per query, encoder {Path(comparison.encoder).name}",
+            f"{data.name}: {data.queries:,} queries, {data.candidates:,} candidates, "
+            f"{data.answers.mean:.1f} right answers per query, encoder {Path(comparison.encoder).name}",
             x=0.01,
             ha="left",
             fontsize=10,

@@ -198,16 +198,16 @@ def _differences(comparison: Comparison) -> dict[str, Any]:
 def _facts(comparison: Comparison) -> DataTable:
     data = comparison.data
     rows = [
-        ["queries", f"{data['queries']:,}"],
-        ["labels" if data["labels"] else "candidates", f"{data['candidates']:,}"],
-        ["right answers per query that has any, mean", f"{data['answers_per_query']:.2f}"],
-        ["of those queries, with several", f"{data['several_answers']:.0%}"],
+        ["queries", f"{data.queries:,}"],
+        ["labels" if data.labels else "candidates", f"{data.candidates:,}"],
+        ["right answers per query that has any, mean", f"{data.answers.mean:.2f}"],
+        ["of those queries, with several", f"{data.answers.several:.0%}"],
         *[
-            [f"{split} queries, of them with no right answer", f"{size:,}, {data['unanswered'][split]:,}"]
-            for split, size in data["splits"].items()
+            [f"{split} queries, of them with no right answer", f"{size:,}, {data.unanswered[split]:,}"]
+            for split, size in data.splits.items()
         ],
     ]
-    return DataTable(data["name"], ["", ""], rows)
+    return DataTable(data.name, ["", ""], rows)
 
 
 def _settings(comparison: Comparison) -> DataTable:

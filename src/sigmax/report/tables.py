@@ -31,7 +31,7 @@ __all__ = [
 
 def comparison_table(comparison: Comparison) -> Table:
     """Show metrics down and contenders across, the interval under each value, the best value bold."""
-    title = f"{comparison.data['name']}: test metrics, mean of seeds, 95% intervals"
+    title = f"{comparison.data.name}: test metrics, mean of seeds, 95% intervals"
     table = Table(title=Text(title), title_justify="left")
     table.add_column("")
     for result in comparison.results:
@@ -137,15 +137,15 @@ def check_table(check: Check) -> Table:
         ("pairs known to be wrong", f"{check.wrong_pairs:,}"),
         (
             "right answers per query (mean, median, maximum)",
-            f"{answers['mean']:.1f}, {answers['median']:.0f}, {answers['most']:.0f}",
+            f"{answers.mean:.1f}, {answers.median:.0f}, {answers.most}",
         ),
-        ("queries with several right answers", f"{answers['several']:.0%}"),
+        ("queries with several right answers", f"{answers.several:.0%}"),
     ]
     if check.pictures:
-        sides = " × ".join(_span(*check.pictures[side]) for side in ("width", "height"))
+        sides = " × ".join(_span(*side) for side in (check.pictures.width, check.pictures.height))
         rows += [
             ("size of the pictures (width × height)", sides),
-            ("of them grey / in colour", f"{check.pictures['grey']:,} / {check.pictures['colour']:,}"),
+            ("of them grey / in colour", f"{check.pictures.grey:,} / {check.pictures.colour:,}"),
         ]
     rows += [
         (f"in-batch false negatives at {size}", f"{share:.1%} of rows") for size, share in check.false_negatives.items()

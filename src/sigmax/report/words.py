@@ -79,9 +79,9 @@ def notes(comparison: Comparison) -> list[str]:
     found = _labels(comparison)
     if NEEDS["“none of these”"] not in comparison.metrics:
         found.append("Every test query has a right answer, so “none of these” could not be measured.")
-    if data["splits"]["test"] < FEW_QUERIES:
+    if data.splits["test"] < FEW_QUERIES:
         found.append(
-            f"With {data['splits']['test']} test queries the intervals are rough and another split may say otherwise: "
+            f"With {data.splits['test']} test queries the intervals are rough and another split may say otherwise: "
             "gather more before you decide."
         )
     return found
@@ -102,17 +102,17 @@ def _listed(items: list[str], word: str = "and") -> str:
 def _labels(comparison: Comparison) -> list[str]:
     """What fixed labels mean for the softmax, whatever was measured: one of them, several, or none."""
     data = comparison.data
-    if not data["labels"] or comparison.best("softmax", "map") is None:
+    if not data.labels or comparison.best("softmax", "map") is None:
         return []
-    unanswered = any(data["unanswered"].values())
-    if not data["several_answers"]:
+    unanswered = any(data.unanswered.values())
+    if not data.answers.several:
         have = "at most one label, and some have none" if unanswered else "exactly one label"
         return [
             f"Every item has {have}: where one is always there, softmax with cross-entropy is the textbook choice. "
             "For an item that has none of the labels its shares add up to 1 all the same; read logits and presences."
         ]
     return [
-        f"{data['several_answers']:.0%} of the items with a label have several: the averaged softmax is at its best "
+        f"{data.answers.several:.0%} of the items with a label have several: the averaged softmax is at its best "
         "when each of k right labels has a share of 1/k, so with two none should have more than 0.5. Read presences, "
         "not shares."
     ]

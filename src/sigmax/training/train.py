@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from sigmax.data.batches import Batches
+from sigmax.data.check import DataFacts
 from sigmax.data.dataset import MatchDataset
 from sigmax.encoders.build import build_towers
 from sigmax.encoders.plan import Plan
@@ -148,12 +149,7 @@ def train(
     if calibrated:
         calibrate(model, data)
     model.facts = {
-        "data": data.name,
-        "queries": len(data.queries),
-        "candidates": len(data.candidates),
-        "labels": data.labels,
-        "splits": {name: len(queries) for name, queries in data.splits.items()},
-        "unanswered": {name: data.unanswered(name) for name in data.splits},
+        "data": DataFacts.of(data).as_dict(),
         "settings": settings.as_dict() | {"encoder": public_name(settings.encoder)},
         "steps": trainer.state.global_step,
     }
