@@ -22,6 +22,7 @@ def test_match(sigmax, model):
             {
                 "query": one.query,
                 "any": one.any,
+                "outcome": "accepted",
                 "accepted_count": len(one.accepted),
                 "accepted": [match.as_dict() for match in one.accepted],
                 "matches": [{**match.as_dict(), "accepted": match in one.accepted} for match in one],
@@ -50,14 +51,16 @@ def test_match(sigmax, model):
     assert "none of these" not in done.out
 
 
-def test_none_of_these(sigmax, model, tmp_path):
+def test_nothing_accepted(sigmax, model, tmp_path):
     about = json.loads((model / "sigmax.json").read_text(encoding="utf-8"))
     strict = changed(model, tmp_path / "strict", calibrator=about["calibrator"] | {"threshold": 1.5})
     (strict / "dev.safetensors").unlink()
     done = sigmax("match", strict, "moon", "invoice")
     assert done.code == 0
-    for matches in load(strict).match(["moon", "invoice"]):
-        assert f"none of these (any right: {matches.any:.3f})" in done.out
+    sky, invoice = load(strict).match(["moon", "invoice"])
+    assert invoice.any < 0.5 < sky.any
+    assert f"nothing accepted (any right: {sky.any:.3f})" in done.out
+    assert f"none of these (any right: {invoice.any:.3f})" in done.out
     assert "✓" not in done.out
     assert not any(
         match["accepted"] for match in json.loads(sigmax("match", strict, "sky", "--json").out)["results"][0]["matches"]

@@ -262,12 +262,16 @@ def test_outcome(metric, low, high, said):
 
 
 @pytest.mark.parametrize(
-    ("accepted", "said"),
+    ("accepted", "any_right", "outcome", "said"),
     [
-        (0, "none of these (any right: 0.120)"),
-        (2, "any right: 0.120"),
-        (5, "any right: 0.120; 2 more accepted (--top-k shows them)"),
+        (0, 0.499, "none of these", "none of these (any right: 0.499)"),
+        (0, 0.5, "nothing accepted", "nothing accepted (any right: 0.500)"),
+        (2, 0.12, "accepted", "any right: 0.120"),
+        (5, 0.88, "accepted", "any right: 0.880; 2 more accepted (--top-k shows them)"),
+        (0, None, None, None),
     ],
 )
-def test_matches_words(accepted, said):
-    assert matches_words(matches(0.9, 0.8, 0.7, 0.6, 0.5, accepted=accepted, any_right=0.12)) == said
+def test_matches_words(accepted, any_right, outcome, said):
+    found = matches(0.9, 0.8, 0.7, 0.6, 0.5, accepted=accepted, any_right=any_right)
+    assert found.outcome == found.as_dict()["outcome"] == outcome
+    assert matches_words(found) == said

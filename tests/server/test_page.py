@@ -96,22 +96,23 @@ def test_rules_and_levels(page, server):
         assert told.value.status == 200
 
 
-def test_none_of_these(page):
+@pytest.mark.parametrize("outcome", ["none of these", "nothing accepted"])
+def test_nothing_is_accepted(page, outcome):
     shown = page()
     shown.route(
         "**/match",
-        lambda route: route.fulfill(json=nothing(route.fetch().json())),
+        lambda route: route.fulfill(json=nothing(route.fetch().json(), outcome)),
     )
     ask(shown, "moon")
-    assert shown.locator(".verdict").first.text_content() == "None of these."
-    assert "None of these" in shown.get_by_role("status").text_content()
+    assert shown.locator(".verdict").first.text_content() == f"{outcome.capitalize()}."
+    assert outcome.capitalize() in shown.get_by_role("status").text_content()
     assert shown.locator("tr.accepted").count() == 0
 
 
-def nothing(answer):
+def nothing(answer, outcome):
     """The answer where a rule accepts nothing."""
     (result,) = answer["results"]
-    result |= {"accepted_count": 0, "accepted": []}
+    result |= {"accepted_count": 0, "accepted": [], "outcome": outcome}
     for match in result["matches"]:
         match["accepted"] = False
     return answer

@@ -61,6 +61,7 @@ def test_answers_are_those_of_the_model(rule, server, folder):
         assert found["any"] == pytest.approx(matches.any, abs=1e-5)
         assert [one["candidate_id"] for one in found["accepted"]] == [one.candidate_id for one in matches.accepted]
         assert found["accepted_count"] == len(matches.accepted)
+        assert found["outcome"] == matches.outcome
         assert len(found["matches"]) == 4
         for one, match in zip(found["matches"], matches, strict=True):
             assert (one["candidate"], one["candidate_id"]) == (match.candidate, match.candidate_id)

@@ -49,7 +49,8 @@ def match(
 
     *share* is the softmax over all candidates: it adds up to 1 whether or not anything is right. *presence* is the
     probability that this one is right; ✓ marks those that the rule accepts. *any right* is the probability that at
-    least one of all candidates is. Where the rule accepts nothing, the answer is *none of these*.
+    least one of all candidates is. Where the rule accepts nothing
+    and *any right* is below one half, the answer is *none of these*.
 
     The rules:
 

@@ -88,7 +88,8 @@ def _what(objective: Objective, candidates: Sequence[str], pictures: bool, calib
     )
     return (
         f"{said} For each candidate it gives a *presence*, the probability that it is right{fitted}; it accepts "
-        f"those of at least {number(calibrator.default_threshold)}, and answers *none of these* where there is none."
+        f"those of at least {number(calibrator.default_threshold)}, and answers *none of these* where there is none "
+        "and probably no candidate is right."
     )
 
 

@@ -50,8 +50,8 @@ class Matches(Sequence[Match]):
     #: Probability that at least one candidate of all is right, see `sigmax.calibration.any_right`; None if the model
     #: was not calibrated.
     any: float | None = None
-    #: The candidates that the rule accepts, best first, however many were asked for: none of these if it is empty.
-    #: Nothing is accepted without calibration.
+    #: The candidates that the rule accepts, best first, however many were asked for; nothing without
+    #: calibration.
     accepted: tuple[Match, ...] = ()
     unlisted: int = 0  #: how many more the rule accepts than `accepted` lists
 
@@ -72,6 +72,18 @@ class Matches(Sequence[Match]):
         """How many candidates the rule accepts."""
         return len(self.accepted) + self.unlisted
 
+    @property
+    def outcome(self) -> str | None:
+        """What the rule made of the query; None if the model was not calibrated.
+
+        "accepted"; "nothing accepted"; or "none of these" where, besides, probably nothing is right: any right < 1/2.
+        """
+        if self.decision is None or self.any is None:
+            return None
+        if self.accepted_count:
+            return "accepted"
+        return "none of these" if self.any < 0.5 else "nothing accepted"
+
     def accepts(self, match: Match) -> bool | None:
         """Whether the rule accepts a match; None if the model was not calibrated."""
         if self.decision is None or match.presence is None:
@@ -84,6 +96,7 @@ class Matches(Sequence[Match]):
         return {
             "query": str(self.query),
             "any": self.any,
+            "outcome": self.outcome,
             "accepted_count": self.accepted_count if decided else None,
             "accepted": [match.as_dict() for match in self.accepted] if decided else None,
             "matches": [{**match.as_dict(), "accepted": self.accepts(match)} for match in self.best],

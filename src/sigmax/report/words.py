@@ -157,10 +157,10 @@ def _today(comparison: Comparison) -> list[str]:
 
 def matches_words(matches: Matches) -> str | None:
     """Say what the rule made of one query; None without calibration."""
-    if matches.any is None or matches.decision is None:
+    if matches.outcome is None:
         return None
     if not matches.accepted_count:
-        return f"none of these (any right: {matches.any:.3f})"
+        return f"{matches.outcome} (any right: {matches.any:.3f})"
     more = matches.accepted_count - sum(bool(matches.accepts(one)) for one in matches)
     return f"any right: {matches.any:.3f}" + (f"; {more} more accepted (--top-k shows them)" if more else "")
 

@@ -113,7 +113,11 @@ class Result(BaseModel):
 
     query: str
     any: float | None = Field(description="Probability that at least one candidate of all is right.")
-    accepted_count: int | None = Field(description="How many the rule accepts; 0 is: none of these.")
+    outcome: str | None = Field(
+        description="accepted; nothing accepted; or none of these, where any is below 1/2 as well. null without "
+        "calibration."
+    )
+    accepted_count: int | None = Field(description="How many the rule accepts.")
     accepted: list[Candidate] | None = Field(description="The best 100 of them.")
     matches: list[RankedCandidate]
 

@@ -106,7 +106,7 @@ function row(match) {
 
 function verdict(result) {
   if (result.accepted_count === null) return ["The model was not calibrated, so nothing is accepted or refused.", ""];
-  if (result.accepted_count === 0) return ["None of these.", "none"];
+  if (result.accepted_count === 0) return [result.outcome === "none of these" ? "None of these." : "Nothing accepted.", "none"];
   const shown = result.matches.filter((match) => match.accepted).length;
   const more = result.accepted_count - shown;
   return [`${count(result.accepted_count)} accepted${more ? `, ${count(more)} of them not shown` : ""}`, "some"];
