@@ -52,7 +52,7 @@ NAMED = {
     "compare": ["sigmax.comparison:CONTENDERS", "sigmax.encoders:ENCODERS"],
     "match": ["sigmax.calibration:RULES"],
     "calibrate": ["sigmax.calibration:CALIBRATIONS"],
-    "encode": ["sigmax.embeddings:SIDES"],
+    "encode": ["sigmax.model.embeddings:SIDES"],
     "": ["sigmax.data:BUILTIN"],
 }
 

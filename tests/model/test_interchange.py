@@ -12,15 +12,15 @@ from test_model import DATA
 
 from helpers.data import things
 from helpers.models import tiny
-from sigmax import embeddings
 from sigmax.data import MatchDataset
 from sigmax.data.canvases import digits
-from sigmax.embeddings import write_embeddings
 from sigmax.encoders import FrozenEncoder, LabelTable, NgramEmbedding, PictureEncoder
 from sigmax.encoders.pretrained import load_pretrained
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.losses import make_loss
+from sigmax.model import embeddings
 from sigmax.model.dual_encoder import DualEncoder, load
+from sigmax.model.embeddings import write_embeddings
 
 TEXTS = ["the moon by night", "sun", "xyzzy", "solar warmth, solar warmth", "水"]
 

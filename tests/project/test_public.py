@@ -144,7 +144,7 @@ LAYERS = (
     ("evaluation",),
     ("model", "sentence_transformers"),
     ("training", "mining"),
-    ("classifier", "comparison", "embeddings", "explain"),
+    ("classifier", "comparison", "explain"),
     ("report",),
     ("server",),
     ("cli",),
@@ -179,6 +179,25 @@ def test_imports_point_down(path):
     assert room(path) in LAYER, "a new room: say in LAYERS where it belongs"
     for other in imports(path):
         assert other == room(path) or LAYER[other] < LAYER[room(path)], f"{room(path)} imports {other}"
+
+
+def test_contributing_prints_the_layers():
+    """The map of the page is this one: `LAYERS` from the bottom to the top."""
+    text = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert "\n".join(["<!-- layers -->", "", *(f"    {', '.join(rooms)}" for rooms in reversed(LAYERS)), ""]) in text
+
+
+def test_at_most_twelve_of_each_at_the_top():
+    modules = {path.stem for path in SOURCE.glob("*.py")} - {"__init__", "__main__"}
+    folders = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
+    assert len(modules) <= 12
+    assert len(folders) <= 12
+
+
+def test_no_file_is_long():
+    """A reader takes one in at a sitting; a kernel and its tuning belong together."""
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCE.rglob("*.py")}
+    assert [path.name for path, number in lines.items() if number > 450 and path.name != "triton.py"] == []
 
 
 def test_layers_see_what_they_should():
