@@ -7,12 +7,11 @@ surrounds the objective: similarity, scale, bias, sampling shift, kernel, reduct
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from sigmax.errors import lookup
 from sigmax.families import OBJECTIVES, Objective, directed_loss, of_family
@@ -27,6 +26,7 @@ from sigmax.kernels import (
     weighted_loss,
     working_dtype,
 )
+from sigmax.kernels.normalize import normalize
 from sigmax.kernels.sharded import agree
 from sigmax.positives import Positives
 from sigmax.processes import all_true, world_size
@@ -34,48 +34,9 @@ from sigmax.processes import all_true, world_size
 __all__ = ["SIMILARITIES", "MatchLoss", "SigmoidLoss", "SoftmaxLoss", "make_loss"]
 
 
-class _Normalized(torch.autograd.Function):
-    """x / |x|, holding one copy of the vectors where a composition of operations holds three."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        unit = torch.empty_like(x)
-        length = x.new_empty((len(x), 1), dtype=working_dtype(x))
-        for rows in _blocks(x):
-            torch.linalg.vector_norm(x[rows], dim=-1, keepdim=True, dtype=length.dtype, out=length[rows])
-            length[rows].masked_fill_(length[rows] == 0, math.inf)
-            unit[rows] = x[rows] / length[rows]
-        ctx.save_for_backward(unit, length)
-        return unit
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, arriving: Tensor) -> Tensor:  # type: ignore[override]
-        unit, length = ctx.saved_tensors
-        gradient = torch.empty_like(arriving)
-        for rows in _blocks(unit):  # what lies along the vector changes its length alone
-            wide = arriving[rows].to(length.dtype)
-            along = (wide * unit[rows]).sum(-1, keepdim=True)
-            gradient[rows] = torch.addcmul(wide, unit[rows].to(length.dtype), along, value=-1).div_(length[rows])
-        return gradient
-
-
-def _blocks(x: Tensor) -> Iterator[slice]:
-    """Rows that stay in the cache over several operations. On a GPU, all."""
-    step = max(1, 2**18 // max(1, x.shape[1])) if x.device.type == "cpu" else max(1, len(x))
-    for start in range(0, len(x), step):
-        yield slice(start, start + step)
-
-
-def _normalized(x: Tensor) -> Tensor:
-    """Give x / |x|, in at least float32. A vector of zeros has no direction: it stays 0, with the gradient 0."""
-    unit: Tensor = _Normalized.apply(x)  # type: ignore[no-untyped-call]
-    return unit
-
-
 #: What is done to the vectors before the product ⟨query, candidate⟩.
 SIMILARITIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "cosine": _normalized,
+    "cosine": normalize,
     "dot": lambda x: x,
 }
 Directions = Literal["queries", "both"]

@@ -109,7 +109,10 @@ def encode(
     side: Annotated[
         str,
         Option(
-            "Which side of DATA to encode: {choices}.", group="data", shown="NAME", choices="sigmax.model.embeddings:SIDES"
+            "Which side of DATA to encode: {choices}.",
+            group="data",
+            shown="NAME",
+            choices="sigmax.model.embeddings:SIDES",
         ),
     ] = "query",
     output: Annotated[
@@ -130,8 +133,8 @@ def encode(
     if output.is_dir():
         raise DataError(f"{output}: is a folder; --output needs a file.")
     quiet()
-    from sigmax.model.embeddings import write_embeddings
     from sigmax.model import load
+    from sigmax.model.embeddings import write_embeddings
 
     model, dataset = load(folder), read(data, columns)
     with bar() as advance:
