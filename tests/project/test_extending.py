@@ -1,4 +1,4 @@
-"""One throw-away entry of each kind from outside the package: it trains, saves, loads, is in the help and in messages."""
+"""One throw-away entry of each kind from outside the package: it trains, saves, loads and is listed."""
 
 import json
 
