@@ -485,11 +485,13 @@ def test_every_format(name, tmp_path, sigmax):
 
 
 def test_the_formats_are_told_apart(tmp_path):
-    from sigmax.data.formats.rows import TABLES, columns_of
+    from sigmax.data.formats import Reading
+    from sigmax.data.formats.rows import is_table
+    from sigmax.data.formats.tables import columns_of
 
     for name, (build, _) in FORMATS.items():
         path = build(tmp_path / name)
-        found = columns_of(path, {}) if path.is_dir() or path.suffix in TABLES else []
+        found = columns_of(path, Reading()) if path.is_dir() or is_table(path) else []
         reader = {"C": "coco", "R": "coco", "c": "classes", "n": "npz", "K": "npz"}.get(name[0], "picture_table")
         reader = {"Pascal VOC": "voc", "MedMNIST": "npz"}.get(name, reader)
         assert next(one.name for one in readers() if one.claims(path, found)) == reader, name
@@ -555,8 +557,13 @@ def test_train_and_val_alone(tmp_path):
 
 BAD_FOLDERS = {
     "misspelt split": (["train/cat/1", "tset/cat/2"], ["tset: expected split", "got 'tset'. Did you mean 'test'"]),
-    "other words": (["Training/cat/1", "Testing/cat/2"], ["Testing: expected split", "Did you mean 'test'"]),
-    "sets of COCO": (["train2017/1", "val2017/2"], ["train2017: expected split", "got 'train2017'"]),
+    "sets of COCO": (["train2017/1", "val2017/2"], ["pictures lie in train2017, val2017 without a folder for each"]),
+    "a split of its own": (
+        ["Train/cat/1", "Test/cat/2", "Predict/3"],
+        ["Predict: expected a folder of a split"],
+    ),
+    "an exact split": (["cat/1", "dog/2", "test/3"], ["cat: expected a folder of a split, as test beside it"]),
+    "sides": (["images/1", "masks/2"], ["images, masks look like the sides of an annotation"]),
     "no labels": (["train/1", "test/2"], ["pictures lie in test, train without a folder for each label"]),
     "one label": (["images/1", "images/2"], ["all pictures lie in the folder images"]),
     "beside splits": (["train/cat/1", "test/dog/1", "x"], ["x.png: 1 pictures lie beside the folders of the splits"]),
@@ -705,8 +712,7 @@ BAD_CELLS = {
     "a number": ([{"image": 3, "label": "a"}], ["row 1: expected a picture under `image`, as a path or bytes, got 3"]),
     "nothing": ([{"image": None, "label": "a"}], ["row 1: expected a picture"]),
     "empty bytes": ([{"image": b"", "label": "a"}], ["row 1: expected a picture under `image`"]),
-    "a float": ([{"image": b"x", "label": 0.5}], ["row 1: expected texts in `label`, got float 0.5"]),
-    "a truth": ([{"image": b"x", "label": True}], ["row 1: expected texts in `label`, got bool True"]),
+    "an infinity": ([{"image": b"x", "label": float("inf")}], ["row 1: expected a text in `label`, got inf"]),
     "no picture": (
         [{"image": b"x%d" % k, "label": "a"} for k in range(4)],
         ["4 of 4 pictures cannot be read", "x.parquet, row 1: not a"],
@@ -752,8 +758,10 @@ def broken_coco(**changes):
 
 BAD_COCO = {
     "not JSON": ("{", ["x.json: not JSON"]),
-    "deep": ("[" * 100_000, ["x.json: not JSON"]),
-    "another JSON": ("[1]", ["x.json: expected a list under `images`", "got no such key"]),
+    "deep": ("[" * 100_000, ["x.json: JSON that is nested too deeply"]),
+    "deep objects": ('{"images":' * 100_000, ["x.json: JSON that is nested too deeply"]),
+    "another JSON": ("[1]", ["x.json, row 1: expected a JSON object", "got int"]),
+    "an object": ('{"a":\n 1}', ["x.json: expected a list under `images`", "no such key", "an array of objects"]),
     "no categories": (broken_coco(categories=None), ["expected a list under `categories`"]),
     "no name": (broken_coco(images=[{"id": 0}]), ["images[0]: expected a text under `file_name`"]),
     "id twice": (broken_coco(images=[{"id": 0, "file_name": "0.png"}] * 2), ["images[1]: id 0 was given before"]),

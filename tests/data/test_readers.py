@@ -1,4 +1,5 @@
 import csv
+import gzip
 import io
 import json
 import re
@@ -411,12 +412,20 @@ def test_beir_dev_is_made_from_train(tmp_path):
     assert_partition(data)
 
 
-def test_queries_without_qrels_have_no_answer(tmp_path):
-    qrels = {"train": lines(range(10)), "dev": lines(range(10, 15)), "test": lines(range(15, 20))}
-    data = read(beir(tmp_path / "x", qrels, queries=30))
+def test_queries_that_were_not_judged_are_left_out(tmp_path):
+    """Unjudged is not unanswered; whose split is given has no right answer, and so has one judged wrong alone."""
+    qrels = {"train": lines(range(10)), "dev": lines(range(10, 15)), "test": lines(range(15, 19)) + "\nq19 d0 0"}
+    queries = [{"_id": f"q{i}", "text": f"query {i}"} for i in range(30)]
+    queries += [{"_id": "none", "text": "query none", "split": "test"}]
+    data = read(beir(tmp_path / "x", qrels, queries=queries))
     assert_partition(data)
-    assert data.answer_counts.tolist() == [1] * 20 + [0] * 10
-    assert {f"query {i}" for i in range(10)} < parts(data)["train"]
+    assert list(data.queries) == [f"query {i}" for i in range(20)] + ["query none"]
+    assert list(data.query_ids) == [f"q{i}" for i in range(20)] + ["none"]
+    assert data.answer_counts.tolist() == [1] * 19 + [0, 0]
+    assert data.pairs.tolist() == [[i, i % 6] for i in range(19)]
+    assert data.wrong.tolist() == [[19, 0]]
+    assert parts(data)["test"] == {f"query {i}" for i in range(15, 20)} | {"query none"}
+    assert data.notes[0].startswith("10 of 31 queries are in no file of qrels: they were not judged and are left out.")
 
 
 def test_a_query_may_name_its_split(tmp_path):
@@ -460,15 +469,24 @@ BAD_FILES = {
             "columns text and",
         ],
     ),
-    "semicolons": ("x.csv", "query;answer\na;b\n", ["its columns are query;answer"]),
+    "a column twice": ("x.csv", "query,answer,answer\na,b,c\n", ["x.csv: two columns are called 'answer'. Rename"]),
+    "a key twice": ("x.jsonl", OK + '{"query": "a", "query": "b"}\n', [", line 2", "'query' is given twice"]),
+    "deep JSON": ("x.jsonl", "[" * 100_000, [", line 1", "nested too deeply"]),
+    "a long number": ("x.jsonl", OK + '{"query": ' + "7" * 5000 + "}", [", line 2", "cannot be read", "4300 digits"]),
+    "UTF-16 without a mark": ("x.csv", "query,answer".encode("utf-16le"), ["not UTF-8", "utf-16le"]),
+    "half of UTF-16": ("x.csv", "query,answer\na,b".encode("utf-16")[:-1], ["starts as UTF-16", "truncated"]),
+    "half a gzip": ("x.csv.gz", gzip.compress(b"query,answer\na,b\n")[:-9], ["the compressed file is broken"]),
+    "a workbook": ("x.csv", b"PK\3\4", ["an Excel workbook", "name the workbook .xlsx"]),
     "no text": ("x.jsonl", OK + '{"query": null, "answer": "b"}\n', [", line 2", "text under `query`", "got None"]),
     "no query": ("x.jsonl", OK + '{"answer": "b"}\n', [", line 2", "text under `query`", "got None"]),
     "empty query": ("x.csv", "query,answer\na,b\n  ,c\n", [", line 3", "text under `query`", "got '  '"]),
-    "number for a query": ("x.jsonl", OK + '{"query": 7, "answer": "b"}\n', [", line 2", "`query`", "got 7"]),
-    "number for an answer": ("x.jsonl", OK + '{"query": "a", "answer": 7}\n', [", line 2", "`answer`", "int 7"]),
-    "number in a list": ("x.jsonl", '{"query": "a", "answers": ["b", 7]}\n', [", line 1", "`answers`", "int 7"]),
+    "no finite number": ("x.jsonl", OK + '{"query": Infinity, "answer": "b"}\n', [", line 2", "`query`", "got inf"]),
+    "a list in a list": (
+        "x.jsonl",
+        '{"query": "a", "answers": ["b", ["c"]]}\n',
+        [", line 1", "`answers`", "list ['c']"],
+    ),
     "not a list": ("x.csv", 'query,answers\na,"[""b"", "\n', [", line 2", "`answers`", "JSON list", "one|two"]),
-    "label is a number": ("x.jsonl", '{"text": "a", "label": 3}\n', [", line 1", "texts in `label`", "int 3"]),
     "labels are objects": ("x.jsonl", '{"text": "a", "labels": [{"b": 1}]}\n', [", line 1", "`labels`", "dict"]),
     "labels are an object": ("x.jsonl", '{"text": "a", "labels": {"b": 1}}\n', [", line 1", "`labels`", "dict"]),
     "no labels": (
@@ -479,7 +497,12 @@ BAD_FILES = {
     "unknown split": (
         "x.csv",
         "query,answer,split\na,b,train\nc,d,tset\n",
-        [", line 3", "train, dev, valid, val, validation, test", "got 'tset'", "Did you mean 'test'?"],
+        [
+            ", line 3",
+            "train, training, dev, valid, val, validation, test, testing",
+            "got 'tset'",
+            "Did you mean 'test'?",
+        ],
     ),
     "a list of splits": ("x.jsonl", '{"query": "a", "answer": "b", "split": ["train"]}\n', [", line 1", "split"]),
     "long row": ("x.csv", "query,answer\na,b\nc,d,e\n", [", line 3", "expected 2 fields (query, answer)", "got 3"]),
@@ -493,12 +516,14 @@ BAD_FILES = {
     "empty lines": ("x.jsonl", "\n\n", ["x.jsonl", "no rows"]),
     "header alone": ("x.csv", "query,answer\n", ["x.csv", "no rows"]),
     "empty CSV": ("x.csv", "", ["x.csv", "no rows"]),
-    "other ending": ("x.xlsx", "", ["x.xlsx", ".jsonl, .csv, .parquet", "got '.xlsx'"]),
-    "no ending": ("x", "", [".jsonl, .csv, .parquet", "no ending"]),
-    "right and wrong": (
+    "other ending": ("x.ods", "", ["x.ods", ".jsonl, .ndjson, .csv, .tsv, .parquet", "got '.ods'"]),
+    "no ending": ("x", "", [".jsonl, .ndjson, .csv", "no ending"]),
+    "no workbook": ("x.xlsx", "", ["x.xlsx: not a readable Excel workbook"]),
+    "NumPy's list": ("x.csv", "query,answers\na,\"['b' 'c']\"\n", [", line 2", "JSON list", "empty `separator`"]),
+    "not only 0 and 1": (
         "x.csv",
-        "query,answer,wrong\na,b,c\na,c,\n",
-        ["1 pairs are both right and wrong", "'a' → 'c'", "Drop one"],
+        "text,cat,dog\na,1,0\nb,0,2\n",
+        [", line 3", "0 or 1 under `dog`", "got '2'", "columns labels=dog"],
     ),
     "an empty split": ("x.csv", "query,answer,split\na,b,train\nc,d,test\n", ["the dev split is empty", "train 1"]),
     "too few queries": ("x.jsonl", OK, ["split is empty", "train 1, dev 0, test 0"]),
@@ -527,7 +552,7 @@ BAD_QRELS = {
     "no score": ("q0 d0", ["train.tsv, line 2", "query-id, corpus-id and a number, separated by tabs", r"'q0\td0'"]),
     "a word for a score": ("q0 d0 1\nq1 d0 yes", ["train.tsv, line 3", "a number"]),
     "no number for a score": ("q0 d0 nan", ["train.tsv, line 2", "a number"]),
-    "TREC's columns": ("q0 0 d0 1", ["train.tsv, line 2"]),
+    "four columns": ("q0 d1 d0 1", ["train.tsv, line 2", "TREC's query-id, 0, corpus-id"]),
 }
 
 
@@ -560,21 +585,36 @@ def test_the_same_id_twice(tmp_path):
         read(beir(tmp_path / "x", {"train": "q0 d0 1"}, corpus=corpus))
 
 
-def test_ids_are_texts(tmp_path):
-    with pytest.raises(DataError, match=r'corpus\.jsonl, line 1: expected a text under "_id", got 3'):
-        read(beir(tmp_path / "x", {"train": "q0 d0 1"}, corpus=[{"_id": 3, "text": "x"}]))
+@pytest.mark.parametrize("key", [None, 1.5, "", " ", ["d0"], True])
+def test_ids_are_texts_or_whole_numbers(tmp_path, key):
+    with pytest.raises(DataError, match=r'corpus\.jsonl, line 1: expected an id under "_id", got'):
+        read(beir(tmp_path / "x", {"train": "q0 d0 1"}, corpus=[{"_id": key, "text": "x"}]))
 
 
-def test_a_document_without_text(tmp_path):
-    corpus = [{"_id": "d0", "text": "x"}, {"_id": "d1", "text": " "}]
-    with pytest.raises(DataError, match=r"corpus\.jsonl, line 2: expected a text"):
-        read(beir(tmp_path / "x", {"train": "q0 d0 1"}, corpus=corpus))
+def test_numbers_for_ids_and_documents_without_text(tmp_path):
+    corpus = [{"_id": 0, "text": "x", "title": 1984}, {"_id": 1, "text": " "}, {"_id": 2}]
+    queries = [{"_id": i, "text": f"query {i}"} for i in range(3)]
+    data = read(beir(tmp_path / "x", {"train": "0 0 1", "dev": "1 1 1", "test": "2 2 1"}, queries, corpus))
+    assert list(data.candidates) == ["1984 x", "", ""]
+    assert list(data.candidate_ids) == ["0", "1", "2"]
+    assert data.pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
 
 
-def test_titles_are_texts(tmp_path):
-    corpus = [{"_id": "d0", "text": "x", "title": 1984}]
-    with pytest.raises(DataError, match=r"corpus\.jsonl, line 1: expected .*`title`, got (int )?1984"):
-        read(beir(tmp_path / "x", {"train": "q0 d0 1"}, corpus=corpus))
+@pytest.mark.parametrize("mark", ["\t", "   "])
+def test_trec_qrels(tmp_path, mark):
+    folder = beir(tmp_path / "x", {}, queries=3)
+    for i, name in enumerate(("train.qrels", "dev.txt", "test.tsv")):
+        put(folder / "qrels" / name, f"q{i}{mark}0{mark}d{i}{mark}2\nq{i}{mark}Q0{mark}d5{mark}0\n")
+    data = read(folder)
+    assert data.pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert data.wrong.tolist() == [[0, 5], [1, 5], [2, 5]]
+
+
+def test_other_files_among_qrels(tmp_path):
+    folder = beir(tmp_path / "x", {"train": lines(range(10))})
+    put(folder / "qrels" / "test.csv", "q1,d1,1")
+    with pytest.raises(DataError, match=r"test\.csv: expected qrels in a file ending in \.tsv"):
+        read(folder)
 
 
 def test_a_beir_folder_without_its_corpus(tmp_path):
@@ -596,10 +636,15 @@ def test_qrels_with_a_byte_order_mark(tmp_path):
     assert len(read(folder).pairs) == 30
 
 
-def test_a_folder_without_a_table_of_a_split(tmp_path):
-    put(tmp_path / "data.csv", "query,answer\na,b\n")
-    with pytest.raises(DataError, match=r"no known format; no table with rows found in it\. Expected one of"):
+def test_a_folder_with_one_table_or_several(tmp_path):
+    write(tmp_path / "faq.csv", ROWS)
+    assert pairs(read(tmp_path), read(tmp_path).pairs) == RIGHT
+    write(tmp_path / "more.csv", ROWS)
+    with pytest.raises(
+        DataError, match=r"no known format; its tables are faq\.csv, more\.csv\. Expected one of"
+    ) as caught:
         read(tmp_path)
+    assert "Name the tables after splits (train.csv, test.csv)" in str(caught.value)
 
 
 def test_unknown_column_names(tmp_path):

@@ -11,19 +11,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sigmax.data.normal import normal
 from sigmax.data.pictures import Picture, Query, key_of
-from sigmax.data.texts import Numbered, digest
+from sigmax.data.texts import Numbered, TextsOnDisk, digest
 from sigmax.errors import DataError, lookup
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-__all__ = ["SPLITS", "Indices", "MatchDataset", "row_of", "seeded_split"]
+__all__ = ["CONFLICTS", "SPLITS", "Indices", "MatchDataset", "row_of", "seeded_split", "settled"]
 
 Indices = NDArray[np.int64]
 
 #: The parts of every data set: trained on, chosen on, reported on.
 SPLITS = ("train", "dev", "test")
+
+#: What becomes of a pair that the data calls right and wrong at once.
+CONFLICTS = {
+    "right": "right was kept",
+    "wrong": "wrong was kept",
+    "drop": "both were dropped, as if nothing had been said",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +42,8 @@ class MatchDataset:
     and worth training against (hard negatives).
 
     Raises:
-        DataError: pairs out of range, a pair both right and wrong, an empty or unknown split.
+        DataError: a query that is neither a text nor a picture, texts beside pictures, a candidate that is no text;
+            pairs out of range, a pair both right and wrong, an empty or unknown split.
     """
 
     name: str
@@ -47,10 +56,13 @@ class MatchDataset:
     labels: bool = False  #: candidates are a fixed set of labels, not texts of their own
     query_ids: Sequence[str] = ()
     candidate_ids: Sequence[str] = ()
+    conflicts: int = 0  #: pairs that came as right and wrong at once, see `settled`
+    notes: tuple[str, ...] = ()  #: what its reader left out or settled, in words
 
     def __post_init__(self) -> None:
         """Sort and check."""
         set_ = object.__setattr__
+        self._check_kinds()
         for name in ("pairs", "wrong"):
             given = np.asarray(getattr(self, name), dtype=np.int64).reshape(-1, 2)
             set_(self, name, np.unique(given, axis=0))
@@ -71,9 +83,13 @@ class MatchDataset:
                 f"{self.name}: {len(both[0])} pairs are both right and wrong, the first of them "
                 f"{self.queries[i]!r} → {self.candidates[j]!r}. Drop one of the two."
             )
+        set_(
+            self,
+            "splits",
+            {part: _indices(given, f"{self.name}: the {part} split") for part, given in self.splits.items()},
+        )
         holder = np.full(len(self.queries), -1)
-        for place, (part, given) in enumerate(self.splits.items()):
-            indices = np.asarray(given, dtype=np.int64)
+        for place, (part, indices) in enumerate(self.splits.items()):
             outside = (indices < 0) | (indices >= len(self.queries))
             if outside.any():
                 i = indices[outside][0]
@@ -93,6 +109,22 @@ class MatchDataset:
                     f"{', '.join(f'{key} {len(value)}' for key, value in self.splits.items()) or 'none'}). "
                     "Give each of train, dev and test at least one query, or no split at all to have one made."
                 )
+
+    def _check_kinds(self) -> None:
+        """Refuse what is neither text nor picture here, where its place is known, and not in the middle of training."""
+        for side, kinds in (("queries", (str, Picture)), ("candidates", (str,))):
+            items = getattr(self, side)
+            if isinstance(items, TextsOnDisk):
+                continue
+            if isinstance(items, str):
+                raise DataError(f"{self.name}: expected `{side}` to be a list, got one text: {items[:60]!r}.")
+            kind = type(items[0]) if len(items) and issubclass(type(items[0]), str | Picture) else str
+            for i, item in enumerate(items):
+                if not isinstance(item, kinds):
+                    what = "a text" if side == "candidates" else "a text or a picture"
+                    raise DataError(f"{self.name}: expected {what} at {i} of `{side}`, got {item!r}.")
+                if not isinstance(item, kind):
+                    raise DataError(f"{self.name}: expected texts or pictures in `{side}`, got both ({i}: {item!r}).")
 
     @cached_property
     def graph(self) -> sparse.csr_array:
@@ -174,6 +206,40 @@ class MatchDataset:
         return sparse.csr_array((ones, (pairs[:, 0], pairs[:, 1])), shape=shape)
 
 
+def _indices(given: object, what: str) -> Indices:
+    """Queries of a split as an array, whatever sequence they came in."""
+    found = np.asarray(given)
+    if found.size and found.dtype.kind not in "iu":
+        raise DataError(f"{what}: expected the numbers of queries, got {found.dtype} such as {found.flat[0]!r}.")
+    return found.astype(np.int64).reshape(-1)
+
+
+def settled(pairs: Indices, wrong: Indices, conflicts: str) -> tuple[Indices, Indices, int, list[str]]:
+    """Settle what is right and wrong at once.
+
+    Args:
+        pairs: (k, 2) right pairs.
+        wrong: (w, 2) pairs known to be wrong.
+        conflicts: a key of `CONFLICTS`.
+
+    Returns:
+        Both, settled; how many different pairs were in both; and a note that says so, if there are any.
+
+    Raises:
+        UnknownNameError: another word.
+    """
+    lookup(CONFLICTS, conflicts, "conflicts")
+    width = 1 + max((int(array[:, 1].max()) for array in (pairs, wrong) if len(array)), default=0)
+    right_keys, wrong_keys = (array[:, 0] * width + array[:, 1] for array in (pairs, wrong))
+    both = np.intersect1d(right_keys, wrong_keys)
+    if len(both) and conflicts != "right":
+        pairs = pairs[~np.isin(right_keys, both)]
+    if len(both) and conflicts != "wrong":
+        wrong = wrong[~np.isin(wrong_keys, both)]
+    note = f"{len(both):,} pairs are right and wrong at once; for each of them {CONFLICTS[conflicts]} (`conflicts`)."
+    return pairs, wrong, len(both), [note] if len(both) else []
+
+
 def row_of(graph: sparse.csr_array, i: int) -> Indices:
     """Return the candidates that a graph joins to query i."""
     row: Indices = graph.indices[graph.indptr[i] : graph.indptr[i + 1]]
@@ -188,7 +254,7 @@ def seeded_split(keys: Iterable[str], *, seed: int = 0, shares: tuple[float, flo
         seed: another seed, another split.
         shares: of train and dev; test is the rest.
     """
-    hashed = np.fromiter((int.from_bytes(digest(f"{seed}:{key}", 8), "big") for key in keys), dtype=np.uint64)
+    hashed = np.fromiter((int.from_bytes(digest(f"{seed}:{normal(key)}", 8), "big") for key in keys), dtype=np.uint64)
     distinct, place = np.unique(hashed, return_inverse=True)
     dev = max(1, round(len(distinct) * shares[1]))
     train = min(max(1, round(len(distinct) * shares[0])), max(1, len(distinct) - dev - 1))

@@ -43,7 +43,8 @@ FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 #: read are among them, so that such files are refused and not overlooked.
 ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".jxl", ".jp2"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".svg", ".tga", ".psd", ".ico"}
+    | {".pcx", ".eps", ".dds", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw", ".dcm"}
 )
 #: A picture with more pixels is refused before it is unpacked: a small file can hold a sheet of any size. Pillow warns
 #: of more than 89 million.
@@ -105,7 +106,8 @@ class Picture:
             return width, height, "L" if self.source.ndim == 2 else "RGB"
         with self._opened() as image:
             width, height = image.size
-            if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            if turned and image.format != "TIFF":  # of which Pillow gives the upright size already
                 width, height = height, width
             return width, height, _plain_mode(image)
 
@@ -328,7 +330,9 @@ def _plain(image: Image.Image) -> Image.Image:
         values = np.asarray(image, dtype=np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"grey values from {values.min()} to {values.max()}, expected 8 or 16 bits")
-        return Image.fromarray((values >> 8).astype(np.uint8))
+        # Cameras and scanners put 12 bits, and some programs 8, into files of 16: shifted by 8 they would be black.
+        most = int(values.max())
+        return Image.fromarray((values >> (0 if most < 1 << 8 else 4 if most < 1 << 12 else 8)).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("grey values are floating-point numbers, expected 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

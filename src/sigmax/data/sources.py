@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sigmax.errors import DataError, nearest
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from sigmax.data.pictures import Advance
 
 __all__ = ["BUILTIN", "Builtin", "load_data"]
+
+log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent / "builtin"
 #: The emoji group hidden in `emoji-hidden`.
@@ -66,45 +70,65 @@ BUILTIN: dict[str, Builtin] = {
 
 
 def load_data(
-    source: str | Path,
+    source: str | Path | Any,
     *,
     columns: Mapping[str, str] | None = None,
     seed: int = 0,
+    delimiter: str | None = None,
+    separator: str = "|",
+    conflicts: str = "right",
     advance: Advance | None = None,
 ) -> MatchDataset:
-    """Load a built-in data set by name, or read a file, a folder or the hub's and decode every picture in it once.
+    """Load a built-in data set by name, or read one from files, from the hub or the web, and decode its pictures once.
 
     Args:
         source: a name in `BUILTIN`; or hf:user/name or hf:user/name:configuration, of a data set on the Hugging Face
-            hub with the columns of our tables; or a path (one that exists wins only when it is none of these).
+            hub with the columns of our tables; or an https address of a file; or "-" for standard input; or a path
+            (one that exists wins only when it is none of these); or a Dataset or DatasetDict of Hugging Face's.
         columns: our column name -> the file's, see `sigmax.data.formats.read`.
         seed: of the split, where the data brings none.
+        delimiter: see `sigmax.data.formats.read`.
+        separator: see `sigmax.data.formats.read`.
+        conflicts: see `sigmax.data.formats.read`.
         advance: called now and then with the share done, from 0 to 1, and a description of the work; see
             `check_pictures`.
 
     Raises:
         DataError: neither a built-in name nor a path, or anything wrong in the files.
+        TypeError: another kind of object.
     """
-    if str(source) in BUILTIN:
+    if isinstance(source, str | Path) and str(source) in BUILTIN:
         if columns:
             raise DataError(f"The built-in set {source} has no columns to rename, got {dict(columns)}.")
         return BUILTIN[str(source)].load()
-    from sigmax.data.formats.hugging_face import PREFIX, hub_tables
+    from sigmax.data.fetching import STDIN, downloaded, from_stdin, is_address
+    from sigmax.data.formats.hugging_face import PREFIX, hub_tables, is_dataset, tables_in_memory
     from sigmax.data.formats.registry import read
-
-    if str(source).startswith(PREFIX):
-        with hub_tables(str(source)) as tables:
-            return _checked(read(tables, columns=columns, seed=seed), advance)
-    if not Path(source).exists():
-        raise DataError(
-            f"{source}: no such file or folder, and no built-in data set of that name "
-            f"(built in: {', '.join(BUILTIN)}).{nearest(str(source), BUILTIN)}"
-        )
-    return _checked(read(source, columns=columns, seed=seed), advance)
-
-
-def _checked(data: MatchDataset, advance: Advance | None) -> MatchDataset:
     from sigmax.data.pictures import Picture, check_pictures
 
-    check_pictures([query for query in data.queries if isinstance(query, Picture)], advance)
+    with contextlib.ExitStack() as stack:
+        if not isinstance(source, str | Path):
+            if not is_dataset(source):
+                raise TypeError(
+                    "Expected `source` to be a name, a path, an address, or a Dataset or DatasetDict of Hugging Face's "
+                    f"datasets, got {type(source).__name__}."
+                )
+            path = stack.enter_context(tables_in_memory(source))
+        elif str(source).startswith(PREFIX):
+            path = stack.enter_context(hub_tables(str(source)))
+        elif str(source) == STDIN:
+            path = stack.enter_context(from_stdin())
+        elif isinstance(source, str) and is_address(source):
+            path = stack.enter_context(downloaded(source))
+        else:
+            path = Path(source)
+            if not path.exists():
+                raise DataError(
+                    f"{source}: no such file or folder, and no built-in data set of that name "
+                    f"(built in: {', '.join(BUILTIN)}).{nearest(str(source), BUILTIN)}"
+                )
+        data = read(path, columns=columns, seed=seed, delimiter=delimiter, separator=separator, conflicts=conflicts)
+        check_pictures([query for query in data.queries if isinstance(query, Picture)], advance)
+    for note in data.notes:
+        log.warning("%s: %s", data.name, note)
     return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,29 @@ import numpy as np
 from sigmax.data.dataset import SPLITS, Indices, seeded_split
 from sigmax.errors import DataError, nearest
 
-__all__ = ["SPLIT_NAMES", "complete", "split_of"]
+__all__ = ["SPLIT_NAMES", "complete", "split_in", "split_of"]
 
-#: How people name the parts of a data set, and what we call them.
-SPLIT_NAMES = {"train": "train", "dev": "dev", "valid": "dev", "val": "dev", "validation": "dev", "test": "test"}
+#: How people name the parts of a data set, in any case, and what we call them.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "dev": "dev",
+    "valid": "dev",
+    "val": "dev",
+    "validation": "dev",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_in(name: str) -> str | None:
+    """Return our name of the split that one of the words in a name stands for, as in Train, test_set or train2017.
+
+    None where no word does, or words of several splits.
+    """
+    words = re.findall("[a-z]+", name.lower())
+    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
 
 
 def split_of(name: Any, where: str) -> str:
@@ -22,12 +42,13 @@ def split_of(name: Any, where: str) -> str:
     Raises:
         DataError: a name that is not in `SPLIT_NAMES`; says where and the nearest.
     """
-    if not isinstance(name, str) or name not in SPLIT_NAMES:
+    known = name.strip().lower() if isinstance(name, str) else ""
+    if known not in SPLIT_NAMES:
         raise DataError(
             f"{where}: expected split to be one of {', '.join(SPLIT_NAMES)}, got {name!r}."
             f"{nearest(str(name), SPLIT_NAMES)}"
         )
-    return SPLIT_NAMES[name]
+    return SPLIT_NAMES[known]
 
 
 def complete(parts: Sequence[str | None], keys: Sequence[str], seed: int) -> dict[str, Indices]:

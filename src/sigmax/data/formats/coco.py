@@ -11,17 +11,20 @@ from typing import Any
 
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.formats.labelled_pictures import Labelled, NamedPictures, assemble, escapes
+from sigmax.data.formats.opening import ending_of, opened
 from sigmax.data.formats.reader import Reader, Reading
+from sigmax.data.formats.rows import is_table
+from sigmax.data.normal import trimmed
 from sigmax.data.pictures import Picture
 from sigmax.data.splits import SPLIT_NAMES, split_of
-from sigmax.errors import DataError
+from sigmax.errors import DataError, first_line
 
 __all__ = ["READER"]
 
 
 def _claims(path: Path, found: Sequence[str]) -> bool:
     """Whether the path is a JSON file or a folder that holds instances files."""
-    return path.suffix == ".json" if path.is_file() else bool(_coco_files(path))
+    return ending_of(path) == ".json" and not is_table(path) if path.is_file() else bool(_coco_files(path))
 
 
 def _coco_files(path: Path) -> list[tuple[Path, str | None]]:
@@ -45,16 +48,19 @@ def _read(path: Path, reading: Reading) -> MatchDataset:
     files = NamedPictures()
     for file, word in _coco_files(path):
         part = None if word is None else split_of(word, str(file))
-        try:
-            content = json.loads(file.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{file}: not JSON: {error}.") from None
+        with opened(file, newline=None) as text:
+            try:
+                content = json.loads(text.read())
+            except RecursionError:
+                raise DataError(f"{file}: JSON that is nested too deeply to be read.") from None
+            except ValueError as error:
+                raise DataError(f"{file}: not JSON: {first_line(error)}.") from None
         images, annotations, categories = (
             _field(content, key, list, str(file)) for key in ("images", "annotations", "categories")
         )
         names = {
-            _field(entry, "id", int | str, f"{file}, categories[{k}]"): _field(
-                entry, "name", str, f"{file}, categories[{k}]"
+            _field(entry, "id", int | str, f"{file}, categories[{k}]"): trimmed(
+                _field(entry, "name", str, f"{file}, categories[{k}]")
             )
             for k, entry in enumerate(categories)
         }
@@ -103,7 +109,8 @@ def _field(entry: Any, key: str, kind: Any, where: str) -> Any:
         words = {list: "a list", str: "a text"}.get(kind, "an integer or a text")
         raise DataError(
             f"{where}: expected {words} under `{key}`, as in COCO's instances, got "
-            f"{'no such key' if value is None else repr(value)[:60]}."
+            f"{'no such key' if value is None else repr(value)[:60]}. A table in JSON is an array of objects, or one "
+            "object per line."
         )
     return value
 

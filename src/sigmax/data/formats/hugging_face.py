@@ -12,7 +12,7 @@ from sigmax.data.formats.reader import Reader
 from sigmax.data.splits import SPLIT_NAMES
 from sigmax.errors import DataError, extra, first_line
 
-__all__ = ["PREFIX", "READER", "hub_tables"]
+__all__ = ["PREFIX", "READER", "hub_tables", "is_dataset", "tables_in_memory"]
 
 #: What a data set on the hub is called by: hf:user/name, or hf:user/name:configuration.
 PREFIX = "hf:"
@@ -38,6 +38,17 @@ def _saved_tables(path: Path) -> contextlib.AbstractContextManager[Path]:
         return _tables(load_from_disk(str(path)), path.resolve().name, str(path))
     except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a readable data set of Hugging Face's datasets: {first_line(error)}") from error
+
+
+def is_dataset(given: Any) -> bool:
+    """Return whether an object is a Dataset, or a dict of them by split."""
+    tables = list(given.values()) if isinstance(given, dict) else [given]
+    return bool(tables) and all(hasattr(table, "to_parquet") and hasattr(table, "features") for table in tables)
+
+
+def tables_in_memory(given: Any) -> contextlib.AbstractContextManager[Path]:
+    """Give the tables of a Dataset or a DatasetDict, see `_tables`."""
+    return _tables(given, "dataset", f"the {type(given).__name__}")
 
 
 def hub_tables(source: str) -> contextlib.AbstractContextManager[Path]:

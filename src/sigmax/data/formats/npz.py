@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigmax.data.dataset import MatchDataset
+from sigmax.data.formats.cells import named
 from sigmax.data.formats.labelled_pictures import Labelled, assemble
 from sigmax.data.formats.reader import Reader, Reading
-from sigmax.data.formats.rows import named
 from sigmax.data.pictures import Picture, Pixels
 from sigmax.data.splits import split_of
 from sigmax.errors import DataError

@@ -18,6 +18,9 @@ class Reading:
 
     columns: Mapping[str, str] = field(default_factory=dict)  #: our column name -> the name in the file
     seed: int = 0  #: of a split that the data does not bring
+    delimiter: str | None = None  #: between the fields of a CSV file; None: told from the ending and the first line
+    separator: str = "|"  #: between the texts in a cell of a list column (CSV, Excel); empty: such a cell is one text
+    conflicts: str = "right"  #: what becomes of a pair that is right and wrong at once, see `CONFLICTS`
 
 
 @dataclass(frozen=True, kw_only=True)

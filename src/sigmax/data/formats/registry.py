@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from sigmax.data.dataset import MatchDataset
-from sigmax.data.formats import beir, classes, coco, hugging_face, labelled, npz, pairs, picture_table, voc
+from sigmax.data.dataset import CONFLICTS, MatchDataset
+from sigmax.data.formats import beir, classes, coco, hugging_face, labelled, npz, pairs, picture_table, voc, yolo
+from sigmax.data.formats.opening import ending_of
 from sigmax.data.formats.reader import Reader, Reading
-from sigmax.data.formats.rows import TABLES, columns_of
+from sigmax.data.formats.rows import TABLES, is_table
+from sigmax.data.formats.tables import columns_of, table_files
 from sigmax.errors import DataError, UnknownNameError, lookup, nearest
 
 __all__ = ["READERS", "known_columns", "read", "readers"]
@@ -18,7 +20,7 @@ __all__ = ["READERS", "known_columns", "read", "readers"]
 #: A format from elsewhere is added by READERS[name] = Reader(…, before=…); see `readers`.
 READERS: dict[str, Reader] = {
     module.READER.name: module.READER
-    for module in (beir, hugging_face, coco, voc, npz, picture_table, classes, labelled, pairs)
+    for module in (beir, hugging_face, coco, voc, yolo, npz, picture_table, classes, labelled, pairs)
 }
 
 
@@ -40,19 +42,36 @@ def known_columns() -> list[str]:
     return list(dict.fromkeys(name for reader in readers() for name in reader.columns))
 
 
-def read(path: str | Path, *, columns: Mapping[str, str] | None = None, seed: int = 0) -> MatchDataset:
+def read(
+    path: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    delimiter: str | None = None,
+    separator: str = "|",
+    conflicts: str = "right",
+) -> MatchDataset:
     """Read a data set in the first format that recognises its files and their columns.
 
     Args:
         path: a file, or a folder.
         columns: our column name -> the name in the file, for example {"query": "question"}.
         seed: of the split, where the data brings none.
+        delimiter: between the fields of a CSV file; None: a tab in .tsv, else the comma, or where the line of names
+            has none a semicolon, a tab or a bar.
+        separator: between the texts in a cell of the list columns answers, labels and wrong of CSV and Excel; empty:
+            such a cell is one text.
+        conflicts: a key of `sigmax.data.dataset.CONFLICTS`: what becomes of a pair that is right and wrong at once.
 
     Raises:
         DataError: nothing there, no format that fits, or anything wrong inside; names file and line.
         UnknownNameError: a column that no format reads.
+        ValueError: a delimiter that is not one character.
     """
-    reading = Reading(columns=dict(columns or {}), seed=seed)
+    reading = Reading(dict(columns or {}), seed, delimiter, separator, conflicts)
+    lookup(CONFLICTS, conflicts, "conflicts")
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"\0'):
+        raise ValueError(f"Expected `delimiter` to be one character, and no quote or line end, got {delimiter!r}.")
     known = known_columns()
     for name in reading.columns:
         if name not in known:
@@ -65,11 +84,14 @@ def read(path: str | Path, *, columns: Mapping[str, str] | None = None, seed: in
 def _read(path: Path, reading: Reading) -> MatchDataset:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder.")
-    endings = (*TABLES, *(ending for reader in readers() for ending in reader.endings))
-    if path.is_file() and path.suffix not in endings:
-        raise DataError(f"{path}: expected a file ending in {', '.join(endings)}, got {path.suffix or 'no ending'!r}.")
-    has_tables = path.suffix in TABLES if path.is_file() else not (path / "qrels").is_dir()
-    found = columns_of(path, reading.columns) if has_tables else []
+    endings = (*TABLES, *(ending for reader in readers() for ending in reader.endings if ending not in TABLES))
+    if path.is_file() and ending_of(path) not in endings:
+        raise DataError(
+            f"{path}: expected a file ending in {', '.join(endings)}, text also compressed as .gz or .zst, got "
+            f"{path.suffix or 'no ending'!r}."
+        )
+    has_tables = is_table(path) if path.is_file() else not (path / "qrels").is_dir()
+    found = columns_of(path, reading) if has_tables else []
     for reader in readers():
         if not reader.claims(path, found):
             continue
@@ -78,17 +100,21 @@ def _read(path: Path, reading: Reading) -> MatchDataset:
         assert reader.unpack is not None
         with reader.unpack(path) as tables:
             return _read(tables, reading)
+    raise DataError(_unknown(path, found))
+
+
+def _unknown(path: Path, found: list[str]) -> str:
+    """What to say of a path that no format claims."""
     formats = "\n".join(f"  {reader.describes}" for reader in readers())
-    advice = ""
+    tables = [file.name for file in table_files(path)] if path.is_dir() else []
+    advice, holds = "", "no table with rows found in it"
     if found:
+        holds = f"its columns are {', '.join(found)}"
         advice = (
             "\nSay which column is which, for example by columns "
             f"query={found[0]},answer={found[min(1, len(found) - 1)]}"
         )
-        if len(found) == 1 and any(mark in found[0] for mark in ";\t"):
-            advice = "\nThe columns look separated by something else than commas: save the file with commas."
-    raise DataError(
-        f"{path}: no known format"
-        + (f"; its columns are {', '.join(found)}" if found else "; no table with rows found in it")
-        + f". Expected one of\n{formats}{advice}"
-    )
+    elif tables:
+        holds = f"its tables are {', '.join(tables[:6])}{', …' * (len(tables) > 6)}"
+        advice = "\nName the tables after splits (train.csv, test.csv), or read one of them."
+    return f"{path}: no known format; {holds}. Expected one of\n{formats}{advice}"

@@ -1,35 +1,29 @@
-"""Rows of JSONL, CSV and Parquet files, each with the place it came from and the split it belongs to."""
+"""Rows of tables in JSON, CSV, Parquet and Excel files, each with the place it came from."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
-from sigmax.data.splits import SPLIT_NAMES, split_of
-from sigmax.errors import DataError, lookup, nearest
+from sigmax.data.formats.opening import ending_of, lines, opened, opened_bytes
+from sigmax.data.formats.reader import Reading
+from sigmax.errors import DataError, extra, first_line, lookup
 
-__all__ = [
-    "TABLES",
-    "Row",
-    "class_names",
-    "columns_of",
-    "label_cell",
-    "lines",
-    "named",
-    "read_rows",
-    "rows_by_split",
-    "split_rows",
-    "tables_of",
-    "text_cell",
-    "text_list",
-]
+__all__ = ["TABLES", "Row", "Table", "is_table", "parquet_file", "read_rows", "sheets_of"]
+
+
+class Table(NamedTuple):
+    """A table: a file, or one sheet of a workbook."""
+
+    path: Path
+    sheet: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.sheet is None else f"{self.path}, sheet {self.sheet!r}"
 
 
 class Row(NamedTuple):
@@ -37,61 +31,137 @@ class Row(NamedTuple):
 
     values: dict[str, Any]
     where: str  #: "file, line 7" or "file, row 7"
+    flat: bool = False  #: whether a cell cannot hold a list but by its text, as in CSV
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(lines(path), start=1):
-        where = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{where}: not JSON: {error.msg} at column {error.colno}: {_around(line, error.pos)}. "
-                "Expected one JSON object per line."
-            ) from None
-        if not isinstance(values, dict):
-            raise DataError(f'{where}: expected a JSON object such as {{"query": …}}, got {type(values).__name__}.')
-        if "\\ud" in line.lower():
-            _check_whole(json.dumps(values, ensure_ascii=False), where)
-        yield Row(values, where)
+# -- JSON ----------------------------------------------------------------------------------------
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _jsonl(table: Table, reading: Reading) -> Iterator[Row]:
+    for number, line in enumerate(lines(table.path), start=1):
+        if line.strip():
+            where = f"{table}, line {number}"
+            yield _record(_parsed(line, where, "Expected one JSON object per line."), where)
+
+
+def _json(table: Table, reading: Reading) -> Iterator[Row]:
+    """An array of objects, or objects one per line."""
+    if _first_character(table.path) != "[":
+        yield from _jsonl(table, reading)
+        return
+    with opened(table.path, newline=None) as file:
+        whole = file.read()
+    for number, entry in enumerate(_parsed(whole, str(table), "Expected an array of JSON objects."), start=1):
+        yield _record(entry, f"{table}, row {number}")
+
+
+def _parsed(text: str, where: str, expected: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_Object)
+    except json.JSONDecodeError as error:
+        around = repr(text[max(0, error.pos - 20) : error.pos + 20])
+        raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}: {around}. {expected}") from None
+    except RecursionError:
+        raise DataError(f"{where}: JSON that is nested too deeply to be read. {expected}") from None
+    except ValueError as error:  # an integer with thousands of digits
+        raise DataError(f"{where}: JSON that cannot be read: {first_line(error)}. {expected}") from None
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers a key given twice."""
+
+    twice: str | None = None
+
+    def __init__(self, entries: list[tuple[str, Any]]) -> None:
+        super().__init__(entries)
+        if len(self) < len(entries):
+            keys = [key for key, _ in entries]
+            self.twice = next(key for key in keys if keys.count(key) > 1)
+
+
+def _record(entry: Any, where: str) -> Row:
+    if not isinstance(entry, _Object):
+        raise DataError(f'{where}: expected a JSON object such as {{"query": …}}, got {type(entry).__name__}.')
+    if entry.twice is not None:
+        raise DataError(f"{where}: the key {entry.twice!r} is given twice. Rename or drop one.")
+    return Row(entry, where)
+
+
+def _first_character(path: Path) -> str:
+    with opened(path, newline=None) as file:
+        while character := file.read(1):
+            if not character.isspace():
+                return character
+    return ""
+
+
+# -- CSV -----------------------------------------------------------------------------------------
+
+
+def _csv(table: Table, reading: Reading) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # texts may be long
-    with _opened(path, newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+    with opened(table.path, newline="") as file:
+        head = file.readline()
+        delimiter = reading.delimiter or ("\t" if ending_of(table.path) == ".tsv" else _delimiter(head))
+        reader = csv.reader(chain([head], file), delimiter=delimiter, strict=True)
         try:
-            for values in reader:
-                where = f"{path}, line {reader.line_num}"
-                if None in values or None in values.values():
-                    names = reader.fieldnames or ()
-                    got = len(values) if None not in values else len(values) - 1 + len(values[None])  # type: ignore[call-overload]
-                    got -= sum(value is None for value in values.values())
+            names = [name.strip() for name in next((row for row in reader if row), [])]
+            _check_names(names, str(table))
+            for cells in reader:
+                if not cells:
+                    continue
+                where = f"{table}, line {reader.line_num}"
+                if len(cells) != len(names):
                     raise DataError(
-                        f"{where}: expected {len(names)} fields ({', '.join(names)}), got {got}. Put a text with "
-                        "commas in double quotes."
+                        f"{where}: expected {len(names)} fields ({', '.join(names)}), got {len(cells)}. Put a text "
+                        f"with {_named(delimiter)} in double quotes, or say which `delimiter` separates the fields."
                     )
-                yield Row(values, where)
+                yield Row(dict(zip(names, cells, strict=True)), where, flat=True)
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.reader.line_num}: not CSV: {error}.") from None
+            raise DataError(f"{table}, line {reader.line_num}: not CSV: {error}.") from None
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _delimiter(head: str) -> str:
+    """Comma, unless the line of names has none and one of the others."""
+    return next((mark for mark in ",;\t|" if mark in head), ",")
+
+
+def _named(delimiter: str) -> str:
+    return {",": "commas", ";": "semicolons", "\t": "tabs"}.get(delimiter, f"{delimiter!r}")
+
+
+def _check_names(names: list[str], where: str) -> None:
+    for place, name in enumerate(names):
+        if name and name in names[:place]:
+            raise DataError(f"{where}: two columns are called {name!r}. Rename or drop one.")
+
+
+# -- Parquet -------------------------------------------------------------------------------------
+
+
+def _parquet(table: Table, reading: Reading) -> Iterator[Row]:
     import pyarrow
 
+    file = parquet_file(table.path)
+    _check_names(file.schema_arrow.names, str(table))
     number = 0
     try:
-        for batch in _parquet_file(path).iter_batches(batch_size=128):
+        for batch in file.iter_batches(batch_size=128):
             for values in batch.to_pylist():
                 number += 1
-                yield Row(values, f"{path}, row {number}")
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {error}.") from None
+                yield Row(values, f"{table}, row {number}")
+    except MemoryError:  # Arrow's is an error of Arrow's too
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{table}: not a readable Parquet file: {first_line(error)}.") from None
 
 
-def _parquet_file(path: Path) -> Any:
+def parquet_file(path: Path) -> Any:
+    """Open a Parquet file with pyarrow.
+
+    Raises:
+        DataError: it is none.
+    """
     import pyarrow
     from pyarrow import parquet
 
@@ -102,242 +172,91 @@ def _parquet_file(path: Path) -> Any:
         raise DataError(f"{path}: not a readable Parquet file: {error}.") from None
 
 
+# -- Excel ---------------------------------------------------------------------------------------
+
+
+def _workbook(path: Path) -> Any:
+    with extra("excel"):
+        import openpyxl
+    try:
+        with opened_bytes(path) as file:
+            return openpyxl.load_workbook(file, data_only=True)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a broken archive makes openpyxl, zipfile and the XML parser stumble over
+        raise DataError(f"{path}: not a readable Excel workbook (.xlsx): {first_line(error)}.") from None
+
+
+def sheets_of(path: Path) -> list[str]:
+    """Names of the sheets of a workbook that have any cell.
+
+    Raises:
+        DataError: not a workbook.
+        ImportError: openpyxl is not installed.
+    """
+    return [sheet.title for sheet in _workbook(path).worksheets if any(map(any, sheet.values))]
+
+
+def _excel(table: Table, reading: Reading) -> Iterator[Row]:
+    book = _workbook(table.path)
+    sheet = book[table.sheet] if table.sheet is not None else book.worksheets[0]
+    names: list[str] | None = None
+    for number, cells in enumerate(sheet.values, start=1):
+        if all(cell is None for cell in cells):
+            continue
+        if names is None:
+            names = ["" if cell is None else str(cell).strip() for cell in cells]
+            _check_names(names, str(table))
+            continue
+        nameless = next((cell for cell, name in zip(cells, names, strict=True) if cell is not None and not name), None)
+        if nameless is not None:
+            raise DataError(f"{table}, row {number}: {nameless!r} stands under no name. Name its column in row 1.")
+        values = {name: cell for name, cell in zip(names, cells, strict=True) if name}
+        yield Row(values, f"{table}, row {number}", flat=True)
+
+
+# -- all -----------------------------------------------------------------------------------------
+
 #: Readers of tables by the ending of the file's name.
-TABLES: dict[str, Callable[[Path], Iterator[Row]]] = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+TABLES: dict[str, Callable[[Table, Reading], Iterator[Row]]] = {
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".parquet": _parquet,
+    ".json": _json,
+    ".xlsx": _excel,
+}
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def is_table(path: Path) -> bool:
+    """Return whether a file is a table by its ending; of JSON, an array, or lines that are not COCO's."""
+    if ending_of(path) != ".json":
+        return ending_of(path) in TABLES
+    if _first_character(path) == "[":
+        return True
+    with opened(path, newline=None) as file:
+        head = next((line for line in iter(lambda: file.readline(2**20), "") if line.strip()), "")
+    try:
+        entry = json.loads(head)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(entry, Mapping) and not {"images", "annotations", "categories"} & entry.keys()
+
+
+def read_rows(table: Table, reading: Reading) -> Iterator[Row]:
     """Read the rows of a table, one after the other.
 
     Raises:
-        DataError: an unknown ending, an unreadable file, a broken line, no rows.
+        DataError: an unknown ending, an unreadable file, a broken line, a column named twice, no rows.
     """
-    if path.suffix not in TABLES:
+    path = table.path
+    if ending_of(path) not in TABLES:
         raise DataError(f"{path}: expected a file ending in {', '.join(TABLES)}, got {path.suffix or 'no ending'!r}.")
     if not path.exists():
         raise DataError(f"{path}: no such file.")
-    rows = lookup(TABLES, path.suffix, "ending")(path)
+    rows = lookup(TABLES, ending_of(path), "ending")(table, reading)
     first = next(rows, None)
     if first is None:
-        raise DataError(f"{path}: the file has no rows.")
+        raise DataError(f"{table}: the table has no rows.")
     return chain([first], rows)
-
-
-def tables_of(path: Path) -> list[tuple[Path, str | None]]:
-    """Table files of a path and the split each stands for, if its name or its folder's says so.
-
-    A file; or a folder's train.csv, test-00000-of-00002.parquet and so on; or its metadata.csv, .jsonl or .parquet, and
-    those of its split folders.
-
-    Raises:
-        DataError: a table or a folder beside those of the splits whose name looks like a split's, misspelt; a folder
-            that may not be looked into.
-    """
-    if path.is_file():
-        return [(path, None)]
-    found: list[tuple[Path, str | None]] = []
-    strange: list[tuple[Path, str]] = []
-    for file in sorted(path.iterdir()):
-        if file.suffix in TABLES:
-            name = re.sub(r"-\d+-of-\d+$", "", file.stem)
-            if name in SPLIT_NAMES:
-                found.append((file, SPLIT_NAMES[name]))
-            else:
-                strange.append((file, name))
-    if not found:
-        found = [(file, None) for file in _metadata(path)]
-        for folder in sorted(filter(Path.is_dir, path.iterdir())):
-            for file in _metadata(folder):
-                if folder.name in SPLIT_NAMES:
-                    found.append((file, SPLIT_NAMES[folder.name]))
-                else:
-                    strange.append((file, folder.name))
-    for file, name in strange:
-        if any(part for _, part in found) and nearest(name, SPLIT_NAMES, cutoff=0.7):
-            split_of(name, str(file))
-    return found
-
-
-def _metadata(folder: Path) -> list[Path]:
-    try:
-        return [file for file in (folder / f"metadata{ending}" for ending in TABLES) if file.is_file()]
-    except PermissionError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}.") from None
-
-
-def columns_of(path: Path, columns: Mapping[str, str]) -> list[str]:
-    """Columns of all tables of a path, under our names.
-
-    Args:
-        path: see `tables_of`.
-        columns: our name -> the name in the file.
-
-    Raises:
-        DataError: a file that cannot be read, or without a column that is to be renamed.
-    """
-    found: dict[str, None] = {}
-    for file, _ in tables_of(path):
-        if file.suffix == ".parquet":  # may hold pictures: rows are read once, later
-            names = dict.fromkeys(_parquet_file(file).schema_arrow.names)
-        else:
-            names = dict.fromkeys(name for row in read_rows(file) for name in row.values)
-        for theirs in columns.values():
-            if theirs not in names:
-                raise DataError(
-                    f"{file}: no column {theirs!r}; its columns are {', '.join(names)}.{nearest(theirs, names)}"
-                )
-        found.update(dict.fromkeys(_renamed(names, columns)))
-    return list(found)
-
-
-def split_rows(file: Path, part: str | None, columns: Mapping[str, str]) -> Iterator[tuple[Row, str | None]]:
-    """Rows of a table under our column names, each with its split: the file's, or the one in its column `split`.
-
-    Raises:
-        DataError: see `read_rows`; a split that has no known name.
-    """
-    for row in read_rows(file):
-        values = _renamed(row.values, columns)
-        given = part or values.get("split") or None  # an empty cell of a CSV file is none
-        yield Row(values, row.where), None if given is None else split_of(given, row.where)
-
-
-def rows_by_split(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Row, str | None]]:
-    """Rows of all tables of a path, see `split_rows`."""
-    for file, part in tables_of(path):
-        yield from split_rows(file, part, columns)
-
-
-def _renamed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Under our names. A column that has one of our names by accident gives way to the one that was asked for."""
-    names = {theirs: ours for ours, theirs in columns.items()}
-    return {names.get(name, name): value for name, value in values.items() if name in names or name not in columns}
-
-
-def label_cell(row: Row) -> tuple[str, Any]:
-    """Return the column that holds a row's labels, and what is in it.
-
-    Raises:
-        DataError: neither `labels` nor `label`.
-    """
-    for column in ("labels", "label"):
-        if column in row.values:
-            return column, row.values[column]
-    raise DataError(f"{row.where}: expected a list of texts under `labels` (empty for none), got no such key.")
-
-
-def class_names(file: Path, column: str) -> list[str] | None:
-    """Names of the integers in a Parquet column, where Hugging Face's datasets wrote them into the schema."""
-    if file.suffix != ".parquet":
-        return None
-    try:
-        feature = json.loads(_parquet_file(file).schema_arrow.metadata[b"huggingface"])["info"]["features"][column]
-        while "names" not in feature:  # a list of labels, as three generations of the library write it
-            feature = feature[0] if isinstance(feature, list) else feature["feature"]
-        return [str(name) for name in feature["names"]]
-    except (KeyError, TypeError, IndexError, ValueError):
-        return None
-
-
-def named(value: Any, names: Sequence[str] | None, where: str, column: str) -> Any:
-    """Return a cell with its integers as texts: their names, where there are any.
-
-    Raises:
-        DataError: an integer that has no name.
-    """
-    if isinstance(value, list):
-        return [named(item, names, where, column) for item in value]
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    if names is None:
-        return str(value)
-    if not 0 <= value < len(names):
-        raise DataError(
-            f"{where}: expected `{column}` in 0 … {len(names) - 1}, a place among its {len(names)} class names, got "
-            f"{value}." + (" -1 stands for an unknown label: drop such rows." if value == -1 else "")
-        )
-    return names[value]
-
-
-def text_cell(row: Row, column: str) -> str:
-    """Return the text in a cell.
-
-    Raises:
-        DataError: none, or something else.
-    """
-    value = row.values.get(column)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{row.where}: expected a text under `{column}`, got {value!r}.")
-    return value.strip()
-
-
-def text_list(value: Any, where: str, column: str) -> list[str]:
-    """Return the texts of a cell: a list; a text; in CSV a JSON list or texts separated by |. Empty means none.
-
-    Raises:
-        DataError: something that is not a text in it.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return []
-    if isinstance(value, str):
-        if value.lstrip().startswith("["):
-            try:
-                value = json.loads(value)
-            except json.JSONDecodeError:
-                raise DataError(
-                    f"{where}: `{column}` starts like a JSON list but is none: {value[:60]!r}. "
-                    'Expected ["one", "two"] or one|two.'
-                ) from None
-        else:
-            value = value.split("|")
-    if not isinstance(value, list | tuple):
-        value = [value]
-    for item in value:
-        if not isinstance(item, str):
-            raise DataError(f"{where}: expected texts in `{column}`, got {type(item).__name__} {item!r}.")
-        _check_whole(item, where)
-    return [item.strip() for item in value if item.strip()]
-
-
-def _check_whole(text: str, where: str) -> None:
-    """Refuse halves of characters, which JSON can hold and no file."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: half a character (\\u{ord(error.object[error.start]):04x} without its other half)."
-        ) from None
-
-
-def lines(path: Path) -> Iterator[str]:
-    """Lines of a text file, without their ends.
-
-    Raises:
-        DataError: not UTF-8.
-    """
-    with _opened(path, newline=None) as file:
-        for line in file:
-            yield line.removesuffix("\n")
-
-
-@contextlib.contextmanager
-def _opened(path: Path, newline: str | None) -> Iterator[TextIO]:
-    """Open a text file, of which only as much is in memory as is being read."""
-    try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
-            yield file
-    except UnicodeDecodeError:
-        with path.open("rb") as raw:
-            for number, line in enumerate(raw, start=1):  # no character of UTF-8 but the line's end has its byte
-                try:
-                    line.decode()
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x}). "
-                        f"Convert it, for example: iconv -f latin1 -t utf-8 {path.name}"
-                    ) from None
-        raise
-
-
-def _around(line: str, position: int) -> str:
-    return repr(line[max(0, position - 20) : position + 20])

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.formats.labelled_pictures import Labelled, assemble, picture_files, refuse_missing
+from sigmax.data.formats.opening import lines
 from sigmax.data.formats.reader import Reader, Reading
-from sigmax.data.formats.rows import lines
 from sigmax.data.pictures import Picture
 from sigmax.data.splits import SPLIT_NAMES, split_of
 from sigmax.errors import DataError
