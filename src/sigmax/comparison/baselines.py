@@ -9,6 +9,7 @@ import numpy as np
 
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset
+from sigmax.data.normal import normal
 from sigmax.data.pictures import Query
 from sigmax.errors import DataError
 from sigmax.scan import Logits
@@ -51,11 +52,11 @@ class TfidfBaseline:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self.pipeline.fit([data.queries[i] for i in train], truth[:, self.known])
+            self.pipeline.fit([normal(str(data.queries[i])) for i in train], truth[:, self.known])
 
     def logits(self, queries: Sequence[Query], candidates: Sequence[str]) -> Logits:
         """Return log odds of every query over every label."""
         logits = np.tile(self.unknown_logits, (len(queries), 1))
-        decided = self.pipeline.decision_function(list(queries)).reshape(len(queries), -1)
+        decided = self.pipeline.decision_function([normal(str(query)) for query in queries]).reshape(len(queries), -1)
         logits[:, self.known] = decided
         return Logits(logits[:, [self.place[name] for name in candidates]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from sigmax.data.batches import Batches
 from sigmax.data.dataset import SPLITS, MatchDataset, row_of
-from sigmax.data.pictures import Picture, key_of
+from sigmax.data.normal import likeness, normal
+from sigmax.data.pictures import Picture, Query, key_of
 from sigmax.data.texts import digest
 
 __all__ = ["Answers", "Check", "DataFacts", "Pictures", "check", "false_negative_share"]
@@ -92,6 +94,10 @@ class Check(DataFacts):
     conflicting_queries: int  #: those of them with other right answers
     leaked_queries: int  #: dev and test queries that are training queries too
     duplicate_candidates: int  #: candidates whose text an earlier one has
+    lookalikes: int  #: candidates that are easily taken for an earlier one, see `sigmax.data.normal.likeness`
+    lookalike: tuple[str, str] | None  #: an earlier candidate and one that is easily taken for it
+    conflicts: int  #: pairs that came as right and wrong at once
+    notes: tuple[str, ...]  #: what the reader left out or settled
     false_negatives: dict[int, float]  #: batch size -> share of rows, see `false_negative_share`
     pictures: Pictures | None  #: None for texts
 
@@ -116,6 +122,12 @@ class Check(DataFacts):
                 f"{self.duplicate_candidates} candidates have the text of an earlier one: the same answer would be "
                 "right and wrong at once. Merge them."
             )
+        if self.lookalike:
+            found.append(
+                f"{self.lookalikes} candidates are easily taken for an earlier one, such as "
+                f"{' and '.join(map(_told_apart, self.lookalike))}. Merge those that mean the same."
+            )
+        found += self.notes
         if self.labels and self.untrained_candidates:
             found.append(
                 f"{self.untrained_candidates} labels occur in dev or test but never in train: a label table cannot "
@@ -146,7 +158,8 @@ def check(data: MatchDataset) -> Check:
     """Look at a data set before training."""
     facts = DataFacts.of(data)
     repeated, conflicting = _duplicates(data)
-    training = {digest(key_of(data.queries[i])) for i in data.split("train")}
+    training = {_same(data.queries[i]) for i in data.split("train")}
+    alike = _lookalikes(data.candidates)
     held_out = np.concatenate([data.split("dev"), data.split("test")])
     used = np.unique(data.pairs[:, 1])
     in_train = np.unique(data.graph[data.split("train")].indices)
@@ -159,12 +172,37 @@ def check(data: MatchDataset) -> Check:
         untrained_candidates=len(np.setdiff1d(in_held_out, in_train)),
         duplicate_queries=repeated,
         conflicting_queries=conflicting,
-        leaked_queries=sum(digest(key_of(data.queries[i])) in training for i in held_out),
-        duplicate_candidates=len(data.candidates) - len(set(map(digest, data.candidates))),
+        leaked_queries=sum(_same(data.queries[i]) in training for i in held_out),
+        duplicate_candidates=len(data.candidates) - len({digest(normal(text)) for text in data.candidates}),
+        lookalikes=len(alike),
+        lookalike=alike[0] if alike else None,
+        conflicts=data.conflicts,
+        notes=data.notes,
         false_negatives={size: false_negative_share(data, size) for size in BATCH_SIZES if size <= rows}
         or ({rows: false_negative_share(data, rows)} if rows else {}),
         pictures=_pictures(data),
     )
+
+
+def _same(query: Query) -> bytes:
+    """What queries share that are the same to a reader."""
+    return digest(normal(key_of(query)))
+
+
+def _lookalikes(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Texts that are easily taken for an earlier one and are not the same, each beside the first of its like."""
+    first: dict[str, str] = {}
+    found = []
+    for text in texts:
+        earlier = first.setdefault(likeness(text), text)
+        if normal(earlier) != normal(text):
+            found.append((earlier, text))
+    return found
+
+
+def _told_apart(text: str) -> str:
+    """A text for people; with code points where letters alone do not tell it from what looks like it."""
+    return repr(text) if text.isascii() else f"{text!r} ({ascii(text)[1:-1]})"
 
 
 def _pictures(data: MatchDataset) -> Pictures | None:
@@ -206,7 +244,7 @@ def _duplicates(data: MatchDataset) -> tuple[int, int]:
     answers: dict[tuple[str, bytes], list[frozenset[int]]] = defaultdict(list)
     for name in SPLITS:
         for i in data.split(name):
-            answers[name, digest(key_of(data.queries[i]))].append(frozenset(row_of(data.graph, i).tolist()))
+            answers[name, _same(data.queries[i])].append(frozenset(row_of(data.graph, i).tolist()))
     repeated = sum(len(sets) - 1 for sets in answers.values())
     conflicting = sum(sum(count for _, count in Counter(sets).most_common()[1:]) for sets in answers.values())
     return repeated, conflicting

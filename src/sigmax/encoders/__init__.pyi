@@ -3,7 +3,7 @@ from .build import ENCODERS, build_towers, default_encoder, defaults_of
 from .frozen import FrozenEncoder
 from .images import PictureEncoder
 from .labels import LabelTable
-from .module import Module, load_encoder, open_pictures, save_encoder
+from .module import Module, as_inputs, load_encoder, save_encoder
 from .ngrams import NgramEmbedding
 from .plan import HEADS, Defaults, Encoder, Plan, Towers
 from .static import StaticVectors
@@ -22,10 +22,10 @@ __all__ = [
     "Plan",
     "StaticVectors",
     "Towers",
+    "as_inputs",
     "build_towers",
     "default_encoder",
     "defaults_of",
     "load_encoder",
-    "open_pictures",
     "save_encoder",
 ]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sigmax.data.dataset import Indices
 from sigmax.data.pictures import key_of
 from sigmax.encoders.images import with_constant
-from sigmax.encoders.module import Module, open_pictures
+from sigmax.encoders.module import Module, as_inputs
 from sigmax.files import write_bytes
 
 __all__ = ["FrozenEncoder", "cache_folder"]
@@ -111,7 +111,7 @@ class FrozenEncoder(Module):
         device = self.mean.device
         blocks = []
         for start in range(0, len(items), BLOCK):
-            features = self.trunk.preprocess(open_pictures(self.trunk, items[start : start + BLOCK]))  # type: ignore[operator]
+            features = self.trunk.preprocess(as_inputs(self.trunk, items[start : start + BLOCK]))  # type: ignore[operator]
             features = {k: part.to(device) if isinstance(part, Tensor) else part for k, part in features.items()}
             blocks.append(self.trunk(features)["sentence_embedding"].float().cpu())
             told(min(len(items), start + BLOCK))

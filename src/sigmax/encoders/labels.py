@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sigmax.data.normal import normal
 from sigmax.encoders.module import Module
 from sigmax.errors import DataError, nearest
 
@@ -27,7 +28,7 @@ class LabelTable(Module):
         super().__init__()
         self.names = list(names)
         self.frozen = frozen
-        self.place = {name: j for j, name in enumerate(self.names)}
+        self.place = {normal(name): j for j, name in enumerate(self.names)}
         self.vectors = nn.Parameter(vectors.clone(), requires_grad=not frozen)
 
     def preprocess(self, inputs: Sequence[str], **_: Any) -> dict[str, Tensor]:
@@ -37,12 +38,12 @@ class LabelTable(Module):
             DataError: a label that the table does not have.
         """
         for name in inputs:
-            if name not in self.place:
+            if normal(name) not in self.place:
                 raise DataError(
                     f"Label {name!r} has no vector: the model knows {len(self.names)} labels."
                     f"{nearest(name, self.names)} A label table cannot take new labels; train again."
                 )
-        return {"input_ids": torch.tensor([self.place[name] for name in inputs], dtype=torch.int64)}
+        return {"input_ids": torch.tensor([self.place[normal(name)] for name in inputs], dtype=torch.int64)}
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Add "sentence_embedding" (b, d) to the features."""

@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sigmax.data.normal import normal
 from sigmax.data.pictures import Picture
 from sigmax.errors import DataError, first_line
 
-__all__ = ["Module", "load_encoder", "module_folder", "open_pictures", "save_encoder"]
+__all__ = ["Module", "as_inputs", "load_encoder", "module_folder", "save_encoder"]
 
 #: Types of sentence-transformers whose files a module of ours reads without importing that package, and its home.
 _STAND_INS = {
@@ -167,8 +168,12 @@ def module_folder(model_name_or_path: str, subfolder: str = "", **given: Any) ->
     return Path(load_dir_path(model_name_or_path, subfolder=subfolder, **hub))
 
 
-def open_pictures(encoder: nn.Module, items: Sequence[Any]) -> list[Any]:
-    """Open pictures for an encoder that reads images of PIL and not our pictures."""
+def as_inputs(encoder: nn.Module, items: Sequence[Any]) -> list[Any]:
+    """Give an encoder what it reads: texts in their normal form, and pictures opened if it reads images of PIL.
+
+    This is the one door: a text that looks the same has the same vector, however it was typed.
+    """
+    texts = [normal(item) if isinstance(item, str) else item for item in items]
     if getattr(encoder, "reads_pictures", False):
-        return list(items)
-    return [item.image().convert("RGB") if isinstance(item, Picture) else item for item in items]
+        return texts
+    return [item.image().convert("RGB") if isinstance(item, Picture) else item for item in texts]

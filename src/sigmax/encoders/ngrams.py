@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sigmax.data.normal import normal
 from sigmax.data.texts import digest
 from sigmax.encoders.module import Module
 
@@ -109,7 +110,7 @@ class NgramEmbedding(Module):
         empty = cls(np.empty(0, np.int64), np.empty(0, np.float32), **settings)
         seen: set[bytes] = set()
         frequency = np.zeros(2 * BUCKETS, dtype=np.int64)
-        source = iter(texts)
+        source = map(normal, texts)
         while block := {digest(text): text for text in islice(source, BLOCK)}:
             new = [text for key, text in block.items() if key not in seen]
             seen.update(block)

@@ -16,7 +16,7 @@ from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
 from sigmax.data.pictures import Item, Query, as_picture
-from sigmax.encoders import open_pictures
+from sigmax.encoders import as_inputs
 from sigmax.errors import check_least
 from sigmax.evaluation import Evaluation
 from sigmax.losses import MatchLoss
@@ -111,7 +111,7 @@ class DualEncoder(nn.Module):
     def preprocess(self, items: Sequence[Query], side: str) -> Features:
         """Texts or pictures -> the features of the encoder of that side, "query" or "candidate"."""
         encoder = self._encoder(side)
-        features: Features = encoder.preprocess(open_pictures(encoder, items))  # type: ignore[operator]
+        features: Features = encoder.preprocess(as_inputs(encoder, items))  # type: ignore[operator]
         return features
 
     def embed(self, features: Features | list[Features], side: str) -> Tensor:

@@ -135,6 +135,7 @@ def check_table(check: Check) -> Table:
         ("of them right for no query", f"{check.unused_candidates:,}"),
         ("right pairs", f"{check.pairs:,}"),
         ("pairs known to be wrong", f"{check.wrong_pairs:,}"),
+        *([("right and wrong at once", f"{check.conflicts:,}")] if check.conflicts else []),
         (
             "right answers per query (mean, median, maximum)",
             f"{answers.mean:.1f}, {answers.median:.0f}, {answers.most}",
