@@ -609,7 +609,7 @@ def test_files_that_cannot_be_opened(tmp_path):
 def test_without_permission():
     """As another user where the tests run as root, to whom nothing is forbidden."""
     program = (
-        "import os, sys; from sigmax.data import load_data\n"
+        "import os, sys; from sigmax.data import fetching, load_data, formats; formats.READERS\n"
         "os.geteuid() or os.setresuid(65534, 65534, 65534)\n"
         "for path in sys.argv[1:]:\n"
         "    try:\n        load_data(path)\n"

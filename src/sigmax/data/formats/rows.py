@@ -258,5 +258,5 @@ def read_rows(table: Table, reading: Reading) -> Iterator[Row]:
     rows = lookup(TABLES, ending_of(path), "ending")(table, reading)
     first = next(rows, None)
     if first is None:
-        raise DataError(f"{table}: the table has no rows.")
+        raise DataError(f"{table}: the {'file' if table.sheet is None else 'sheet'} has no rows.")
     return chain([first], rows)
