@@ -25,7 +25,7 @@ from sigmax.training.train import train
 __all__ = ["SigmaxClassifier"]
 
 
-class SigmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SigmaxClassifier(ClassifierMixin, BaseEstimator):
     r"""Labels texts or given features by softmax or sigmoid, with probabilities calibrated on rows held out.
 
     Texts are trained by `sigmax.train`: the best epoch on the dev rows is kept. A matrix of features gets a linear
@@ -330,9 +330,9 @@ def _fit_linear(loss: str, features: Floats, right: Bools) -> tuple[Floats, Floa
     def step() -> torch.Tensor:
         optimizer.zero_grad()
         value = objective.from_logits(z @ weights.T + biases, positives) + weights.square().sum() / (2 * len(z))
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(step)  # type: ignore[no-untyped-call]
+    optimizer.step(step)
     coefficients: Floats = weights.detach().numpy() / deviation
     return coefficients, biases.detach().numpy() - coefficients @ mean

@@ -65,7 +65,7 @@ class _TwoPasses(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *arriving: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *arriving: Tensor | None) -> tuple[Tensor | None, ...]:
         *saved, rows, columns = ctx.saved_tensors
         inputs = Inputs(*saved)
         with torch.autocast(inputs.device.type, enabled=False):
@@ -90,7 +90,7 @@ class _Given(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         scaled = outer.device.type != "cpu" or outer.item() != 1.0  # the usual 1 costs no copy where it can be seen
         by_inputs = [
             None if gradient is None else (gradient * outer.to(gradient.dtype) if scaled else gradient).to(dtype)

@@ -31,7 +31,7 @@ class _Normalized(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, arriving: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, arriving: Tensor) -> Tensor:
         unit, length = ctx.saved_tensors
         gradient = torch.empty_like(arriving)
         for rows in _blocks(unit):  # what lies along the vector changes its length alone

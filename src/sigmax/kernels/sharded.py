@@ -180,7 +180,7 @@ class _Ring(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *arriving: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *arriving: Tensor) -> tuple[Tensor | None, ...]:
         queries, candidates, scale, bias, rows, columns = ctx.saved_tensors
         sizes: RankSizes = ctx.sizes
         wants = Wants(*ctx.needs_input_grad[:4])

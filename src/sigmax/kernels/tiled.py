@@ -266,7 +266,7 @@ class Logits:
         height = max(1, min(fitting, rows))
         if len(self.scratch) < height * width:
             self.scratch = self.scratch.new_empty(height * width)
-        return torch.split(block, height)  # type: ignore[no-any-return, no-untyped-call]
+        return torch.split(block, height)
 
     def _scratch(self, like: Tensor) -> Tensor:
         return self.scratch[: like.numel()].view(like.shape)

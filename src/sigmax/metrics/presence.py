@@ -114,7 +114,7 @@ class PresenceTally:
         places, parts = spread(presence.ravel(), (presence - right).ravel(), self.grid)
         self._residuals.append(sparse.csr_array((parts, (rows, places)), shape=(len(p), self.grid + 1)))
         said = presence >= self.threshold
-        self._claims.append(tuple(sparse.csr_array(part.astype(float)) for part in (said & right, said, right)))  # type: ignore[arg-type]
+        self._claims.append(tuple(sparse.csr_array(part.astype(float)) for part in (said & right, said, right)))
 
     def metrics(self) -> dict[str, Statistic]:
         """Return the metrics over all that was added, in the order of `METRICS`."""

@@ -37,7 +37,7 @@ class Replayed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, arriving: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, arriving: Tensor) -> tuple[Tensor | None, ...]:
         """Encode again, with the same random numbers and precision, and go back through that."""
         learnt = ctx.saved_tensors
         kind, dtype, enabled = ctx.autocast

@@ -27,7 +27,7 @@ __all__ = ["MatchEvaluator"]
 Relevant = Mapping[str, Iterable[str]]
 
 
-class MatchEvaluator(BaseEvaluator):  # type: ignore[misc]
+class MatchEvaluator(BaseEvaluator):
     """Measure ranking, presence and none-of-these over all candidates, calibrated on held-out queries.
 
     Queries without a right answer are kept, unlike in InformationRetrievalEvaluator: *none of these* is measured on

@@ -56,7 +56,7 @@ class SentenceMatchLoss(nn.Module):
         self._warned = False
         if learnable:  # DistributedDataParallel holds the model's parameters, not the loss's
             for parameter in match_loss.parameters():
-                parameter.register_hook(_mean_over_ranks)  # type: ignore[no-untyped-call]
+                parameter.register_hook(_mean_over_ranks)
 
     @property
     def uses_gradient_cache(self) -> bool:
@@ -256,7 +256,7 @@ class SigmoidLoss(SentenceMatchLoss):
         return candidates.new_full((len(candidates),), -graph.log_odds, dtype=torch.float32)
 
 
-class _InParts(CachedLossMixin):  # type: ignore[misc]
+class _InParts(CachedLossMixin):
     """sentence-transformers' GradCache over a loss, which MatryoshkaLoss may have decorated."""
 
     def __init__(self, loss: SentenceMatchLoss) -> None:

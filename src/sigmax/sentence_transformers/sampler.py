@@ -15,7 +15,7 @@ from sigmax.sentence_transformers.graph import LABELS
 __all__ = ["MultiPositiveBatchSampler"]
 
 
-class MultiPositiveBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
+class MultiPositiveBatchSampler(DefaultBatchSampler):
     """Batches that hold up to four rows of an anchor together, so that a batch teaches what belongs together.
 
     Pass the class as `batch_sampler` of SentenceTransformerTrainingArguments. Every row comes once an epoch, in an

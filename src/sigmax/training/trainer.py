@@ -66,7 +66,7 @@ def _only(items: list[Any]) -> Any:
     return items[0]
 
 
-class _Trainer(Trainer):  # type: ignore[misc]
+class _Trainer(Trainer):
     """Trainer with our dev metrics, and one rate for scale and bias, another for the rest."""
 
     data: MatchDataset
@@ -173,7 +173,7 @@ def _arguments(
     )
 
 
-class _Report(TrainerCallback):  # type: ignore[misc]
+class _Report(TrainerCallback):
     """Hands steps and latest metrics to a progress function, and metrics to whoever wants them when they are logged."""
 
     def __init__(self, progress: Progress | None, logged: Logged | None) -> None:
@@ -191,7 +191,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
             self.progress(state.global_step, state.max_steps, self.latest)
 
 
-class _KeepBest(TrainerCallback):  # type: ignore[misc]
+class _KeepBest(TrainerCallback):
     """Early stopping without files: keeps the best epoch's parameters in memory."""
 
     def __init__(self, settings: Filled) -> None:
