@@ -17,8 +17,7 @@ from sigmax.arrays import Bools, Floats
 from sigmax.calibration.calibrator import fit_calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import DataError
-from sigmax.losses import make_loss
-from sigmax.positives import Positives
+from sigmax.training.linear import fit_linear
 from sigmax.training.settings import Settings
 from sigmax.training.train import train
 
@@ -319,20 +318,6 @@ def _fit_linear(loss: str, features: Floats, right: Bools) -> tuple[Floats, Floa
     mean, deviation = features.mean(0), features.std(0)
     deviation[deviation <= 1e-12 * np.maximum(1, np.abs(mean))] = 1.0  # constant: z is 0 and teaches nothing
     z = torch.from_numpy((features - mean) / deviation)
-    objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
-    positives = Positives.from_dense(torch.from_numpy(right))
-    weights = torch.zeros(right.shape[1], z.shape[1], dtype=torch.float64, requires_grad=True)
-    biases = torch.zeros(right.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weights, biases], max_iter=1000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = objective.from_logits(z @ weights.T + biases, positives) + weights.square().sum() / (2 * len(z))
-        value.backward()
-        return value
-
-    optimizer.step(step)
-    coefficients: Floats = weights.detach().numpy() / deviation
-    return coefficients, biases.detach().numpy() - coefficients @ mean
+    found = fit_linear(z, sparse.csr_array(right.astype(np.int8)), loss, 1 / len(z), tolerance=1e-12, steps=1000)
+    coefficients: Floats = found.weights.numpy() / deviation
+    return coefficients, found.biases.numpy() - coefficients @ mean

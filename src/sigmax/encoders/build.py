@@ -212,7 +212,9 @@ _TRANSFORMER = Defaults(
 )
 #: If every batch offers all labels, a small one has as many wrong answers, and more steps: fine-tuning needs them.
 _TRANSFORMER_LABELS = replace(_TRANSFORMER, epochs=5, learning_rate=1e-4, batch_size=16)
-#: For what follows a frozen encoder: one linear layer, or only the labels' vectors.
+#: For a linear head on a frozen encoder.
+_SOLVED = Defaults(epochs=1, learning_rate=1.0, logit_scale=1.0, quick=False, solved=True)
+#: For a cosine head on a frozen encoder: one linear layer and the labels' vectors.
 _FROZEN = Defaults(epochs=30, learning_rate=0.002, logit_scale=10.0, label_rate=1.0)
 
 
@@ -221,10 +223,18 @@ def default_encoder(data: MatchDataset) -> str:
     return "convnet" if data.pictures else "ngrams"
 
 
-def defaults_of(encoder: str, data: MatchDataset, *, frozen: bool = False) -> Defaults:
+def default_head(frozen: bool) -> str:
+    """Return how labels are scored by default: the best model of a frozen encoder's vectors is known to be found."""
+    return "linear" if frozen else "cosine"
+
+
+def defaults_of(encoder: str, data: MatchDataset, *, frozen: bool = False, head: str | None = None) -> Defaults:
     """Return the training settings that suit an encoder on a data set."""
     from sigmax.data.batches import OFFER_ALL
 
+    head = head or default_head(frozen)
+    if head == "linear" and (frozen or encoder not in ENCODERS):
+        return _SOLVED
     if frozen:
         return _FROZEN
     if encoder not in ENCODERS:

@@ -69,6 +69,8 @@ class Defaults:
     threads: int | None = 1
     #: Whether a run takes seconds, so that a comparison searches and repeats by default.
     quick: bool = True
+    #: Whether what is trained is a linear model over fixed vectors: its minimum is computed, without steps and rates.
+    solved: bool = False
 
 
 @dataclass(frozen=True)

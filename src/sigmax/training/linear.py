@@ -8,18 +8,20 @@ is minimised by L-BFGS over all queries at once; the biases are free. λ is chos
 queries. With one right answer per query "softmax-average" is multinomial logistic regression, and "sigmoid" is
 one-against-rest logistic regression, as in scikit-learn with C = 1/(λn).
 
-The minimum is that of any other solver; how fast it is found depends on the coordinates. Dense features are rotated to
+The minimum is that of any other solver; how fast it is found depends on the coordinates. Features are rotated to
 their principal axes, and every weight is scaled by (hⱼ·vₖ + λ)^(-1/2), with vₖ the mean square of coordinate k and hⱼ
 the curvature p(1 − p) of label j at its frequency p: then the Hessian at the start is close to the identity.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
@@ -28,9 +30,16 @@ from sigmax.families import OBJECTIVES, Objective, directed_loss, excluded_logit
 from sigmax.losses import make_loss
 from sigmax.positives import Positives
 
-Features = Tensor | sparse.csr_array
+if TYPE_CHECKING:
+    from sigmax.data.dataset import MatchDataset
+    from sigmax.model.dual_encoder import DualEncoder
 
-__all__ = ["LinearModel", "choose_penalty", "fit_linear"]
+__all__ = ["LinearModel", "choose_penalty", "fit_linear", "solve"]
+
+log = logging.getLogger(__name__)
+
+#: Called with the step and {"loss": f}.
+Logged = Callable[[int, dict[str, float]], None]
 
 #: Penalties tried, strongest first: each is the one before divided by √10.
 PENALTIES = tuple(10 ** (-k / 2) for k in range(2, 16))
@@ -51,10 +60,57 @@ class LinearModel:
     biases: Tensor  #: (m,)
     penalty: float  #: λ
     value: float  #: f at the minimum
+    steps: int = 0  #: how often f was computed
+
+
+def solve(
+    model: DualEncoder,
+    data: MatchDataset,
+    loss: str,
+    *,
+    one_positive: bool = False,
+    seed: int = 0,
+    logged: Logged | None = None,
+) -> int:
+    """Set the label vectors of a model to the minimum of a loss over all training queries.
+
+    Args:
+        model: one whose query encoder is fixed and ends in a coordinate of 1, and whose candidates are a table.
+        data: the data set.
+        loss: a name in `sigmax.families.OBJECTIVES`.
+        one_positive: count each right pair as a query of its own whose only right answer it is.
+        seed: seed of the folds.
+        logged: called whenever f was computed on all queries.
+
+    Returns:
+        How often f was computed on all queries.
+    """
+    queries = data.split("train")
+    right = data.graph[queries]
+    if model.none_vector is not None:
+        right = sparse.csr_array(sparse.hstack([right, (right.sum(1) == 0)[:, None]], format="csr", dtype=np.int8))
+    features = model.encode([data.queries[i] for i in queries])[:, :-1]
+    if one_positive:
+        rows, columns = right.nonzero()
+        features = features[torch.from_numpy(rows)]
+        right = sparse.csr_array(
+            (np.ones(len(rows), np.int8), (np.arange(len(rows)), columns)), (len(rows), right.shape[1])
+        )
+    found = choose_penalty(features, right, loss, seed=seed, logged=logged)
+    vectors = torch.cat([found.weights, found.biases[:, None]], dim=1)
+    with torch.no_grad():
+        model.candidate_encoder.vectors.copy_(vectors[: len(data.candidates)])  # type: ignore[union-attr, operator]
+        if model.none_vector is not None:
+            model.none_vector.copy_(vectors[-1])
+        model.loss.log_scale.zero_()
+        if model.loss.logit_bias is not None:
+            model.loss.logit_bias.zero_()
+    log.info("Solved in %d steps; penalty %.1e, chosen by cross-validation.", found.steps, found.penalty)
+    return found.steps
 
 
 def fit_linear(
-    features: Features,
+    features: Tensor,
     right: sparse.csr_array,
     loss: str,
     penalty: float,
@@ -62,11 +118,12 @@ def fit_linear(
     start: LinearModel | None = None,
     tolerance: float = TOLERANCE,
     steps: int = 500,
+    logged: Logged | None = None,
 ) -> LinearModel:
     """Minimise f.
 
     Args:
-        features: (n, d) a tensor, or a sparse matrix of the same dtype as the result.
+        features: (n, d) floating point.
         right: (n, m) 1 where the pair is right.
         loss: a name in `sigmax.families.OBJECTIVES`.
         penalty: λ, above 0.
@@ -74,11 +131,20 @@ def fit_linear(
             log odds.
         tolerance: relative decrease of f per step at which the solver stops.
         steps: maximum steps.
+        logged: called whenever f was computed.
     """
-    return _solve(_Problem(features, right, loss), penalty, start=start, tolerance=tolerance, steps=steps)
+    problem = _Problem(features, right, loss)
+    return _solve(problem, penalty, start=start, tolerance=tolerance, steps=steps, logged=logged)
 
 
-def choose_penalty(features: Features, right: sparse.csr_array, loss: str, *, seed: int = 0) -> LinearModel:
+def choose_penalty(
+    features: Tensor,
+    right: sparse.csr_array,
+    loss: str,
+    *,
+    seed: int = 0,
+    logged: Logged | None = None,
+) -> LinearModel:
     """Choose λ among `PENALTIES` by the mean loss of queries held out, and fit all queries with it.
 
     Each fold goes from the strongest penalty to weaker ones, beginning where the one before ended, until one is worse.
@@ -91,7 +157,7 @@ def choose_penalty(features: Features, right: sparse.csr_array, loss: str, *, se
     held_out = 0
     for fold in folds:
         rest = np.setdiff1d(np.arange(n), fold)
-        problem, test = _Problem(_rows(features, rest), right[rest], loss), _rows(features, fold)
+        problem, test = _Problem(features[torch.from_numpy(rest)], right[rest], loss), features[torch.from_numpy(fold)]
         model: LinearModel | None = None
         best = np.inf
         for place in range(tried):
@@ -106,69 +172,56 @@ def choose_penalty(features: Features, right: sparse.csr_array, loss: str, *, se
         if held_out >= ENOUGH_QUERIES:
             break
     chosen = int(losses[:tried].argmin())
-    return fit_linear(features, right, loss, PENALTIES[chosen], start=found[chosen])
+    return fit_linear(features, right, loss, PENALTIES[chosen], start=found[chosen], logged=logged)
 
 
 class _Problem:
-    """Features and right pairs of the queries that count, in blocks of rows and in coordinates that suit the solver."""
+    """Tensor and right pairs of the queries that count, in blocks of rows and in coordinates that suit the solver."""
 
-    def __init__(self, features: Features, right: sparse.csr_array, loss: str) -> None:
+    def __init__(self, features: Tensor, right: sparse.csr_array, loss: str) -> None:
         self.objective = lookup(OBJECTIVES, loss, "loss")
         counted = self.objective.counted(torch.from_numpy(np.diff(right.indptr))).numpy()
         if not counted.all():
-            features, right = _rows(features, np.flatnonzero(counted)), right[counted]
+            features, right = features[torch.from_numpy(counted)], right[counted]
         self.n, self.m = right.shape
         self.d = features.shape[1]
         self.frequency = torch.from_numpy((np.asarray(right.sum(0)).ravel() + 0.5) / (self.n + 1.0))
         step = max(1, PAIR_BLOCK // max(1, self.m))
         cuts = [slice(start, start + step) for start in range(0, self.n, step)]
-        self.blocks: list[tuple[Tensor, Tensor, Positives]] = []
-        self.rotation: Tensor | None = None
-        if isinstance(features, Tensor):
-            self.centre = features.mean(0)
-            centred = features - self.centre
-            power, rotation = torch.linalg.eigh((centred.T @ centred).double() / self.n)
-            self.dtype, self.power, self.rotation = features.dtype, power.clamp_min(0), rotation.to(features.dtype)
-            rotated = centred @ self.rotation
-            self.blocks = [(rotated[cut], rotated[cut].T, _positives(right[cut])) for cut in cuts]
-        else:
-            self.power = torch.from_numpy(np.asarray(features.multiply(features).sum(0)).ravel() / self.n).double()
-            self.dtype = torch.from_numpy(features.data[:0]).dtype
-            self.blocks = [(_csr(features[cut]), _csr(features[cut].T.tocsr()), _positives(right[cut])) for cut in cuts]
+        self.centre = features.mean(0)
+        centred = features - self.centre
+        power, rotation = torch.linalg.eigh((centred.T @ centred).double() / self.n)
+        self.dtype, self.power, self.rotation = features.dtype, power.clamp_min(0), rotation.to(features.dtype)
+        rotated = centred @ self.rotation
+        self.blocks = [(rotated[cut], _positives(right[cut])) for cut in cuts]
 
     def inward(self, model: LinearModel) -> tuple[Tensor, Tensor]:
         """(d, m) weights and (m,) biases in the solver's coordinates."""
-        weights, biases = model.weights.T, model.biases
-        if self.rotation is not None:
-            biases = biases + self.centre @ weights
-            weights = self.rotation.T @ weights
-        return weights, biases
+        return self.rotation.T @ model.weights.T, model.biases + model.weights @ self.centre
 
     def outward(self, weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
         """Inverse of `inward`."""
-        if self.rotation is not None:
-            weights = self.rotation @ weights
-            biases = biases - self.centre @ weights
-        return weights.T.contiguous(), biases
+        weights = (self.rotation @ weights).T
+        return weights, biases - weights @ self.centre
 
     def gradients(self, weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean loss, and its gradients at weights and biases."""
         value, by_weight, by_bias = (
             biases.new_zeros(()),
-            torch.zeros(weights.shape, dtype=self.dtype),
+            torch.zeros_like(weights),
             torch.zeros_like(biases),
         )
-        for features, transposed, positives in self.blocks:
+        for features, positives in self.blocks:
             loss, arriving = _loss_and_gradient(self.objective, (features @ weights).add_(biases), positives)
             value += loss / self.n
             arriving /= self.n
-            by_weight += transposed @ arriving
+            by_weight += features.T @ arriving
             by_bias += arriving.sum(0)
         return value, by_weight, by_bias
 
 
 def _loss_and_gradient(objective: Objective, logits: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
-    """Sum of the queries' losses, and its gradient at the logits: ∂L/∂s = ∂L/∂A · act(s) + ∂L/∂sₚ at the right pairs."""
+    """Sum of the losses, and its gradient: ∂L/∂s = ∂L/∂A · act(s), and ∂L/∂sₚ more at the right pairs."""
     rows, columns = positives.rows, positives.columns
     compared = excluded_logits(objective, logits, positives) if objective.against == "wrong" else logits
     total = objective.partition.reduce(compared, 1)
@@ -184,7 +237,13 @@ def _loss_and_gradient(objective: Objective, logits: Tensor, positives: Positive
 
 @torch.no_grad()
 def _solve(
-    problem: _Problem, penalty: float, *, start: LinearModel | None, tolerance: float, steps: int
+    problem: _Problem,
+    penalty: float,
+    *,
+    start: LinearModel | None,
+    tolerance: float,
+    steps: int,
+    logged: Logged | None = None,
 ) -> LinearModel:
     curvature = problem.frequency * (1 - problem.frequency)
     stretch = (problem.power[:, None] * curvature + penalty).rsqrt().to(problem.dtype)
@@ -205,39 +264,37 @@ def _solve(
         tolerance_change=tolerance * float(first),
         line_search_fn="strong_wolfe",
     )
-    value = first
+    value: Tensor = first
+    taken = 0
 
     @torch.no_grad()
     def step() -> Tensor:
-        nonlocal value
+        nonlocal value, taken
         weights, biases = inner[0] * stretch, inner[1] * lift
         value, by_weight, by_bias = problem.gradients(weights, biases)
-        value = value + penalty / 2 * weights.square().sum()
+        value += penalty / 2 * weights.square().sum()
+        taken += 1
+        if logged is not None:
+            logged(taken, {"loss": float(value)})
         inner[0].grad = by_weight.add_(weights, alpha=penalty).mul_(stretch)
         inner[1].grad = by_bias * lift
         return value
 
     optimizer.step(step)  # type: ignore[no-untyped-call]
-    return LinearModel(*problem.outward(inner[0].detach() * stretch, inner[1].detach() * lift), penalty, float(value))
-
-
-@torch.no_grad()
-def _mean_loss(model: LinearModel, features: Features, right: sparse.csr_array, loss: str) -> float:
-    product = features @ model.weights.T if isinstance(features, Tensor) else _csr(features) @ model.weights.T
-    return float(
-        make_loss(loss, logit_scale=1.0, logit_bias=0.0).from_logits(product + model.biases, _positives(right))
+    return LinearModel(
+        *problem.outward(inner[0].detach() * stretch, inner[1].detach() * lift), penalty, float(value), taken
     )
 
 
-def _rows(features: Features, rows: NDArray[np.int64]) -> Features:
-    return features[torch.from_numpy(rows)] if isinstance(features, Tensor) else features[rows]
+@torch.no_grad()
+def _mean_loss(model: LinearModel, features: Tensor, right: sparse.csr_array, loss: str) -> float:
+    return float(
+        make_loss(loss, logit_scale=1.0, logit_bias=0.0).from_logits(
+            features @ model.weights.T + model.biases, _positives(right)
+        )
+    )
 
 
 def _positives(right: sparse.csr_array) -> Positives:
     rows, columns = right.nonzero()
     return Positives(torch.from_numpy(rows).long(), torch.from_numpy(columns).long(), right.shape)
-
-
-def _csr(matrix: sparse.csr_array) -> Tensor:
-    parts = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
-    return torch.sparse_csr_tensor(*parts, size=matrix.shape)

@@ -25,8 +25,9 @@ class Settings:
     Args:
         loss: a name in `OBJECTIVES`.
         encoder: see `sigmax.encoders.build_towers`; None: ngrams for texts, convnet for pictures.
-        head: how labels are scored, a name in `HEADS`.
-        frozen: keep a pretrained encoder as it is, encode every query once, train what follows it.
+        head: how labels are scored, a name in `HEADS`; None: linear for a frozen encoder, else cosine.
+        frozen: keep a pretrained encoder as it is, encode every query once, train what follows it. With a linear head
+            that is a convex problem, which is solved: epochs, batch sizes, rates and scales do not matter.
         two_towers: candidates that are texts get an encoder of their own.
         augment: what training does to pictures, a name in `AUGMENTATIONS`; None: depends on their size.
         none_candidate: train one more candidate, *none of these*, right for the queries that have no right answer:
@@ -63,13 +64,14 @@ class Settings:
         ),
     ] = None
     head: Annotated[
-        str,
+        str | None,
         Option(
-            "How labels are scored: {choices}; linear has one weight per label and coordinate, and a bias per label.",
+            "How labels are scored: {choices}; linear has one weight per label and coordinate, and a bias per label. "
+            "Default: linear with --frozen, else cosine.",
             group="model",
             choices="sigmax.encoders:HEADS",
         ),
-    ] = "cosine"
+    ] = None
     frozen: Annotated[
         bool, Option("Keep a pretrained encoder as it is and train only what follows it.", group="model")
     ] = False
@@ -138,14 +140,16 @@ class Settings:
 
     def filled(self, data: MatchDataset) -> Filled:
         """Return the settings with nothing left to choose, on this data."""
-        from sigmax.encoders.build import default_encoder, defaults_of
+        from sigmax.encoders.build import default_encoder, default_head, defaults_of
 
         encoder = self.encoder or default_encoder(data)
-        defaults = defaults_of(encoder, data, frozen=self.frozen)
+        head = self.head or default_head(self.frozen)
+        defaults = defaults_of(encoder, data, frozen=self.frozen, head=head)
         return Filled(
             **self.as_dict()
             | {
                 "encoder": encoder,
+                "head": head,
                 "epochs": self.epochs or defaults.epochs,
                 "batch_size": self.batch_size or defaults.batch_size,
                 "learning_rate": self.learning_rate or defaults.learning_rate,
@@ -168,6 +172,7 @@ class Filled(Settings):
     """
 
     encoder: str = field()
+    head: str = field()
     epochs: float = field()
     batch_size: int = field()
     learning_rate: float = field()

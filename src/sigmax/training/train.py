@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from sigmax.data.batches import Batches
@@ -26,6 +26,7 @@ from sigmax.model.card import public_name
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.processes import launched
 from sigmax.training.checkpoints import prepare
+from sigmax.training.linear import solve
 from sigmax.training.settings import Filled, Settings
 from sigmax.training.trainer import (
     Logged,
@@ -91,6 +92,8 @@ def train(
 ) -> DualEncoder:
     """Train a model, keep its best epoch, calibrate it on dev.
 
+    What follows a frozen encoder with a linear head is solved instead, see `sigmax.training.linear`.
+
     Args:
         data: what to train on.
         settings: how; the defaults if None.
@@ -118,9 +121,51 @@ def train(
     data.check_answers(("train", "dev"))
     _check_metric(data, settings.metric)
     if tell:
-        _tell(data, settings, batches)
+        _tell(data, settings, None if settings.defaults.solved else batches)
     model = build_model(data, settings, batches)
-    folder = None if checkpoints is None else Path(checkpoints)
+    if settings.defaults.solved:
+        one_positive = settings.draw == "one-positive"
+        steps = solve(model, data, settings.loss, one_positive=one_positive, seed=settings.seed, logged=logged)
+        if progress is not None:
+            progress(steps, steps, {})
+    else:
+        folder = None if checkpoints is None else Path(checkpoints)
+        steps = _run_trainer(
+            model,
+            batches,
+            settings,
+            folder,
+            resume=resume,
+            fresh=fresh,
+            stop_early=stop_early,
+            report_to=report_to,
+            callback=None if progress is None and logged is None else _Report(progress, logged),
+        )
+    model.eval()
+    if calibrated:
+        calibrate(model, data)
+    model.facts = {
+        "data": DataFacts.of(data).as_dict(),
+        "settings": settings.as_dict() | {"encoder": public_name(settings.encoder)},
+        "steps": steps,
+    }
+    return model
+
+
+def _run_trainer(
+    model: DualEncoder,
+    batches: Batches,
+    settings: Filled,
+    folder: Path | None,
+    *,
+    resume: bool,
+    fresh: bool,
+    stop_early: bool,
+    report_to: str,
+    callback: TrainerCallback | None,
+) -> int:
+    """Train step by step, keep the best epoch, and return the number of steps."""
+    data = batches.data
     about = settings.as_dict() | {"data": data.name, "content": data.fingerprint}
     last = None if folder is None else prepare(folder, about, resume=resume, fresh=fresh)
     with tempfile.TemporaryDirectory() as scratch:
@@ -135,8 +180,8 @@ def train(
         trainer.data, trainer.settings = data, settings
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
-        if progress is not None or logged is not None:
-            trainer.add_callback(_Report(progress, logged))
+        if callback is not None:
+            trainer.add_callback(callback)
         best = _KeepBest(settings) if stop_early and not folder else None
         if best is not None:
             trainer.add_callback(best)
@@ -145,15 +190,7 @@ def train(
         trainer.accelerator.wait_for_everyone()  # no process takes the checkpoints away while another reads the best
         if best is not None and best.state is not None:
             model.load_state_dict(best.state)
-    model.eval()
-    if calibrated:
-        calibrate(model, data)
-    model.facts = {
-        "data": DataFacts.of(data).as_dict(),
-        "settings": settings.as_dict() | {"encoder": public_name(settings.encoder)},
-        "steps": trainer.state.global_step,
-    }
-    return model
+    return int(trainer.state.global_step)
 
 
 def loss_floor(data: MatchDataset, settings: Settings) -> float:
@@ -200,11 +237,10 @@ def _check_metric(data: MatchDataset, metric: str) -> None:
         )
 
 
-def _tell(data: MatchDataset, settings: Settings, batches: Batches) -> None:
+def _tell(data: MatchDataset, settings: Settings, batches: Batches | None) -> None:
     unanswered = data.unanswered("train")
-    log.info(
-        "%d training queries, %d candidates, %d steps.", len(data.split("train")), len(data.candidates), len(batches)
-    )
+    steps = "a convex problem, solved" if batches is None else f"{len(batches)} steps"
+    log.info("%d training queries, %d candidates, %s.", len(data.split("train")), len(data.candidates), steps)
     if unanswered and OBJECTIVES[settings.loss].needs_positive and not settings.none_candidate:
         log.info(
             "%d of the training queries have no right answer: %s leaves them out (a sigmoid would learn from them).",

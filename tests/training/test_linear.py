@@ -1,0 +1,173 @@
+"""Linear models solved to the minimum, against scikit-learn and against the definition of the losses."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+
+import sigmax
+from helpers.data import things
+from sigmax.families import OBJECTIVES
+from sigmax.losses import make_loss
+from sigmax.positives import Positives
+from sigmax.training.linear import PENALTIES, choose_penalty, fit_linear
+from sigmax.training.train import train
+
+N, D, M = 120, 7, 4
+
+
+def problem(kind="single", n=N, seed=0):
+    """Features of very different scales, far from 0, and labels that depend on them; float64."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(n, D)) * 10.0 ** np.linspace(-2, 1, D) + random.normal(size=D)
+    logits = (x - x.mean(0)) / x.std(0) @ random.normal(size=(D, M)) + random.gumbel(size=(n, M))
+    right = logits > 0.5 if kind == "several" else logits == logits.max(1, keepdims=True)
+    return torch.from_numpy(x), sparse.csr_array(right.astype(np.int8))
+
+
+def dense(right):
+    return right.toarray().astype(bool)
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1e-1])
+def test_the_softmax_is_scikit_learns_multinomial_regression(penalty):
+    x, right = problem()
+    found = fit_linear(x, right, "softmax-average", penalty, tolerance=1e-14, steps=2000)
+    theirs = LogisticRegression(C=1 / (penalty * N), tol=1e-10, max_iter=10_000).fit(x, dense(right).argmax(1))
+    np.testing.assert_allclose(found.weights, theirs.coef_, atol=1e-4)
+    shift = found.biases - torch.from_numpy(theirs.intercept_)  # a shift that all labels share changes nothing
+    np.testing.assert_allclose(shift - shift.mean(), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["single", "several"])
+def test_the_sigmoid_is_scikit_learns_one_against_rest(kind):
+    x, right = problem(kind)
+    penalty = 0.01
+    found = fit_linear(x, right, "sigmoid", penalty, tolerance=1e-14, steps=2000)
+    one = LogisticRegression(C=1 / (penalty * N), tol=1e-10, max_iter=10_000)
+    theirs = OneVsRestClassifier(one).fit(x, right.toarray())
+    for j, estimator in enumerate(theirs.estimators_):
+        np.testing.assert_allclose(found.weights[j], estimator.coef_[0], atol=1e-4)
+        np.testing.assert_allclose(found.biases[j], estimator.intercept_[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", OBJECTIVES)
+@pytest.mark.parametrize("kind", ["single", "several"])
+def test_the_gradient_of_the_objective_is_zero_at_the_minimum(loss, kind):
+    """The objective as its definition has it, by autograd, on the features as given."""
+    x, right = problem(kind)
+    found = fit_linear(x, right, loss, 0.02, tolerance=1e-14, steps=2000)
+    weights, biases = found.weights.clone().requires_grad_(), found.biases.clone().requires_grad_()
+    positives = Positives.from_dense(torch.from_numpy(dense(right)))
+    objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
+    value = objective.from_logits(x @ weights.T + biases, positives) + 0.01 * weights.square().sum()
+    value.backward()
+    assert value.item() == pytest.approx(found.value, rel=1e-9)
+    scale = x.abs().max()
+    assert weights.grad.abs().max() < 1e-5 * scale
+    assert biases.grad.abs().max() < 1e-5
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    x, right = problem("several")
+    whole = fit_linear(x, right, "softmax-decoupled", 0.01, tolerance=1e-14, steps=2000)
+    monkeypatch.setattr("sigmax.training.linear.PAIR_BLOCK", 10 * M)
+    parts = fit_linear(x, right, "softmax-decoupled", 0.01, tolerance=1e-14, steps=2000)
+    torch.testing.assert_close(parts.weights, whole.weights, atol=1e-5, rtol=1e-5)
+
+
+def test_single_precision_finds_the_same_minimum():
+    x, right = problem()
+    exact = fit_linear(x, right, "softmax-average", 0.01, tolerance=1e-14, steps=2000)
+    single = fit_linear(x.float(), right, "softmax-average", 0.01)
+    assert single.weights.dtype == torch.float32
+    assert single.value == pytest.approx(exact.value, rel=1e-4)
+
+
+def test_a_warm_start_takes_fewer_steps():
+    x, right = problem()
+    first = fit_linear(x, right, "sigmoid", 0.01)
+    assert fit_linear(x, right, "sigmoid", 0.01, start=first).steps < first.steps / 2
+
+
+def test_labels_start_at_their_log_odds():
+    """With nothing to learn from the features, a label's bias is what says how common it is."""
+    right = np.zeros((100, 3), np.int8)
+    right[:60, 0] = right[60:90, 1] = right[90:, 2] = 1
+    found = fit_linear(torch.zeros(100, 2), sparse.csr_array(right), "softmax-average", 1.0)
+    np.testing.assert_allclose(torch.softmax(found.biases, 0), [0.6, 0.3, 0.1], atol=0.01)
+    assert found.weights.abs().max() == 0
+
+
+def test_queries_without_an_answer_count_for_the_sigmoid_alone():
+    x, right = problem("several")
+    empty = sparse.csr_array(np.zeros((30, M), np.int8))
+    more = torch.cat([x, torch.zeros(30, D)]), sparse.csr_array(sparse.vstack([right, empty], format="csr"))
+    change = {}
+    for loss in ("softmax-average", "sigmoid"):
+        answered = dense(right).any(1)
+        some = fit_linear(x[torch.from_numpy(answered)], right[answered], loss, 0.01)
+        change[loss] = (fit_linear(*more, loss, 0.01).weights - some.weights).abs().max().item()
+    assert change["softmax-average"] < 1e-2 < change["sigmoid"]
+
+
+def test_the_penalty_follows_the_noise():
+    x, right = problem(n=400)
+    noise = sparse.csr_array(right.toarray()[np.random.default_rng(1).permutation(400)])
+    assert choose_penalty(x, noise, "softmax-average").penalty > choose_penalty(x, right, "softmax-average").penalty
+    assert choose_penalty(x, right, "softmax-average").penalty in PENALTIES
+
+
+# -- end to end ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["softmax-decoupled", "sigmoid"])
+def test_a_frozen_encoder_is_solved(loss, static_folder, tmp_path, caplog):
+    data = things(labels=True)
+    caplog.set_level(logging.INFO)
+    logged = []
+    settings = sigmax.Settings(loss=loss, encoder=str(static_folder), frozen=True)
+    model = train(data, settings, logged=lambda step, metrics: logged.append(metrics["loss"]))
+    assert "a convex problem, solved" in caplog.text
+    assert logged[-1] <= min(logged) * 1.001
+    right = data.graph[data.split("train")].toarray().astype(bool)
+    logits = model.logits([data.queries[i] for i in data.split("train")], data.candidates).values
+    answered = right.any(1)
+    assert right[answered, logits[answered].argmax(1)].mean() > 0.9
+    model.save(tmp_path / "model")
+    loaded = sigmax.load(tmp_path / "model")
+    np.testing.assert_allclose(
+        loaded.logits(data.queries, data.candidates).values[data.split("train")], logits, atol=1e-4
+    )
+    assert loaded.facts["settings"]["head"] == "linear"
+
+
+def test_none_of_these_is_solved_with_the_others(static_folder):
+    data = things(labels=True, unanswered=True)
+    model = train(data, sigmax.Settings(encoder=str(static_folder), frozen=True, none_candidate=True))
+    rows = data.split("train")
+    scored = model.logits([data.queries[i] for i in rows], data.candidates)
+    unanswered = data.answer_counts[rows] == 0
+    best_is_none = scored.none > scored.values.max(1)
+    assert best_is_none[unanswered].mean() > 0.8
+    assert best_is_none[~unanswered].mean() < 0.2
+
+
+def test_one_positive_counts_pairs(static_folder):
+    data = things(labels=True)
+    settings = sigmax.Settings(loss="softmax-average", encoder=str(static_folder), frozen=True)
+    usual = train(data, settings)
+    pairs = train(data, sigmax.Settings(**settings.as_dict() | {"draw": "one-positive"}))
+    assert not torch.equal(usual.candidate_encoder.vectors, pairs.candidate_encoder.vectors)
+
+
+def test_a_comparison_solves_each_contender_once(static_folder):
+    data = things(labels=True)
+    settings = sigmax.Settings(encoder=str(static_folder), frozen=True)
+    found = sigmax.compare(data, settings, contenders=["softmax-average", "sigmoid"])
+    assert found.budget.runs == 1
+    assert all(result.training.curve for result in found.results)
