@@ -280,7 +280,7 @@ def _solve(
         inner[1].grad = by_bias * lift
         return value
 
-    optimizer.step(step)  # type: ignore[no-untyped-call]
+    optimizer.step(step)
     return LinearModel(
         *problem.outward(inner[0].detach() * stretch, inner[1].detach() * lift), penalty, float(value), taken
     )
