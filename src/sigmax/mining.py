@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy import sparse
+from scipy import sparse, special
 
+from sigmax.arrays import Floats
 from sigmax.data.batches import OFFER_ALL
 from sigmax.data.dataset import Indices, MatchDataset
 from sigmax.data.pictures import Advance
 from sigmax.errors import DataError, check_least
 from sigmax.model.dual_encoder import DualEncoder
+from sigmax.model.vectors import Vectors
 
 __all__ = ["BOUND", "mine"]
 
@@ -79,10 +81,11 @@ def mine(
     for start in range(0, len(rows), QUERIES):
         block = rows[start : start + QUERIES]
         queries = model.vectors([data.queries[i] for i in block])
+        totals = _totals(model, queries, candidates)
         best, columns = torch.empty(len(block), 0), torch.empty(len(block), 0, dtype=torch.int64)
         for _, part, values in model.tiles(queries, candidates, height=QUERIES, width=CANDIDATES):
             out = taken[start : start + QUERIES, part].toarray() > 0
-            likely = (calibration.presence(values, places[part]) >= bound) & ~out
+            likely = (calibration.presence(values, places[part], totals) >= bound) & ~out
             left_out += int(likely.sum())
             logits = torch.from_numpy(np.where(out | likely, -np.inf, values))
             best = torch.cat([best, logits], 1)
@@ -96,6 +99,16 @@ def mine(
     if left_out:
         log.info("%d pairs of a presence of %g or more were left out: they may be right.", left_out, bound)
     return replace(data, wrong=np.concatenate(found))
+
+
+def _totals(model: DualEncoder, queries: Vectors, candidates: Vectors) -> Floats:
+    """(b,) log Σ exp of each query's logits over all that is offered, *none of these* too where it was trained."""
+    offered = [candidates] if model.none_vector is None else [candidates, Vectors(model.none_vector.detach()[None])]
+    totals = np.full(len(queries), -np.inf)
+    for part in offered:
+        for tile in model.tiles(queries, part, height=QUERIES, width=CANDIDATES):
+            totals = np.logaddexp(totals, special.logsumexp(tile.logits.astype(np.float64), axis=1))
+    return totals
 
 
 def _taken(data: MatchDataset, rows: Indices) -> sparse.csr_array:

@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.special import expit, softmax
 
 import sigmax
-from sigmax.calibration.curves import sampling_shift
+from sigmax.calibration.worlds import sampling_shift
 
 SLOPES = np.array([1.0, -0.7])
 SURE = 1e-4  #: chance that a right correction is rejected

@@ -10,11 +10,11 @@ from .curves import Calibration as Calibration
 from .curves import Isotonic as Isotonic
 from .curves import Platt as Platt
 from .curves import PlattCandidate as PlattCandidate
-from .curves import moved as moved
-from .curves import sampling_shift as sampling_shift
+from .curves import Quadratic as Quadratic
+from .curves import calibration_from_dict as calibration_from_dict
+from .curves import share_odds as share_odds
 from .fits import CALIBRATIONS as CALIBRATIONS
 from .fits import Fitted as Fitted
-from .fits import calibration_from_dict as calibration_from_dict
 from .fits import fit_calibration as fit_calibration
 from .fits import fit_platt as fit_platt
 from .pairs import Pairs as Pairs
@@ -26,3 +26,5 @@ from .rules import Rule as Rule
 from .rules import decide as decide
 from .rules import parse_rule as parse_rule
 from .rules import threshold_table as threshold_table
+from .worlds import moved as moved
+from .worlds import sampling_shift as sampling_shift

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats
 from sigmax.calibration.any_right import AnyFit, AnyInputs, fit_any, folds_of, noisy_or
-from sigmax.calibration.curves import Calibration, moved
-from sigmax.calibration.fits import calibration_from_dict, fit_calibration
-from sigmax.calibration.pairs import Pairs
+from sigmax.calibration.curves import Calibration, calibration_from_dict
+from sigmax.calibration.fits import fit_calibration
+from sigmax.calibration.pairs import Pairs, row_totals
 from sigmax.calibration.record import Record
 from sigmax.calibration.rules import CONFIDENCE, Choice, Decision, decide
+from sigmax.calibration.worlds import moved
 from sigmax.errors import DataError
 
 __all__ = ["DEFAULT_RULE", "Calibrator", "fit_calibrator"]
@@ -26,7 +27,7 @@ __all__ = ["DEFAULT_RULE", "Calibrator", "fit_calibrator"]
 #: The rule that `match` uses by default.
 DEFAULT_RULE = "best-f1"
 #: Maximum pairs in a fit; beyond that, wrong pairs are subsampled and weighted.
-CALIBRATION_PAIRS = 4_000_000
+CALIBRATION_PAIRS = 1_000_000
 #: Parts of the dev split that are held out, one after the other, where P(any) is chosen.
 FOLDS = 5
 
@@ -52,9 +53,18 @@ class Calibrator:
         known = {name: place for place, name in enumerate(self.candidate_ids)}
         return np.array([known.get(name, -1) for name in candidate_ids], np.int64)
 
-    def presence(self, logits: NDArray[Any], candidate_ids: Sequence[str]) -> Floats:
-        """(..., m) logits over the candidates named -> presences, in [0, 1]."""
-        return self.calibration.presence(logits, self.places(candidate_ids))
+    @property
+    def competition(self) -> float:
+        """How much competition counts, from 0 (the logit alone, a sigmoid's view) to 1 (the share alone, a softmax's).
+
+        It is the data's own answer to "softmax or sigmoid?": of a candidate's logit and the log odds of its share, the
+        part of the second in the presence, b / (a + b).
+        """
+        return self.calibration.competition
+
+    def presence(self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None = None) -> Floats:
+        """Return (n, m) presences, in [0, 1]; see `read`."""
+        return self.calibration.presence(logits, self.places(candidate_ids), row_totals(logits, none))
 
     def any(self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None = None) -> Floats:
         """(n, m) logits over all candidates and (n,) those of *none of these*, if trained -> (n,) P(any)."""
@@ -63,8 +73,16 @@ class Calibrator:
     def read(
         self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None = None
     ) -> tuple[Floats, Floats]:
-        """(n, m) logits over all candidates and (n,) those of *none of these* -> (n, m) presences and (n,) P(any)."""
-        inputs = AnyInputs(logits, self.calibration.log_odds(logits, self.places(candidate_ids)), none)
+        """Return (n, m) presences and (n,) P(any).
+
+        Args:
+            logits: (n, m) over all candidates that are offered: shares are among these, so that a presence may change
+                with the candidates beside it.
+            candidate_ids: (m,) their ids.
+            none: (n,) logits of *none of these*, where it was trained.
+        """
+        z = self.calibration.log_odds(logits, self.places(candidate_ids), row_totals(logits, none))
+        inputs = AnyInputs(logits, z, none)
         presence = inputs.presence
         return presence, noisy_or(presence) if self.any_fit is None else self.any_fit.probability(inputs)
 
@@ -150,11 +168,12 @@ def fit_calibrator(
         DataError: no right or no wrong pair, or a method that the split cannot carry.
         ValueError: logits that are not finite.
     """
-    pairs = Pairs.of(logits, right, most=CALIBRATION_PAIRS, seed=seed)
+    pairs = Pairs.of(logits, right, none=none, most=CALIBRATION_PAIRS, seed=seed)
     fitted = fit_calibration(pairs, method, seed=seed)
-    inputs = AnyInputs(logits, fitted.calibration.log_odds(logits), none)
+    totals = row_totals(logits, none)
+    inputs = AnyInputs(logits, fitted.calibration.log_odds(logits, None, totals), none)
     presence = inputs.presence
-    held_out = _held_out(logits, pairs, fitted.method, presence, seed)
+    held_out = _held_out(logits, totals, pairs, fitted.method, presence, seed)
     calibrator = Calibrator(
         fitted.calibration,
         tuple(candidate_ids),
@@ -167,23 +186,21 @@ def fit_calibrator(
             "method": fitted.method,
             "reason": fitted.reason,
             "log_loss": fitted.log_loss,
+            "competition": fitted.calibration.competition,
         },
     )
     return replace(calibrator, threshold=calibrator.default_threshold)
 
 
-def _held_out(logits: NDArray[Any], pairs: Pairs, method: str, presence: Floats, seed: int) -> Floats:
+def _held_out(logits: NDArray[Any], totals: Floats, pairs: Pairs, method: str, presence: Floats, seed: int) -> Floats:
     """(n, m) presences of each query by a calibration of the same kind that did not see it, where one can be fitted."""
-    pairs = pairs.thinned(CALIBRATION_PAIRS // 20, seed=seed)
+    pairs = pairs.thinned(CALIBRATION_PAIRS // 5, seed=seed)
     held_out: Floats = presence.copy()
     fold = folds_of(len(logits), FOLDS, seed)
     for number in range(FOLDS):
         rest = pairs.take(fold[pairs.queries] != number)
         if not 0 < rest.right.sum() < len(rest):
             continue
-        try:
-            curve = fit_calibration(rest, method, seed=seed).calibration
-        except DataError:  # too little for this kind in the part that is left
-            curve = fit_calibration(rest, "platt", seed=seed).calibration
-        held_out[fold == number] = curve.presence(logits[fold == number])
+        curve = fit_calibration(rest, method, seed=seed).calibration
+        held_out[fold == number] = curve.presence(logits[fold == number], None, totals[fold == number])
     return held_out

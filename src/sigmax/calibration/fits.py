@@ -1,8 +1,9 @@
-"""From a logit to a presence: the probability that this pair is right.
+"""From logits and shares to presences, the probabilities that each pair is right: how a curve is fitted and chosen.
 
-Logits are comparable but carry an unknown scale and bias: the softmax never saw its bias, and the sigmoid learnt its
-own among the candidates of a batch. A fit on the dev split, over the candidates offered in use, fixes both for
-either family. Which curve is fitted is one entry of `CALIBRATIONS`; cross-validation chooses.
+A logit says how well this candidate fits; its share says how much better it fits than the others. Both are evidence,
+and the dev split says how much of each: log odds of a presence are a · logit + b · log odds of the share + c, or a
+curve of more slopes in both (`Beta`, `Quadratic`, `Isotonic`), or that with a scale and bias for each candidate. Which
+is one entry of `CALIBRATIONS`; cross-validation chooses.
 
 Every calibration gives the log odds of a presence and can add a constant to them, which is what a world with more or
 fewer right pairs (`moved`) and sampled training pairs (`sampling_shift`) ask for.
@@ -11,7 +12,7 @@ fewer right pairs (`moved`) and sampled training pairs (`sampling_shift`) ask fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,12 @@ import scipy
 from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
-from sigmax.calibration.curves import Beta, Calibration, Isotonic, Platt, PlattCandidate, softplus
+from sigmax.calibration.curves import Beta, Calibration, Isotonic, Platt, PlattCandidate, Quadratic, halves, softplus
 from sigmax.calibration.pairs import Pairs, check_finite
+from sigmax.calibration.solvers import fit_candidates, fit_slopes, log_loss
 from sigmax.errors import DataError, check_least, lookup
 
-__all__ = ["CALIBRATIONS", "Fitted", "Method", "calibration_from_dict", "fit_calibration", "fit_platt"]
+__all__ = ["CALIBRATIONS", "Fitted", "Method", "fit_calibration", "fit_platt"]
 
 
 #: Fewest right pairs with which anything but Platt is tried: with fewer, a fold holds one or two.
@@ -35,26 +37,28 @@ FEWEST_RIGHT = 10
 COMPARED_PAIRS = 100_000
 
 
-#: Minimum mean number of right pairs per candidate for a scale and bias of its own. A bias known from r right pairs
-#: has a standard error of about 1/√r: below 3 it is wider than most of the differences between candidates.
-RIGHT_A_CANDIDATE = 3
-
-
 #: Candidates that may each have their own scale and bias, at most: the model's file holds two numbers for each.
 MOST_CANDIDATES = 10_000
 
 
-def fit_platt(logits: NDArray[Any], right: Bools, weights: Floats | None = None) -> Platt:
-    """Fit scale ≥ 0 and bias by maximum likelihood.
+#: The interval of `Quadratic` leaves out this part of what the pairs tell at either end.
+TAIL = 0.01
 
-    Minimises Σ w [softplus(z) − y·z], z = scale · logit + bias, which is convex. As Platt did, targets are pulled in
-    from 0 and 1 by one observation's worth, so that separable logits keep a finite scale. Equal logits give the scale
-    0: nothing is known about others.
+
+def fit_platt(
+    logits: NDArray[Any], right: Bools, weights: Floats | None = None, share_odds: Floats | None = None
+) -> Platt:
+    """Fit scale ≥ 0, share ≥ 0 and bias by maximum likelihood.
+
+    Minimises Σ w [softplus(z) − y·z], z = scale · logit + share · log odds of the share + bias, which is convex. As
+    Platt did, targets are pulled in from 0 and 1 by one observation's worth, so that separable logits keep a finite
+    scale. Equal logits give the scale 0: nothing is known about others.
 
     Args:
         logits: (k,) of pairs.
         right: (k,) whether each pair is right.
         weights: (k,) pairs that each stands for, where wrong pairs were sampled.
+        share_odds: (k,) log odds of each pair's share, see `sigmax.calibration.share_odds`; None: the logit alone.
 
     Raises:
         DataError: no right or no wrong pair: nothing to tell apart.
@@ -63,47 +67,48 @@ def fit_platt(logits: NDArray[Any], right: Bools, weights: Floats | None = None)
     logits = logits.astype(np.float64)
     check_finite(logits)
     weights = np.ones(len(logits)) if weights is None else weights
-    target, positives, negatives = _targets(right, weights)
-    if np.ptp(logits) == 0:
-        return Platt(0.0, float(scipy.special.logit(np.average(target, weights=weights))))
-    centre, spread = float(logits.mean()), float(logits.std())
-    x = (logits - centre) / spread
-
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        z = parameters[0] * x + parameters[1]
-        value, residual = _log_loss(z, target, weights)
-        return value.sum() / positives, np.array([(residual * x).sum(), residual.sum()]) / positives
-
-    start = np.array([1.0, np.log(positives / negatives)])
-    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
-    scale = float(found.x[0]) / spread
-    return Platt(scale, float(found.x[1]) - scale * centre)
+    features = logits[None] if share_odds is None else np.stack([logits, share_odds])
+    slopes, bias = fit_slopes(features, _targets(right, weights), weights)
+    return Platt(float(slopes[0]), bias, 0.0 if share_odds is None else float(slopes[1]))
 
 
-def _fit_beta(pairs: Pairs, shared: Platt) -> Beta:
-    """Maximum likelihood with Platt's targets, from Platt's fit on: convex in a ≥ 0, b ≥ 0 and c."""
-    z = shared.log_odds(pairs.logits)
-    target, positives, _ = _targets(pairs.right, pairs.weights)
-    features = np.stack([-softplus(-z), softplus(z), np.ones_like(z)])
-    size = np.sqrt((features**2).mean(1))  # so that all steps are of an ordinary size
-
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        value, residual = _log_loss((parameters / size) @ features, target, pairs.weights)
-        return value.sum() / positives, features @ residual / size / positives
-
-    found = scipy.optimize.minimize(
-        loss,
-        size * [1, 1, 0],
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0, None), (0, None), (None, None)],
-        options={"ftol": 1e-11, "maxiter": 500},
-    )
-    a, b, c = (float(value) for value in found.x / size)
-    return Beta(shared.scale, shared.bias, a, b, c)
+def _fit_platt(pairs: Pairs) -> Platt:
+    return fit_platt(pairs.logits, pairs.right, pairs.weights, pairs.share_odds)
 
 
-def _fit_isotonic(pairs: Pairs, shared: Platt) -> Isotonic:
+def _fit_beta(pairs: Pairs) -> Beta:
+    """Slopes below and above even odds, of the logit alone and of the share."""
+    shared = fit_platt(pairs.logits, pairs.right, pairs.weights)
+    z, r = shared.log_odds(pairs.logits), pairs.share_odds
+    features = np.stack([-softplus(-z), softplus(z), -softplus(-r), softplus(r)])
+    slopes, c = fit_slopes(features, _targets(pairs.right, pairs.weights), pairs.weights)
+    a, b, share_a, share_b = slopes.tolist()
+    return Beta(shared.scale, shared.bias, a, b, c, share_a, share_b)
+
+
+def _fit_quadratic(pairs: Pairs) -> Quadratic:
+    """Slopes at both ends of where pairs tell: what is weighed is p(1 − p), the information of a pair, by Platt's p."""
+    presence = scipy.special.expit(_log_odds(_fit_platt(pairs), pairs))
+    told = pairs.weights * presence * (1 - presence)
+    ends: list[tuple[float, float]] = []
+    features: list[Floats] = []
+    for x in (pairs.logits, pairs.share_odds):
+        order = np.argsort(x)
+        upto = np.cumsum(told[order])
+        low, high = (
+            float(x[order][min(np.searchsorted(upto, part * upto[-1]), len(x) - 1)]) for part in (TAIL, 1 - TAIL)
+        )
+        if not low < high:
+            low, high = low - 0.5, low + 0.5
+        ends.append((low, high))
+        features.extend(halves(x, low, high))
+    slopes, bias = fit_slopes(np.stack(features), _targets(pairs.right, pairs.weights), pairs.weights)
+    first, last = slopes[::2].tolist(), slopes[1::2].tolist()
+    (low, high), (share_low, share_high) = ends
+    return Quadratic((low, share_low), (high, share_high), (first[0], first[1]), (last[0], last[1]), bias)
+
+
+def _fit_isotonic(pairs: Pairs) -> Isotonic:
     """Least squares under "never falls" (Zadrozny & Elkan 2002), with a right pair below all and a wrong one above.
 
     Those two observations, like Platt's, keep presences off 0 and 1 by what the pairs at each end can say: w wrong
@@ -111,45 +116,26 @@ def _fit_isotonic(pairs: Pairs, shared: Platt) -> Isotonic:
     """
     from sklearn.isotonic import IsotonicRegression
 
-    x = np.concatenate([pairs.logits, [pairs.logits.min(), pairs.logits.max()]])
+    shared = _fit_platt(pairs)
+    scale, share = (shared.scale, shared.share) if shared.share > 0 else (1.0, 0.0)
+    seen = scale * pairs.logits + share * pairs.share_odds
+    x = np.concatenate([seen, [seen.min(), seen.max()]])
     y = np.concatenate([pairs.right, [1.0, 0.0]])
     fit = IsotonicRegression().fit(x, y, sample_weight=np.concatenate([pairs.weights, [1.0, 1.0]]))
     heights = scipy.special.logit(fit.y_thresholds_)
-    return Isotonic(tuple(fit.X_thresholds_.tolist()), tuple(np.maximum.accumulate(heights).tolist()))
+    return Isotonic(tuple(fit.X_thresholds_.tolist()), tuple(np.maximum.accumulate(heights).tolist()), scale, share)
 
 
-def _fit_platt_candidate(pairs: Pairs, shared: Platt, slopes: float, offsets: float) -> PlattCandidate:
-    """Log odds (1 + uⱼ) z + vⱼ with z = scale · logit + bias the shared fit; u ~ N(0, slopes²), v ~ N(0, offsets²).
+def _fit_on(base: Callable[[Pairs], Calibration]) -> Callable[[Pairs], PlattCandidate]:
+    """Scale and bias for each candidate on the log odds of a curve that all share, shrunk towards 1 and 0."""
 
-    Minimises Σ w [softplus − target · log odds] + Σⱼ (uⱼ/slopes)²/2 + (vⱼ/offsets)²/2 with u ≥ −1, which is convex.
-    The shared fit stays what it is, so that a candidate without pairs, or a new one, gets it.
-    """
-    z, j = shared.log_odds(pairs.logits), pairs.candidates
-    target, positives, _ = _targets(pairs.right, pairs.weights)
-    spread = np.array([[slopes], [offsets]])
+    def fit(pairs: Pairs) -> PlattCandidate:
+        shared = base(pairs)
+        target = _targets(pairs.right, pairs.weights)
+        u, v, _, _ = fit_candidates(_log_odds(shared, pairs), target, pairs.weights, pairs.candidates, pairs.size)
+        return PlattCandidate(1.0, 0.0, tuple((1 + u).tolist()), tuple(v.tolist()), shared)
 
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        unit = parameters.reshape(2, -1)
-        u, v = spread * unit
-        value, residual = _log_loss((1 + u[j]) * z + v[j], target, pairs.weights)
-        gradient = spread * [np.bincount(j, residual * part, pairs.size) for part in (z, np.ones_like(z))] + unit
-        return (value.sum() + (unit**2).sum() / 2) / positives, gradient.ravel() / positives
-
-    found = scipy.optimize.minimize(
-        loss,
-        np.zeros(2 * pairs.size),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(-1 / slopes, None)] * pairs.size + [(None, None)] * pairs.size,
-    )
-    u, v = spread * found.x.reshape(2, -1)
-    u = np.maximum(u, -1)  # the bound times the spread may be off by a rounding
-    return PlattCandidate(
-        shared.scale,
-        shared.bias,
-        tuple(((1 + u) * shared.scale).tolist()),
-        tuple(((1 + u) * shared.bias + v).tolist()),
-    )
+    return fit
 
 
 def _never(pairs: Pairs) -> str | None:
@@ -158,48 +144,43 @@ def _never(pairs: Pairs) -> str | None:
 
 
 def _refuse_candidates(pairs: Pairs) -> str | None:
-    """Refuse too many candidates, and too few right pairs for each."""
-    right = int(pairs.right.sum())
+    """Refuse one candidate, which has nothing to differ from, and more than a model's file should hold."""
     if pairs.size < 2 or pairs.size > MOST_CANDIDATES:
         return f"it takes 2 to {MOST_CANDIDATES} candidates, there are {pairs.size}"
-    if right < RIGHT_A_CANDIDATE * pairs.size:
-        return f"it takes {RIGHT_A_CANDIDATE} right pairs a candidate on average, there are {right} for {pairs.size}"
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way to calibrate: its curve, how it is fitted, and what cross-validation may choose."""
+    """One way to calibrate."""
 
-    curve: type[Calibration]
-    fit: Callable[..., Calibration]  #: (pairs, Platt's fit of the same pairs, *setting) -> the curve
-    settings: tuple[tuple[float, ...], ...] = ((),)  #: what cross-validation chooses from
+    name: str
+    fit: Callable[[Pairs], Calibration]
+    on: str | None = None  #: the method whose curve this one gives each candidate its own version of
+    steps: bool = False  #: whether it gives different pairs the same presence, and so loses their order
     refuses: Callable[[Pairs], str | None] = _never  #: why the pairs cannot carry it, if they cannot
+
+
+_SHARED = (
+    Method(name="platt", fit=_fit_platt),
+    Method(name="beta", fit=_fit_beta),
+    Method(name="quadratic", fit=_fit_quadratic),
+    Method(name="isotonic", fit=_fit_isotonic, steps=True),
+)
 
 
 #: Every way to calibrate, the simplest first.
 CALIBRATIONS: dict[str, Method] = {
-    "platt": Method(Platt, lambda pairs, shared: shared),
-    "beta": Method(Beta, _fit_beta),
-    "isotonic": Method(Isotonic, _fit_isotonic),
-    "platt-candidate": Method(
-        PlattCandidate,
-        _fit_platt_candidate,
-        ((0.1, 0.3), (0.1, 1.0), (0.3, 0.3), (0.3, 1.0), (0.3, 3.0)),
-        _refuse_candidates,
-    ),
+    method.name: method
+    for method in (
+        *_SHARED,
+        *(
+            Method(name=f"{one.name}-candidate", fit=_fit_on(one.fit), on=one.name, refuses=_refuse_candidates)
+            for one in _SHARED
+            if not one.steps
+        ),
+    )
 }
-
-
-def calibration_from_dict(saved: dict[str, Any]) -> Calibration:
-    """Read what `Calibration.as_dict` gave. Without a kind it is Platt's, as older versions saved it.
-
-    Raises:
-        TypeError, ValueError: an unknown kind, or parameters that do not fit it.
-    """
-    parameters = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
-    kind: Any = parameters.pop("kind", Platt.kind)
-    return lookup(CALIBRATIONS, kind, "kind").curve(**parameters)
 
 
 @dataclass(frozen=True)
@@ -215,9 +196,9 @@ class Fitted:
 def fit_calibration(pairs: Pairs, method: str = "auto", *, folds: int = 5, seed: int = 0) -> Fitted:
     """Fit a calibration, chosen by cross-validated log loss.
 
-    All pairs of a query are in one fold. "auto" takes the simplest method whose log loss a query is within one standard
-    error of the lowest, the error being that of the paired difference over queries (one-standard-error rule: Breiman
-    et al. 1984). The settings of a method are chosen on the same folds, so its own log loss is a little optimistic.
+    All pairs of a query are in one fold. "auto" takes the method with the lowest log loss: first among the curves that
+    all candidates share, then with or without a scale and bias for each candidate on top of the best of those. Isotonic
+    makes steps, on which pairs lose their order: it has to be better by more than one standard error over queries.
 
     Args:
         pairs: of the dev split.
@@ -232,26 +213,24 @@ def fit_calibration(pairs: Pairs, method: str = "auto", *, folds: int = 5, seed:
         ValueError: fewer than 2 folds.
     """
     if method != "auto":
-        lookup({**CALIBRATIONS, "auto": None}, method, "method")
+        entry = lookup({**CALIBRATIONS, "auto": None}, method, "method")
+        refused = entry and entry.refuses(pairs)
+        if refused:
+            raise DataError(f"Calibration {method!r} does not fit the dev split: {refused}. Try 'auto'.")
     check_least(2, folds=folds)
-    shared = fit_platt(pairs.logits, pairs.right, pairs.weights)
-    refused = {name: entry.refuses(pairs) for name, entry in CALIBRATIONS.items()}
-    names = [name for name in CALIBRATIONS if not refused[name]] if method == "auto" else [method]
-    if method != "auto" and refused[method]:
-        raise DataError(f"Calibration {method!r} does not fit the dev split: {refused[method]}. Try 'auto'.")
-    tried = [(name, setting) for name in names for setting in CALIBRATIONS[name].settings]
+    _targets(pairs.right, pairs.weights)
     log_loss: dict[str, float] = {}
-    chosen, reason = tried[0], "asked for"
-    if len(tried) > 1:
+    reason = "asked for"
+    if method == "auto":
         few = _too_few(pairs, folds)
-        if few and method != "auto":
-            raise DataError(f"Calibration {method!r} needs cross-validation, but {few}. Try 'platt'.")
         if few:
-            chosen, reason = ("platt", ()), f"{few}: too little to choose by"
+            method, reason = "platt", f"{few}: too little to choose by"
         else:
-            chosen, log_loss, reason = _choose(tried, pairs.thinned(COMPARED_PAIRS, seed=seed), folds, seed)
-    name, setting = chosen
-    return Fitted(CALIBRATIONS[name].fit(pairs, shared, *setting), log_loss, name, reason)
+            method, log_loss = _choose(pairs.thinned(COMPARED_PAIRS, seed=seed), folds, seed)
+            reason = "the lowest cross-validated log loss"
+            if log_loss[method] > min(log_loss.values()):
+                reason += " but for steps, which are within one standard error"
+    return Fitted(CALIBRATIONS[method].fit(pairs), log_loss, method, reason)
 
 
 def _too_few(pairs: Pairs, folds: int) -> str | None:
@@ -276,46 +255,44 @@ def _folds(pairs: Pairs, folds: int, seed: int) -> tuple[Ints, Ints]:
     return query, fold
 
 
-def _choose(
-    tried: list[tuple[str, tuple[float, ...]]], pairs: Pairs, folds: int, seed: int
-) -> tuple[tuple[str, tuple[float, ...]], dict[str, float], str]:
+def _choose(pairs: Pairs, folds: int, seed: int) -> tuple[str, dict[str, float]]:
+    """Return the method chosen, and the log loss per query of each that was tried."""
+    able = [method for method in CALIBRATIONS.values() if not method.refuses(pairs)]
+    losses = _cross_validated([one for one in able if one.on is None], pairs, folds, seed)
+    own = [one for one in able if one.on is not None]
+    if own:
+        best = min((one.on for one in own), key=lambda name: losses[name].mean() if name in losses else math.inf)
+        losses |= _cross_validated([one for one in own if one.on == best], pairs, folds, seed)
+    chosen = min((name for name in losses if not CALIBRATIONS[name].steps), key=lambda name: losses[name].mean())
+    for name in losses:
+        gain = losses[chosen] - losses[name]
+        if CALIBRATIONS[name].steps and gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)):
+            chosen = name
+    return chosen, {name: float(value.mean()) for name, value in losses.items()}
+
+
+def _cross_validated(methods: Sequence[Method], pairs: Pairs, folds: int, seed: int) -> dict[str, Floats]:
+    """Log loss of each query by each method, fitted on the other folds."""
     query, fold = _folds(pairs, folds, seed)
-    losses = np.empty((len(tried), len(pairs)))
+    losses = {method.name: np.zeros(len(fold)) for method in methods}
     for held in range(folds):
         out = fold[query] == held
         rest, test = pairs.take(~out), pairs.take(out)
-        shared = fit_platt(rest.logits, rest.right, rest.weights)
-        for row, (name, setting) in zip(losses, tried, strict=True):
-            curve = CALIBRATIONS[name].fit(rest, shared, *setting)
-            row[out] = _log_loss(curve.log_odds(test.logits, test.candidates), test.right, test.weights)[0]
-    of_query = np.stack([np.bincount(query, row, len(fold)) for row in losses])
-    means = of_query.mean(1)
-    best: dict[str, int] = {}  # method -> its best setting
-    for place in np.argsort(means, kind="stable"):
-        best.setdefault(tried[place][0], int(place))
-    log_loss = {name: float(means[best[name]]) for name in CALIBRATIONS if name in best}
-    lowest = int(means.argmin())
-    for name in log_loss:  # the simplest first
-        gap = of_query[best[name]] - of_query[lowest]
-        error = float(gap.std(ddof=1)) / math.sqrt(len(gap))
-        if gap.mean() <= error:
-            break
-    reason = "the lowest cross-validated log loss"
-    if name != tried[lowest][0]:
-        reason = f"simpler than {tried[lowest][0]}, within one standard error of the lowest cross-validated log loss"
-    return tried[best[name]], log_loss, reason
+        for method in methods:
+            value, _ = log_loss(_log_odds(method.fit(rest), test), test.right, test.weights)
+            losses[method.name] += np.bincount(query[out], value, len(fold))
+    return losses
 
 
-def _targets(right: Bools, weights: Floats) -> tuple[Floats, float, float]:
-    """(k,) targets of Platt, (N₊ + 1)/(N₊ + 2) and 1/(N₋ + 2), and the weights N₊ and N₋ of right and wrong pairs."""
+def _log_odds(calibration: Calibration, pairs: Pairs) -> Floats:
+    return calibration.curve(pairs.logits, pairs.share_odds, pairs.candidates)
+
+
+def _targets(right: Bools, weights: Floats) -> Floats:
+    """(k,) targets of Platt, (N₊ + 1)/(N₊ + 2) and 1/(N₋ + 2), with the weights N₊ and N₋ of right and wrong pairs."""
     positives, negatives = float(weights[right].sum()), float(weights[~right].sum())
     if not (positives and negatives):
         raise DataError(
             f"Calibration needs right and wrong pairs in the dev split, got {positives:.0f} and {negatives:.0f}."
         )
-    return np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2)), positives, negatives
-
-
-def _log_loss(z: Floats, target: NDArray[Any], weights: Floats) -> tuple[Floats, Floats]:
-    """(k,) w [softplus(z) − target · z] and its derivative by z."""
-    return weights * (softplus(z) - target * z), weights * (scipy.special.expit(z) - target)
+    return np.where(right, (positives + 1) / (positives + 2), 1 / (negatives + 2))

@@ -1,4 +1,4 @@
-"""The pairs that a fit looks at: logits, truth, weights."""
+"""The pairs that a fit looks at: logits, log odds of shares, truth, weights."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
+from sigmax.calibration.curves import share_odds
 
-__all__ = ["Pairs", "check_finite"]
+__all__ = ["Pairs", "check_finite", "row_totals"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +21,8 @@ class Pairs:
 
     Args:
         logits: (k,) finite.
+        share_odds: (k,) log odds of each pair's share among all that its query is offered, see
+            `sigmax.calibration.share_odds`.
         right: (k,) whether each pair is right.
         queries: (k,) row of the split.
         candidates: (k,) column, in [0, size).
@@ -30,6 +34,7 @@ class Pairs:
     """
 
     logits: Floats
+    share_odds: Floats
     right: Bools
     queries: Ints
     candidates: Ints
@@ -56,17 +61,34 @@ class Pairs:
         return len(self.logits)
 
     @classmethod
-    def of(cls, logits: NDArray[Any], right: Bools, *, most: int, seed: int = 0) -> Pairs:
-        """Take pairs of (n, m) logits and (n, m) right: all, or about `most` where there are more, see `thinned`."""
-        places, weights = _drawn(right.ravel(), most, seed)
-        queries, candidates = np.divmod(places, right.shape[1])
-        return cls(logits.ravel()[places], right.ravel()[places], queries, candidates, weights, right.shape[1])
+    def of(
+        cls, logits: NDArray[Any], right: Bools, *, most: int, none: NDArray[Any] | None = None, seed: int = 0
+    ) -> Pairs:
+        """Take pairs of (n, m) logits and (n, m) right: all, or about `most` where there are more, see `thinned`.
+
+        Args:
+            logits: (n, m) over all candidates that are offered.
+            right: (n, m).
+            most: pairs, about.
+            none: (n,) logits of *none of these*, where it was trained.
+            seed: of the sample.
+        """
+        check_finite(logits)
+        total = row_totals(logits, none)
+        odds = share_odds(logits, total[:, None])
+        places, weights = _drawn(logits.ravel(), odds.ravel(), right.ravel(), np.ones(right.size), most, seed)
+        queries, candidates = np.divmod(places, max(right.shape[1], 1))
+        chosen = logits.ravel()[places], odds.ravel()[places], right.ravel()[places]
+        return cls(*chosen, queries, candidates, weights, right.shape[1])
 
     def thinned(self, most: int, *, seed: int = 0) -> Pairs:
-        """All right pairs and a random sample of the wrong ones, weighted so that sums keep their expectation."""
-        places, weights = _drawn(self.right, most, seed)
-        taken = self.take(places)
-        return replace(taken, weights=taken.weights * weights)
+        """Return all right pairs and some of the wrong ones, weighted so that sums keep their expectation.
+
+        Those wrong ones that are most easily taken for right say most: a third of the room is for the highest logits, a
+        third for the highest shares, and what is left for a random sample of the others, which stands for all of them.
+        """
+        places, weights = _drawn(self.logits, self.share_odds, self.right, self.weights, most, seed)
+        return replace(self.take(places), weights=weights)
 
     def take(self, places: NDArray[Any]) -> Pairs:
         """Return the pairs at the places of a mask or of an index."""
@@ -75,6 +97,7 @@ class Pairs:
 
 _PAIRS: dict[str, Any] = {
     "logits": np.float64,
+    "share_odds": np.float64,
     "right": np.bool_,
     "queries": np.int64,
     "candidates": np.int64,
@@ -82,15 +105,31 @@ _PAIRS: dict[str, Any] = {
 }
 
 
-def _drawn(right: Bools, most: int, seed: int) -> tuple[Ints, Floats]:
+def row_totals(logits: NDArray[Any], none: NDArray[Any] | None = None) -> Floats:
+    """(..., m) logits and (...) those of *none of these*, if trained -> (...) log Σ exp over all that is offered."""
+    total: Floats = np.full(logits.shape[:-1], -np.inf)
+    if logits.shape[-1]:
+        total = scipy.special.logsumexp(logits.astype(np.float64), axis=-1)
+    return total if none is None else np.logaddexp(total, none.astype(np.float64))
+
+
+def _drawn(
+    logits: NDArray[Any], odds: Floats, right: Bools, weights: Floats, most: int, seed: int
+) -> tuple[Ints, Floats]:
     """Places kept, and how many each stands for: at least a tenth of `most` are wrong pairs, if there are so many."""
     if len(right) <= most:
-        return np.arange(len(right)), np.ones(len(right))
+        return np.arange(len(right)), weights
     kept, wrong = np.flatnonzero(right), np.flatnonzero(~right)
     size = min(len(wrong), max(most - len(kept), most // 10))
-    drawn = np.random.default_rng(seed).choice(wrong, size, replace=False)
-    weights = np.concatenate([np.ones(len(kept)), np.full(size, len(wrong) / max(size, 1))])
-    return np.concatenate([kept, drawn]), weights
+    near = np.zeros(len(wrong), bool)
+    for values in (logits, odds):
+        if size >= 3:
+            near[np.argpartition(values[wrong], -(size // 3))[-(size // 3) :]] = True
+    others = wrong[~near]
+    drawn = np.random.default_rng(seed).choice(others, min(size - int(near.sum()), len(others)), replace=False)
+    places = np.concatenate([kept, wrong[near], drawn])
+    stands_for = weights[drawn] * (weights[others].sum() / max(weights[drawn].sum(), 1e-300))
+    return places, np.concatenate([weights[kept], weights[wrong[near]], stands_for])
 
 
 def check_finite(logits: Floats) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sigmax.calibration.calibrator import Calibrator
-from sigmax.calibration.fits import calibration_from_dict
+from sigmax.calibration.curves import calibration_from_dict
 from sigmax.calibration.record import Record
 from sigmax.encoders import load_encoder, save_encoder
 from sigmax.errors import DataError
