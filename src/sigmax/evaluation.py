@@ -11,11 +11,13 @@ import numpy as np
 from sigmax.arrays import Floats
 from sigmax.calibration.calibrator import Calibrator, fit_calibrator
 from sigmax.data.dataset import MatchDataset
+from sigmax.errors import lookup
 from sigmax.metrics.abstention import RiskPoint, risk_coverage
 from sigmax.metrics.histogram import LogitHistogram
 from sigmax.metrics.intervals import DRAWS, Estimate, Statistic, bootstrap_weights, estimate, measure
 from sigmax.metrics.metric import Metric, Observed
 from sigmax.metrics.presence import ReliabilityBin, presence_tally
+from sigmax.metrics.ranking import ORDERS
 from sigmax.metrics.registry import METRICS, watched
 from sigmax.scan import Scorer, SplitLogits, scan
 
@@ -40,6 +42,7 @@ class Evaluation:
     draws: dict[str, Floats]  #: metric -> (1 + draws,), the first being the plain value
     reliability: tuple[ReliabilityBin, ...] = ()  #: bins in which equally many right pairs are expected
     risk_coverage: tuple[RiskPoint, ...] = ()  #: risk when only the surest queries are answered
+    order: str = "logit"  #: what ranking metrics and risk order candidates by: "presence" or "logit"
     logits: LogitHistogram | None = None  #: of right pairs, wrong pairs and queries with no right answer
 
     def __getitem__(self, metric: str) -> Estimate:
@@ -53,6 +56,7 @@ class Evaluation:
             "split": self.split,
             "queries": self.queries,
             "unanswered": self.unanswered,
+            "order": self.order,
             "metrics": {name: self[name].as_dict() for name in self.draws},
             "reliability": [one.as_dict() for one in self.reliability],
             "risk_coverage": [point.as_dict() for point in self.risk_coverage],
@@ -92,7 +96,9 @@ def calibrate_logits(split: SplitLogits, *, method: str = "auto", seed: int = 0)
     )
 
 
-def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: int = DRAWS) -> Evaluation:
+def evaluate(
+    model: Scorer, data: MatchDataset, *, split: str = "test", order: str = "presence", draws: int = DRAWS
+) -> Evaluation:
     """Measure ranking, presence and none-of-these over all candidates, with 95% intervals over queries.
 
     Metrics that the data or the model cannot give (none-of-these without a query that has no right answer, presence
@@ -102,24 +108,35 @@ def evaluate(model: Scorer, data: MatchDataset, *, split: str = "test", draws: i
         model: a DualEncoder, or anything else that gives logits.
         data: the data set; its candidates are the ones offered.
         split: which queries.
+        order: what candidates are ordered by, as `match` does; a name in `sigmax.metrics.ranking.ORDERS`.
         draws: bootstrap draws; 0 for plain values.
+
+    Raises:
+        UnknownNameError: no such split, or no such order.
     """
-    return evaluate_logits(scan(model, data, split), calibrator=model.calibrator, draws=draws)
+    return evaluate_logits(scan(model, data, split), calibrator=model.calibrator, order=order, draws=draws)
 
 
-def evaluate_logits(split: SplitLogits, *, calibrator: Calibrator | None = None, draws: int = DRAWS) -> Evaluation:
+def evaluate_logits(
+    split: SplitLogits, *, calibrator: Calibrator | None = None, order: str = "presence", draws: int = DRAWS
+) -> Evaluation:
     """Measure logits as `evaluate` does.
 
     Args:
         split: logits and truth.
         calibrator: for metrics of presence and P(any); None leaves them out.
+        order: as for `evaluate`.
         draws: bootstrap draws; 0 for plain values.
+
+    Raises:
+        UnknownNameError: no such order.
     """
+    lookup(ORDERS, order, "order")
     logits, right = split.logits, split.right
     observed = Observed(logits, right)
     if calibrator is not None:
         presence, any_right = calibrator.read(logits, split.candidate_ids, split.none)
-        observed = Observed(logits, right, presence, any_right, calibrator.default_threshold)
+        observed = Observed(logits, right, presence, any_right, calibrator.default_threshold, order)
     weights = bootstrap_weights(len(right), draws=draws)
     tally, selection = observed.shared(presence_tally), observed.shared(risk_coverage)
     return Evaluation(
@@ -130,6 +147,7 @@ def evaluate_logits(split: SplitLogits, *, calibrator: Calibrator | None = None,
         measure(_statistics(METRICS, observed), weights),
         reliability=() if tally is None else tally.reliability(weights),
         risk_coverage=() if selection is None else selection.points(weights),
+        order="logit" if observed.order_presence is None else order,
         logits=LogitHistogram.of(logits, right),
     )
 

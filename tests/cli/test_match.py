@@ -51,6 +51,16 @@ def test_match(sigmax, model):
     assert "none of these" not in done.out
 
 
+def test_order(sigmax, model):
+    done = sigmax("match", model, "sky", "--order", "logit", "--top-k", "6", "--json")
+    assert done.code == 0
+    logits = [match["logit"] for match in json.loads(done.out)["results"][0]["matches"]]
+    assert logits == sorted(logits, reverse=True)
+    done = sigmax("match", model, "sky", "--order", "presense")
+    assert done.code == 2
+    assert "Did you mean 'presence'?" in done.err
+
+
 def test_nothing_accepted(sigmax, model, tmp_path):
     about = json.loads((model / "sigmax.json").read_text(encoding="utf-8"))
     strict = changed(model, tmp_path / "strict", calibrator=about["calibrator"] | {"threshold": 1.5})

@@ -169,11 +169,11 @@ def test_differences(labelled):
 
 def test_differences_are_paired(labelled):
     """Queries that are hard are hard for both: the difference is surer than independent metrics would make it."""
-    paired = labelled.difference("softmax-average", "softmax-decoupled", "map")
-    a, b = (labelled[name]["map"] for name in ("softmax-average", "softmax-decoupled"))
+    paired = labelled.difference("softmax-average", "softmax-decoupled", "log_loss")
+    a, b = (labelled[name]["log_loss"] for name in ("softmax-average", "softmax-decoupled"))
     independent = np.hypot(a.high - a.low, b.high - b.low)
     assert paired.high - paired.low < 0.9 * independent
-    itself = labelled.difference("sigmoid", "sigmoid", "map")
+    itself = labelled.difference("sigmoid", "sigmoid", "log_loss")
     assert (itself.value, itself.low, itself.high) == (0, 0, 0)
 
 

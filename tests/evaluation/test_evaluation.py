@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 from helpers.scripted import Scripted, numbered, random_case
 from sigmax.calibration.calibrator import Calibrator
-from sigmax.calibration.curves import Platt
+from sigmax.calibration.curves import Platt, PlattCandidate
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.evaluation import calibrate, evaluate, quick_metrics
 from sigmax.metrics import presence
@@ -91,6 +91,32 @@ def test_calibration_error_directly():
     bins = zip(np.array_split(np.sort(p), 15), np.array_split(y, 15), strict=True)
     expected = sum(abs(claimed.sum() - truth.sum()) for claimed, truth in bins) / len(p)
     assert found == pytest.approx(expected, abs=0.003)
+
+
+def test_ranking_is_measured_in_the_order_of_presence():
+    """A scale and bias per candidate reorder the candidates; by logit is measured where that is asked for."""
+    data, logits, right = random_case(300, 12)
+    random = np.random.default_rng(2)
+    scales, biases = random.uniform(0.2, 3, 12), random.normal(size=12)
+    model = Scripted(logits, PlattCandidate(1.0, 0.0, tuple(scales), tuple(biases)), 0.4)
+    rows = data.split("test")
+    s, y = logits[rows].astype(np.float32).astype(float), right[rows]
+    answered = y.any(1)
+    for order, scores in (("presence", s * scales + biases), ("logit", s)):
+        found = evaluate(model, data, order=order, draws=0)
+        assert found.order == found.as_dict()["order"] == order
+        expected = theirs.label_ranking_average_precision_score(y[answered], scores[answered])
+        assert found["map"].value == pytest.approx(expected)
+        best = scores.argmax(1)
+        wrong = ~y[np.arange(len(y)), best]
+        sure = expit(s * scales + biases)[np.arange(len(y)), best]
+        risks = np.cumsum(wrong[np.argsort(-sure)]) / np.arange(1, len(y) + 1)
+        assert found["aurc"].value == pytest.approx(risks.mean())
+    assert evaluate(model, data, draws=0).order == "presence"
+    model.calibrator = None
+    assert evaluate(model, data, draws=0).order == "logit"
+    with pytest.raises(UnknownNameError, match=r"`order`.*'map'"):
+        evaluate(model, data, order="map")
 
 
 def test_quick_metrics_are_the_same():

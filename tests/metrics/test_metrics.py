@@ -22,7 +22,7 @@ from sigmax.metrics.intervals import (
     measure,
 )
 from sigmax.metrics.presence import PresenceTally
-from sigmax.metrics.ranking import ranking_metrics, ranking_values
+from sigmax.metrics.ranking import best_first, ranking_metrics, ranking_values
 from sigmax.metrics.smooth import COARSEST, FINEST, smooth_grid
 
 RANKING = [metric.name for metric in ranking.METRICS]
@@ -115,6 +115,35 @@ def test_ndcg_is_scikit_learns():
     assert plain(ranking_metrics(ranking_values(logits, right))["ndcg@10"](one(40))) == pytest.approx(
         expected, abs=1e-6
     )
+
+
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 10**6), st.sampled_from([2, 5, 1000]), st.booleans())
+def test_best_first(n, m, seed, values, falls):
+    """By presence, equal ones by logit, equal ones as offered; any depth gives the beginning of the whole order."""
+    random = np.random.default_rng(seed)
+    logits = (random.integers(values, size=(n, m)) / 7).astype(np.float32)
+    presence = (random.integers(values, size=(n, m)) if falls else logits // 0.5) / values
+    for depth in range(1, m + 1):
+        found = best_first(logits, depth, presence)
+        for i, row in enumerate(found.tolist()):
+            order = sorted(range(m), key=lambda j: (-presence[i][j], -logits[i][j], j))
+            assert row == order[:depth]
+        by_logit = best_first(logits, depth)
+        for i, row in enumerate(by_logit.tolist()):
+            assert row == sorted(range(m), key=lambda j: (-logits[i][j], j))[:depth]
+
+
+def test_ranking_by_presence_is_that_of_its_logits():
+    """A scale and bias per candidate reorder the candidates, and the metrics follow."""
+    logits, right = random_ranking(40, 30, seed=3)
+    random = np.random.default_rng(0)
+    moved = logits * random.uniform(0.2, 3, 30) + random.normal(size=30)
+    presence = 1 / (1 + np.exp(-moved.astype(float)))
+    found, expected = ranking_values(logits, right, presence), ranking_values(moved, right)
+    plain_order = ranking_values(logits, right)
+    for name in RANKING:
+        assert found[name] == pytest.approx(expected[name], nan_ok=True)
+    assert not np.allclose(found["map"], plain_order["map"], equal_nan=True)
 
 
 def test_queries_without_an_answer_are_left_out_of_ranking():

@@ -14,6 +14,7 @@ import torch
 
 from helpers.data import things
 from helpers.models import calibrated, tiny
+from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import PlattCandidate
 from sigmax.calibration.rules import decide
 from sigmax.encoders import LabelTable
@@ -386,7 +387,31 @@ def test_shares_add_up_to_one(kind, trained):
     matches = trained(kind).match("night", top_k=1000)
     assert len(matches) == 6
     assert sum(match.share for match in matches) == pytest.approx(1, abs=1e-12)
-    assert [match.logit for match in matches] == sorted((match.logit for match in matches), reverse=True)
+    assert [match.presence for match in matches] == sorted((match.presence for match in matches), reverse=True)
+
+
+def test_order(trained):
+    """By presence, or by logit where that is asked for, or there is no presence; the accepted ones likewise."""
+    model = trained("texts")
+    before = model.calibrator
+    scales, biases = (1.0, 0.5, 2.0, 0.1, 1.5, 2.0), (3.0, -4.0, 1.0, -1.0, 0.0, 2.0)
+    model.calibrator = Calibrator(PlattCandidate(1.0, 0.0, scales, biases), tuple(model.candidate_ids), threshold=0.3)
+    try:
+        by_presence, by_logit = (model.match("night", top_k=6, order=order) for order in ("presence", "logit"))
+        for found, key in ((by_presence, "presence"), (by_logit, "logit")):
+            for some in (found.best, found.accepted):
+                values = [getattr(match, key) for match in some]
+                assert values == sorted(values, reverse=True)
+        assert by_presence.best != by_logit.best
+        assert set(by_presence.accepted) == set(by_logit.accepted)
+        assert [match for match in by_presence if match in by_presence.accepted] == list(by_presence.accepted)
+        assert model.match("night", top_k=6) == by_presence
+        with pytest.raises(UnknownNameError, match=r"`order`.*logit, presence.*'share'"):
+            model.match("night", order="share")
+        model.calibrator = None
+        assert [match.candidate for match in model.match("night", top_k=6)] == [one.candidate for one in by_logit]
+    finally:
+        model.calibrator = before
 
 
 def test_one_or_several(trained):

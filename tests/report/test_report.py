@@ -104,7 +104,7 @@ def evaluated(name="tiny", without=()):
 
 def test_evaluation_table():
     text = shown(evaluation_table(evaluated()))
-    assert "tiny, test: 10 queries, 2 with no answer" in text
+    assert "tiny, test: 10 queries, 2 with no answer; ranked by logit" in text
     assert sum("0.500" in line for line in text.splitlines()) == len(METRICS)
     assert "0.405–0.595" in text
     text = shown(evaluation_table(evaluated(without=(*PRESENCE, *NONE))))

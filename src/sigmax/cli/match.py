@@ -43,6 +43,15 @@ def match(
             most=1.0,
         ),
     ] = 0.9,
+    order: Annotated[
+        str,
+        Option(
+            "What the candidates are ordered by: {choices}.",
+            group="answer",
+            shown="NAME",
+            choices="sigmax.metrics.ranking:ORDERS",
+        ),
+    ] = "presence",
     as_json: AsJson = False,
 ) -> None:
     """Find the best candidates for each TEXT, or for each picture file.
@@ -62,7 +71,7 @@ def match(
     from sigmax.model import load
     from sigmax.model.matches import answer
 
-    found = load(folder).match(queries, top_k=top_k, rule=rule, confidence=confidence)
+    found = load(folder).match(queries, top_k=top_k, rule=rule, confidence=confidence, order=order)
     decision = found[0].decision
     if decision is not None and decision.reason:
         say(f"{decision.choice}: {decision.reason}")

@@ -16,6 +16,7 @@ from sigmax.arrays import Bools, Floats, Ints
 from sigmax.metrics.bins import BINS, mass_edges
 from sigmax.metrics.intervals import Estimate, Statistic, estimate, mean_statistic
 from sigmax.metrics.metric import Better, Metric, Observed
+from sigmax.metrics.ranking import best_first
 
 __all__ = [
     "METRICS",
@@ -286,7 +287,7 @@ def risk_coverage(observed: Observed) -> RiskCoverage | None:
     if observed.presence is None or not observed.answered.any():
         return None
     rows = np.arange(len(observed.right))
-    best = observed.logits.argmax(1)
+    best = best_first(observed.logits, 1, observed.order_presence)[:, 0]
     return RiskCoverage(observed.presence[rows, best], ~observed.right[rows, best])
 
 

@@ -29,6 +29,7 @@ class Observed:
         presence: (n, m) probability of each pair to be right; None for a model that was not calibrated.
         any_right: (n,) probability that at least one candidate is right; None as above.
         threshold: presence from which a pair is accepted; None as above.
+        order: what candidates are ordered by, see `sigmax.metrics.ranking.ORDERS`.
     """
 
     logits: NDArray[np.float32]
@@ -36,6 +37,7 @@ class Observed:
     presence: Floats | None = None
     any_right: Floats | None = None
     threshold: float | None = None
+    order: str = "presence"
     _shared: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -43,6 +45,11 @@ class Observed:
         """(n,) whether a query has a right answer."""
         answered: Bools = np.asarray(self.right.any(1))
         return answered
+
+    @property
+    def order_presence(self) -> Floats | None:
+        """(n, m) presences to order candidates by; None to order them by logit."""
+        return self.presence if self.order == "presence" else None
 
     def shared(self, build: Callable[[Observed], _T]) -> _T:
         """Return build(self), built once for all metrics that ask for it."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.arrays import Floats
+from sigmax.arrays import Bools, Floats, Ints
 from sigmax.metrics.intervals import Statistic, mean_statistic
 from sigmax.metrics.metric import Metric, Observed
 
-__all__ = ["METRICS", "RANKING", "ranking_metrics", "ranking_values"]
+__all__ = ["METRICS", "ORDERS", "RANKING", "best_first", "ranking_metrics", "ranking_values"]
 
+#: What candidates can be ordered by.
+ORDERS = {
+    "presence": "by presence, equal ones by logit; by logit where the model was not calibrated",
+    "logit": "by logit alone",
+}
 #: The group of these metrics.
 RANKING = "ranking"
 #: Our name of a metric -> trec_eval's.
@@ -29,27 +36,55 @@ _TREC_EVAL = {
 DEPTH = 1000
 
 
-def ranking_values(logits: NDArray[np.float32], right: NDArray[np.bool_]) -> dict[str, Floats]:
+def best_first(logits: NDArray[Any], depth: int, presence: Floats | None = None) -> Ints:
+    """Return (n, depth) places of the best candidates: by presence, equal ones by logit, then in the order offered.
+
+    Args:
+        logits: (n, m).
+        depth: how many, at most m.
+        presence: (n, m); None to order by logit alone, where the model was not calibrated.
+    """
+    order = _by_logit(logits, depth)
+    if presence is None:
+        return order
+    # A curve that all candidates share never falls, so that the order by logit is one by presence as well.
+    ordered = np.take_along_axis(presence, order, 1)
+    agree = (np.diff(ordered, axis=1) <= 0).all(1)
+    if depth < presence.shape[1]:
+        below = presence.copy()
+        np.put_along_axis(below, order, -np.inf, 1)
+        agree &= ordered[:, -1] >= below.max(1)
+    for row in np.flatnonzero(~agree):
+        order[row] = np.lexsort((-logits[row], -presence[row]))[:depth]
+    return order
+
+
+def _by_logit(logits: NDArray[Any], depth: int) -> Ints:
+    if depth == logits.shape[1]:
+        return np.argsort(-logits, axis=1, kind="stable")
+    # All above the depth-th logit, and of those equal to it the first: argpartition would take any.
+    last = -np.partition(-logits, depth - 1, axis=1)[:, depth - 1 : depth]
+    above, level = logits > last, logits == last
+    kept = above | (level & (level.cumsum(1) <= depth - above.sum(1, keepdims=True)))
+    top = kept.nonzero()[1].reshape(len(logits), depth)
+    order = np.argsort(-np.take_along_axis(logits, top, 1), axis=1, kind="stable")
+    return np.take_along_axis(top, order, 1)
+
+
+def ranking_values(logits: NDArray[Any], right: Bools, presence: Floats | None = None) -> dict[str, Floats]:
     """Compute the metrics of each query.
 
     Args:
-        logits: (n, m); ties are broken by the candidates' order.
+        logits: (n, m).
         right: (n, m).
+        presence: (n, m) to order by, see `best_first`.
 
     Returns:
         name -> (n,), NaN for a query with no right answer.
     """
     n, m = logits.shape
     depth = min(DEPTH, m)
-    if depth < m:
-        # All above the depth-th logit, and of those equal to it the first: argpartition would take any.
-        last = -np.partition(-logits, depth - 1, axis=1)[:, depth - 1 : depth]
-        above, level = logits > last, logits == last
-        kept = above | (level & (level.cumsum(1) <= depth - above.sum(1, keepdims=True)))
-        top = kept.nonzero()[1].reshape(n, depth)
-        order = np.take_along_axis(top, np.argsort(-np.take_along_axis(logits, top, 1), axis=1, kind="stable"), 1)
-    else:
-        order = np.argsort(-logits, axis=1, kind="stable")
+    order = best_first(logits, depth, presence)
     import pytrec_eval
 
     names = [str(j) for j in range(m)]
@@ -73,7 +108,7 @@ def ranking_metrics(values: dict[str, Floats]) -> dict[str, Statistic]:
 def _statistics(observed: Observed) -> dict[str, Statistic]:
     if not observed.answered.any():
         return {}
-    return ranking_metrics(ranking_values(observed.logits, observed.right))
+    return ranking_metrics(ranking_values(observed.logits, observed.right, observed.order_presence))
 
 
 def _metric(name: str, title: str, meaning: str, *, shown: bool = True) -> Metric:

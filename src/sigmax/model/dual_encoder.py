@@ -17,9 +17,10 @@ from sigmax.calibration.curves import Calibration
 from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
 from sigmax.data.pictures import Item, Query, as_picture
 from sigmax.encoders import as_inputs
-from sigmax.errors import check_least
+from sigmax.errors import check_least, lookup
 from sigmax.evaluation import Evaluation
 from sigmax.losses import MatchLoss
+from sigmax.metrics.ranking import ORDERS
 from sigmax.model.card import model_card
 from sigmax.model.folder import PARTS, Parts, find_folder, read_folder, write_folder
 from sigmax.model.hub import publish
@@ -219,7 +220,13 @@ class DualEncoder(nn.Module):
 
     @overload  # a text is a sequence of texts to a type checker, and here it is one query
     def match(  # type: ignore[overload-overlap]
-        self, query: Item, *, top_k: int = 5, rule: str | Choice = DEFAULT_RULE, confidence: float = CONFIDENCE
+        self,
+        query: Item,
+        *,
+        top_k: int = 5,
+        rule: str | Choice = DEFAULT_RULE,
+        confidence: float = CONFIDENCE,
+        order: str = "presence",
     ) -> Matches: ...
     @overload
     def match(
@@ -229,6 +236,7 @@ class DualEncoder(nn.Module):
         top_k: int = 5,
         rule: str | Choice = DEFAULT_RULE,
         confidence: float = CONFIDENCE,
+        order: str = "presence",
     ) -> list[Matches]: ...
     def match(
         self,
@@ -237,6 +245,7 @@ class DualEncoder(nn.Module):
         top_k: int = 5,
         rule: str | Choice = DEFAULT_RULE,
         confidence: float = CONFIDENCE,
+        order: str = "presence",
     ) -> Matches | list[Matches]:
         """Find the best candidates for a text or a picture, or for each of several.
 
@@ -246,6 +255,7 @@ class DualEncoder(nn.Module):
             top_k: how many candidates.
             rule: what is accepted, a name in `sigmax.calibration.rules.RULES` with its level, such as "precision=0.95".
             confidence: confidence level of the rule's promise, over repeated dev splits.
+            order: what candidates are ordered by, a name in `sigmax.metrics.ranking.ORDERS`.
 
         Returns:
             `Matches` for one query, a list of them for several.
@@ -253,21 +263,25 @@ class DualEncoder(nn.Module):
         Raises:
             ValueError: an empty text, `top_k` below 1, a model without candidates, a rule that cannot be read or that a
                 model without calibration cannot follow.
+            UnknownNameError: no such order.
             DataError: a picture that cannot be read; a rule that needs the dev split's record, of a model saved without
                 it.
         """
         if isinstance(query, Sequence) and not isinstance(query, str | bytes):
-            return self._matches(query, top_k, rule, confidence)
-        return self._matches([query], top_k, rule, confidence)[0]
+            return self._matches(query, top_k, rule, confidence, order)
+        return self._matches([query], top_k, rule, confidence, order)[0]
 
-    def _matches(self, queries: Sequence[Item], top_k: int, rule: str | Choice, confidence: float) -> list[Matches]:
+    def _matches(
+        self, queries: Sequence[Item], top_k: int, rule: str | Choice, confidence: float, order: str
+    ) -> list[Matches]:
         check_least(1, top_k=top_k)
+        lookup(ORDERS, order, "order")
         checked = self.as_queries(queries)
         if not checked:
             return []
         decision = self.decide(rule, confidence=confidence)
         rated = self.rate(checked, self.offer())
-        return [one.matches(query, top_k, decision) for query, one in zip(checked, rated, strict=True)]
+        return [one.matches(query, top_k, decision, order=order) for query, one in zip(checked, rated, strict=True)]
 
     def offer(self) -> Offer:
         """Encode the candidates, for `rate`.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from sigmax.arrays import Floats, Ints
+from sigmax.metrics.ranking import best_first
 
 if TYPE_CHECKING:
     from sigmax.calibration.calibrator import Calibrator
@@ -135,18 +136,22 @@ class Rated:
     presence: Floats | None  #: (m,); None if the model was not calibrated
     any: float | None  #: probability that at least one is right; None if the model was not calibrated
 
-    def best(self, top_k: int) -> Ints:
-        """(k,) places of the highest logits, best first; of equal ones the first in the offer."""
-        places = np.arange(len(self.logits))
-        if top_k < len(places):
-            places = np.flatnonzero(self.logits >= np.partition(self.logits, -top_k)[-top_k])
-        return self._ordered(places)[:top_k]
+    def best(self, top_k: int, *, order: str = "presence") -> Ints:
+        """(k,) places of the best candidates, in an order of `sigmax.metrics.ranking.ORDERS`; equal ones as offered."""
+        presence = self.presence if order == "presence" else None
+        depth = min(top_k, len(self.logits))
+        (places,) = best_first(self.logits[None], depth, None if presence is None else presence[None])
+        best: Ints = places
+        return best
 
-    def accepted(self, decision: Decision | None) -> Ints:
+    def accepted(self, decision: Decision | None, *, order: str = "presence") -> Ints:
         """(a,) places of all candidates that a decision accepts, best first; none without calibration."""
         if decision is None or self.presence is None:
             return np.empty(0, np.int64)
-        return self._ordered(np.flatnonzero(self.presence >= decision.threshold))
+        places: Ints = np.flatnonzero(self.presence >= decision.threshold)
+        first = self.presence if order == "presence" else self.logits
+        by: Ints = np.lexsort((-self.logits[places], -first[places]))
+        return places[by]
 
     def match(self, place: int) -> Match:
         """Return the candidate at a place of the offer."""
@@ -159,22 +164,25 @@ class Rated:
         )
 
     def matches(
-        self, query: Query, top_k: int, decision: Decision | None, *, most_accepted: int | None = None
+        self,
+        query: Query,
+        top_k: int,
+        decision: Decision | None,
+        *,
+        order: str = "presence",
+        most_accepted: int | None = None,
     ) -> Matches:
         """Return the best candidates and the accepted ones, of these the best `most_accepted`; None for all."""
-        accepted = self.accepted(decision)
+        accepted = self.accepted(decision, order=order)
         listed = accepted[:most_accepted]
         return Matches(
             query,
-            tuple(self.match(place) for place in self.best(top_k).tolist()),
+            tuple(self.match(place) for place in self.best(top_k, order=order).tolist()),
             decision,
             self.any,
             tuple(self.match(place) for place in listed.tolist()),
             len(accepted) - len(listed),
         )
-
-    def _ordered(self, places: Ints) -> Ints:
-        return places[np.argsort(-self.logits[places], kind="stable")]
 
 
 def rate(

@@ -52,7 +52,8 @@ def comparison_table(comparison: Comparison) -> Table:
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Show one model's metrics, one per line."""
     title = (
-        f"{evaluation.data}, {evaluation.split}: {evaluation.queries} queries, {evaluation.unanswered} with no answer"
+        f"{evaluation.data}, {evaluation.split}: {evaluation.queries} queries, {evaluation.unanswered} with no answer; "
+        f"ranked by {evaluation.order}"
     )
     table = Table(title=Text(title), title_justify="left")
     for name in ("", "value", "95% interval"):
