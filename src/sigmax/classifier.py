@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from scipy import optimize, sparse, special
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
 from sigmax.arrays import Bools, Floats
 from sigmax.calibration.calibrator import fit_calibrator
@@ -30,10 +32,11 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
     Texts are trained by `sigmax.train`: the best epoch on the dev rows is kept. A matrix of features gets a linear
     model, s = W·z + b on features z standardised by the training rows, at the minimum of
 
-        (1/n) Σᵢ Lᵢ(s) + |W|² / (2n)
+        (1/n) Σᵢ wᵢ Lᵢ(s) + |W|² / (2n),  n = Σᵢ wᵢ
 
-    with L the loss asked for: on single labels "softmax-average" is multinomial and "sigmoid" one-against-rest logistic
-    regression with C = 1. `encoder`, `epochs`, `batch_size` and `learning_rate` are for texts alone.
+    with w the weights of the rows (1 each by default) and L the loss asked for: on single labels "softmax-average" is
+    multinomial and "sigmoid" one-against-rest logistic regression with C = 1. `encoder`, `epochs`, `batch_size` and
+    `learning_rate` are for texts alone.
 
     What `predict_proba` gives depends on y:
 
@@ -49,6 +52,8 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
         epochs: passes over the training texts, at most; None: what suits the encoder.
         batch_size: texts a batch; None: what suits the encoder.
         learning_rate: highest rate; None: what suits the encoder.
+        class_weight: "balanced", or label -> weight (of an indicator a list of dicts, one for each column), as
+            everywhere in scikit-learn; it multiplies `sample_weight`. Of features alone.
         validation_fraction: share of the rows held out as dev, unless `fit` is given some. One row of each label
             is kept for training.
         random_state: of the rows held out and, for texts, of training.
@@ -76,6 +81,7 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
         epochs: float | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
+        class_weight: Any = None,
         validation_fraction: float = 0.1,
         random_state: Any = None,
     ) -> None:
@@ -84,6 +90,7 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.class_weight = class_weight
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
@@ -92,20 +99,23 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.input_tags.string = True
+        tags.input_tags.sparse = True
         return tags
 
-    def fit(self, X: Any, y: Any, *, dev: tuple[Any, Any] | None = None) -> SigmaxClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, dev: tuple[Any, Any] | None = None) -> SigmaxClassifier:
         """Train on some rows, calibrate on others.
 
         Args:
-            X: texts, (n,); or features, (n, d) finite numbers.
+            X: texts, (n,), or one column of them; or features, (n, d) finite numbers, dense or sparse.
             y: (n,) labels; or an (n, L) indicator of 0 and 1; or a list of n lists of names, empty for none of
                 them, which becomes an indicator with the columns `classes_`.
+            sample_weight: (n,) weights of the rows in training, not negative; a row of weight 0 is left out. Of
+                features alone. The rows that calibrate count alike.
             dev: X and y of rows to calibrate on; None: a share of those given is held out.
 
         Raises:
-            ValueError: an unknown loss, fewer than two labels, no row that could be held out, or what scikit-learn
-                refuses everywhere: NaN, lengths that differ, continuous y.
+            ValueError: an unknown loss, weights for texts, fewer than two labels, no row that could be held out, or
+                what scikit-learn refuses everywhere: NaN, lengths that differ, continuous y.
             DataError: some rows that are texts and some that are not, or dev rows that cannot be calibrated on.
         """
         settings = Settings(
@@ -119,16 +129,28 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
         if y is None:
             raise ValueError("This SigmaxClassifier requires y to be passed, but the target y is None.")
         texts = _texts(X)
-        rows: Any = texts if texts is not None else validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        rows: Any = texts if texts is not None else self._features(X, ensure_min_samples=2)
+        weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
+        if texts is not None and not (weights is None and self.class_weight is None):
+            raise ValueError("Expected `sample_weight` and `class_weight` for features alone; texts are trained alike.")
+        if weights is not None and not weights.all():
+            counted = np.flatnonzero(weights)
+            y = y if hasattr(y, "__getitem__") else np.asarray(y)
+            rows, y, weights = _safe_indexing(rows, counted), _safe_indexing(y, counted), weights[counted]
         self._learn_labels(y)
-        right = self._right(y, len(rows))
+        right = self._right(y, _count(rows))
+        if self.class_weight is not None:
+            by_class = compute_sample_weight(self.class_weight, right.astype(int) if self._several else y)
+            weights = by_class if weights is None else weights * by_class
         if dev is None:
-            train_rows, dev_rows = _held_out(right, self.validation_fraction, settings.seed)
+            train_rows, dev_rows = _held_out(right, self.validation_fraction, settings.seed, several=self._several)
             given, dev_right = _safe_indexing(rows, dev_rows), right[dev_rows]
             rows, right = _safe_indexing(rows, train_rows), right[train_rows]
+            weights = None if weights is None else weights[train_rows]
         else:
             given = self._checked(dev[0], texts is not None)
-            dev_right = self._right(dev[1], len(given))
+            dev_right = self._right(dev[1], _count(given))
+        _check_dev(dev_right)
         for name in ("model_", "coef_", "intercept_", "temperature_", "threshold_"):
             self.__dict__.pop(name, None)
         names = [str(label) for label in self.classes_]
@@ -139,7 +161,7 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
             self.model_ = train(_dataset(rows, right, given, dev_right, names), settings, tell=False)
             calibrator = self.model_.calibrator
         else:
-            self.coef_, self.intercept_ = _fit_linear(self.loss, rows, right)
+            self.coef_, self.intercept_ = _fit_linear(self.loss, rows, right, weights)
         logits = self._logits(given)
         if not self._several:
             self.temperature_ = fit_temperature(logits, dev_right)
@@ -186,8 +208,12 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy; where y has several labels a row, the share of rows predicted without any mistake."""
-        y = self._right(y, len(y)).astype(np.int64) if _in_lists(y) else y
-        return float(super().score(X, y, sample_weight))
+        if not _in_lists(y):
+            return float(super().score(X, y, sample_weight))
+        known = {*self.classes_.tolist()}
+        exact = (self.predict(X) == self._right(y, len(y))).all(1)
+        exact &= np.array([known.issuperset(row) for row in y])  # nothing predicts a label that fit did not have
+        return float(np.average(exact, weights=sample_weight))
 
     # -- rows and labels -------------------------------------------------------------------------
 
@@ -195,13 +221,25 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
         texts = _texts(X)
         if as_texts != (texts is not None):
             raise ValueError(f"Expected `X` to be {'texts' if as_texts else 'features'} as in fit, got the other.")
-        return validate_data(self, X, dtype=np.float64, reset=False) if texts is None else texts
+        return self._features(X, reset=False) if texts is None else texts
+
+    def _features(self, X: Any, **how: Any) -> Any:
+        """(n, d) dense or sparse; rows that are arrays of their own are put together."""
+        if getattr(X, "ndim", 1) == 1 and hasattr(X, "__len__") and not isinstance(X, str | bytes | dict):
+            rows = list(X)
+            if not rows:
+                raise ValueError("Expected rows in `X`, got none: 0 sample(s).")
+            if all(isinstance(row, np.ndarray) and row.ndim == 1 for row in rows) and len({*map(len, rows)}) == 1:
+                X = np.stack(rows)
+        return validate_data(self, X, dtype=np.float64, accept_sparse="csr", **how)
 
     def _learn_labels(self, y: Any) -> None:
         """Set `classes_`, and whether a row may have several of them."""
         if _in_lists(y):
             self._several, self.classes_ = True, np.array(sorted({label for row in y for label in row}))
         else:
+            if getattr(y, "ndim", 1) == 2 and not sparse.issparse(y) and set(np.unique(np.asarray(y))) == {-1, 1}:
+                raise ValueError("Expected an indicator of 0 and 1 in `y`, got -1 and 1. Try y > 0.")
             check_classification_targets(y)
             self._several = type_of_target(y) == "multilabel-indicator"
             self.classes_ = np.arange(_dense(y).shape[1]) if self._several else np.unique(column_or_1d(y, warn=True))
@@ -230,7 +268,7 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, rows: Any) -> Floats:
         if hasattr(self, "model_"):
             return self.model_.logits(rows, self.model_.candidates).values.astype(np.float64)
-        logits: Floats = rows @ self.coef_.T + self.intercept_
+        logits: Floats = np.asarray(rows @ self.coef_.T) + self.intercept_
         return logits
 
 
@@ -257,8 +295,14 @@ def fit_temperature(logits: Floats, right: Bools) -> float:
 
 
 def _texts(X: Any) -> list[str] | None:
-    """Texts as a list; None for what is to be features."""
-    if getattr(X, "ndim", 1) != 1 or not hasattr(X, "__len__"):
+    """Texts as a list, also of one column of them; None for what is to be features."""
+    if isinstance(X, str | bytes):
+        raise DataError(f"Expected a list of texts in `X`, got one text: {X[:60]!r}. Put it into a list.")
+    shape: tuple[int, ...] = getattr(X, "shape", ())
+    if len(shape) == 2 and shape[1] == 1 and not sparse.issparse(X):
+        column = np.asarray(X)[:, 0]
+        return _texts(column) if column.dtype.kind in "OUST" else None
+    if len(shape) > 1 or not hasattr(X, "__len__"):
         return None
     rows = list(X)
     others = [i for i, row in enumerate(rows) if not isinstance(row, str)]
@@ -270,6 +314,10 @@ def _texts(X: Any) -> list[str] | None:
             f"row {others[0]}: {rows[others[0]]!r}."
         )
     return [str(row) for row in rows]
+
+
+def _count(rows: Any) -> int:
+    return int(rows.shape[0]) if hasattr(rows, "shape") else len(rows)
 
 
 def _dense(y: Any) -> NDArray[Any]:
@@ -286,8 +334,14 @@ def _in_lists(y: Any) -> bool:
     )
 
 
-def _held_out(right: Bools, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on and a share of rows held out, drawn from all but one row of each label."""
+def _held_out(
+    right: Bools, share: float, seed: int, *, several: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on and a share of rows held out, drawn from all but one row of each label.
+
+    With several labels, rows with a label and rows without any are drawn in the same share, at least one of each where
+    there are some: both right and wrong pairs are needed to calibrate on, however rare labels are.
+    """
     if not 0 < share < 1:
         raise ValueError(f"Expected `validation_fraction` between 0 and 1, got {share}.")
     order = np.random.default_rng(seed).permutation(len(right))
@@ -298,8 +352,22 @@ def _held_out(right: Bools, share: float, seed: int) -> tuple[NDArray[np.int64],
             f"Expected more rows than labels, so that some can be held out to calibrate on, got {len(right)} rows of "
             f"{right.shape[1]} labels. Give more, or dev=(X, y)."
         )
-    dev = np.sort(free[: max(1, round(share * len(right)))])
+    groups = [free]
+    if several:
+        labelled = right[free].any(1)
+        groups = [free[part] for part in (labelled, ~labelled) if part.any()]
+    drawn = [group[: max(1, round(share * len(right) * len(group) / len(free)))] for group in groups]
+    dev = np.sort(np.concatenate(drawn))
     return np.setdiff1d(np.arange(len(right)), dev), dev
+
+
+def _check_dev(right: Bools) -> None:
+    if right.all() or not right.any():
+        raise DataError(
+            f"Expected right and wrong labels among the {len(right)} rows to calibrate on, got "
+            f"{'right ones' if right.any() else 'wrong ones'} alone. Give more rows, a larger validation_fraction, or "
+            "dev=(X, y)."
+        )
 
 
 def _dataset(rows: list[str], right: Bools, dev: list[str], dev_right: Bools, names: list[str]) -> MatchDataset:
@@ -313,11 +381,72 @@ def _dataset(rows: list[str], right: Bools, dev: list[str], dev_right: Bools, na
     )
 
 
-def _fit_linear(loss: str, features: Floats, right: Bools) -> tuple[Floats, Floats]:
-    """(L, d) weights and (L,) biases on the features as given, at the minimum that `SigmaxClassifier` states."""
-    mean, deviation = features.mean(0), features.std(0)
+def _fit_linear(loss: str, features: Any, right: Bools, weights: Floats | None) -> tuple[Floats, Floats]:
+    """(L, d) weights and (L,) biases on the features as given, at the minimum that `SigmaxClassifier` states.
+
+    Sparse features stay sparse: z·W = x·(W / deviation) − mean·(W / deviation).
+    """
+    row_weights = np.ones(len(right)) if weights is None else weights
+    total = row_weights.sum()
+    mean, deviation = _moments(features, row_weights / total)
     deviation[deviation <= 1e-12 * np.maximum(1, np.abs(mean))] = 1.0  # constant: z is 0 and teaches nothing
-    z = torch.from_numpy((features - mean) / deviation)
-    found = fit_linear(z, sparse.csr_array(right.astype(np.int8)), loss, 1 / len(z), tolerance=1e-12, steps=1000)
-    coefficients: Floats = found.weights.numpy() / deviation
-    return coefficients, found.biases.numpy() - coefficients @ mean
+    if weights is None and not sparse.issparse(features):
+        z = torch.from_numpy((features - mean) / deviation)
+        found = fit_linear(z, sparse.csr_array(right.astype(np.int8)), loss, 1 / len(z), tolerance=1e-12, steps=1000)
+        coefficients: Floats = found.weights.numpy() / deviation
+        return coefficients, found.biases.numpy() - coefficients @ mean
+    # `fit_linear` turns features to their principal axes, which are dense, and counts all rows alike.
+    objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
+    positives = Positives.from_dense(torch.from_numpy(right))
+    counted = objective.objective.counted(positives.counts).numpy()
+    shares = torch.from_numpy(row_weights * counted / max((row_weights * counted).sum(), 1e-300))
+    objective.reduction = "none"
+    parameters = torch.zeros(right.shape[1], features.shape[1], dtype=torch.float64, requires_grad=True)
+    biases = torch.zeros(right.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [parameters, biases], max_iter=1000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+    logits = _logits_of(features, mean, deviation)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        losses = objective.from_logits(logits(parameters) + biases, positives)
+        value: torch.Tensor = shares @ losses + parameters.square().sum() / (2 * total)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(step)  # type: ignore[no-untyped-call]
+    coefficients = parameters.detach().numpy() / deviation
+    return coefficients, biases.detach().numpy() - coefficients @ mean
+
+
+def _moments(features: Any, shares: Floats) -> tuple[Floats, Floats]:
+    """(d,) mean and (d,) standard deviation of each feature, by the rows' shares of all weight."""
+    if not sparse.issparse(features):
+        mean = shares @ features
+        return mean, np.sqrt(shares @ (features - mean) ** 2)
+    mean = np.asarray(features.T @ shares)
+    square = np.asarray(features.multiply(features).T @ shares)
+    return mean, np.sqrt(np.maximum(square - mean**2, 0))
+
+
+def _logits_of(features: Any, mean: Floats, deviation: Floats) -> Callable[[torch.Tensor], torch.Tensor]:
+    """(L, d) weights on standardised features -> (n, L) logits."""
+    if not sparse.issparse(features):
+        z = torch.from_numpy((features - mean) / deviation)
+
+        def of_dense(weights: torch.Tensor) -> torch.Tensor:
+            return z @ weights.T
+
+        return of_dense
+    entries = features.tocoo()
+    places = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
+    x = torch.sparse_coo_tensor(places, torch.from_numpy(entries.data), entries.shape, check_invariants=True).coalesce()
+    centre, spread = torch.from_numpy(mean), torch.from_numpy(deviation)
+
+    def of_sparse(weights: torch.Tensor) -> torch.Tensor:
+        scaled = (weights / spread).T
+        logits: torch.Tensor = torch.sparse.mm(x, scaled) - centre @ scaled
+        return logits
+
+    return of_sparse

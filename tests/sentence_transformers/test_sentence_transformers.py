@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import runpy
 from itertools import chain, pairwise
 from pathlib import Path
@@ -462,7 +463,26 @@ def test_evaluator_halves_are_the_same_each_time():
     assert len(one.queries) == len(one.right) == 30
 
 
+def test_relevant_as_in_beir():
+    """Scores above 0 are right; those of 0 and below were judged, and wrong."""
+    scores = {q: {**dict.fromkeys(ids, 2), "c18": 0, "c19": -1} for q, ids in RELEVANT.items()}
+    right = {q: ids - {"c18", "c19"} for q, ids in RELEVANT.items()}
+    one, other = (MatchEvaluator(QUERIES, CANDIDATES, relevant) for relevant in (scores, right))
+    assert (one.right == other.right).all()
+    assert (one.dev_right == other.dev_right).all()
+    assert one.right.any()
+
+
 def test_evaluator_failures():
+    for relevant, message in {
+        "a list of candidate ids, or id -> score, for query 'q0', got 'c1'": {"q0": "c1"},
+        "a list of candidate ids, or id -> score, for query 'q0', got None": {"q0": None},
+        "`relevant` to name queries, got 'Q1'. Did you mean 'q1'?": {"q0": ["c1"], "Q1": ["c1"]},
+        "a number for candidate 'c1' of query 'q0', got 'yes'": {"q0": {"c1": "yes"}},
+        "a number for candidate 'c1' of query 'q0', got nan": {"q0": {"c1": float("nan")}},
+    }.items():
+        with pytest.raises(DataError, match=re.escape(relevant)):
+            MatchEvaluator(QUERIES, CANDIDATES, message)
     with pytest.raises(DataError, match="`relevant` to name candidates, got 'c99' for query 'q0'"):
         MatchEvaluator(QUERIES, CANDIDATES, {"q0": ["c99"]})
     with pytest.raises(DataError, match="Expected a right answer among the 30 queries to calibrate on"):

@@ -162,13 +162,19 @@ class MatchDataset:
         return int((self.answer_counts[self.split(split)] == 0).sum())
 
     def check_answers(self, splits: Iterable[str]) -> None:
-        """Check that each of some splits has a right answer.
+        """Check that each of some splits has a right pair and one that is not.
 
         Raises:
-            DataError: one that has none.
+            DataError: one in which nothing is right, or everything.
         """
         for name in splits:
-            if not self.answer_counts[self.split(name)].any():
+            counts = self.answer_counts[self.split(name)]
+            if (counts == len(self.candidates)).all():
+                raise DataError(
+                    f"{self.name}: every candidate is right for every {name} query; there is nothing to tell apart. "
+                    "Add candidates that are wrong, or queries for which some are."
+                )
+            if not counts.any():
                 what = "measure" if name == "test" else "learn from"
                 raise DataError(f"{self.name}: no {name} query has a right answer; there is nothing to {what}.")
 

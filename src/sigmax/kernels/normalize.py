@@ -24,8 +24,16 @@ class _Normalized(torch.autograd.Function):
         length = x.new_empty((len(x), 1), dtype=working_dtype(x))
         for rows in _blocks(x):
             torch.linalg.vector_norm(x[rows], dim=-1, keepdim=True, dtype=length.dtype, out=length[rows])
+            unit[rows] = x[rows] / length[rows].masked_fill(length[rows] == 0, math.inf)
+            odd = ((length[rows] == 0) | ~length[rows].isfinite()).squeeze(-1)
+            if bool(odd.any()):  # squares that no float holds: of 1.9e19 in float32 too many, of 1e-23 none is left
+                wide = x[rows][odd].to(length.dtype)
+                most = wide.abs().amax(-1, keepdim=True)
+                scaled = wide / most.masked_fill(most == 0, math.inf)
+                size = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+                unit[rows][odd] = (scaled / size.masked_fill(size == 0, math.inf)).to(unit.dtype)
+                length[rows][odd] = most * size
             length[rows].masked_fill_(length[rows] == 0, math.inf)
-            unit[rows] = x[rows] / length[rows]
         ctx.save_for_backward(unit, length)
         return unit
 

@@ -16,7 +16,7 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers import SentenceTransformer
 from sigmax.calibration.any_right import folds_of
 from sigmax.calibration.calibrator import Calibrator, fit_calibrator
-from sigmax.errors import DataError, lookup
+from sigmax.errors import DataError, lookup, nearest
 from sigmax.evaluation import evaluate_logits
 from sigmax.metrics.registry import METRICS
 from sigmax.scan import SplitLogits
@@ -24,7 +24,21 @@ from sigmax.sentence_transformers.losses import SentenceMatchLoss
 
 __all__ = ["MatchEvaluator"]
 
-Relevant = Mapping[str, Iterable[str]]
+Relevant = Mapping[str, Iterable[str] | Mapping[str, float]]
+
+
+def _right_ids(query: str, names: Iterable[str] | Mapping[str, float]) -> list[str]:
+    """The right candidates of a query: all that are named, or of scores (as in BEIR's qrels) those above 0."""
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise DataError(
+            f"Expected `relevant` to give a list of candidate ids, or id -> score, for query {query!r}, got {names!r}."
+        )
+    if not isinstance(names, Mapping):
+        return list(names)
+    for name, score in names.items():
+        if not isinstance(score, int | float | np.number) or not np.isfinite(score):
+            raise DataError(f"Expected a number for candidate {name!r} of query {query!r}, got {score!r}.")
+    return [name for name, score in names.items() if score > 0]
 
 
 class MatchEvaluator(BaseEvaluator):
@@ -37,7 +51,8 @@ class MatchEvaluator(BaseEvaluator):
     Args:
         queries: id -> text.
         candidates: id -> text.
-        relevant: query id -> ids of the right candidates; none, or no entry, for a query without a right answer.
+        relevant: query id -> ids of the right candidates, or as in BEIR id -> score, of which those above 0 are right;
+            none, or no entry, for a query without a right answer.
         dev: (queries, relevant) to calibrate on. If None, half of the queries calibrate and the others measure, the
             same ones in every run.
         loss: the loss in training, for its scale and bias; ranking does not depend on it.
@@ -120,12 +135,17 @@ class MatchEvaluator(BaseEvaluator):
     def _read(self, queries: Mapping[str, str], relevant: Relevant) -> tuple[list[str], NDArray[np.bool_]]:
         """Texts, and (n, m) which candidates are right."""
         place = {name: j for j, name in enumerate(self.candidate_ids)}
+        row = {name: i for i, name in enumerate(queries)}
         right = np.zeros((len(queries), len(place)), bool)
-        for row, key in enumerate(queries):
-            for name in relevant.get(key, ()):
+        for key, names in relevant.items():
+            if key not in row:
+                raise DataError(f"Expected `relevant` to name queries, got {key!r}.{nearest(key, row)}")
+            for name in _right_ids(key, names):
                 if name not in place:
-                    raise DataError(f"Expected `relevant` to name candidates, got {name!r} for query {key!r}.")
-                right[row, place[name]] = True
+                    raise DataError(
+                        f"Expected `relevant` to name candidates, got {name!r} for query {key!r}.{nearest(name, place)}"
+                    )
+                right[row[key], place[name]] = True
         return list(queries.values()), right
 
     def _vectors(self, model: SentenceTransformer, texts: list[str], side: str) -> torch.Tensor:
