@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from sigmax.errors import DataError
 from sigmax.training.linear import fit_linear
 from sigmax.training.settings import Settings
 from sigmax.training.train import train
+from sigmax.training.weighted import fit_weighted
 
 __all__ = ["SigmaxClassifier"]
 
@@ -382,71 +382,12 @@ def _dataset(rows: list[str], right: Bools, dev: list[str], dev_right: Bools, na
 
 
 def _fit_linear(loss: str, features: Any, right: Bools, weights: Floats | None) -> tuple[Floats, Floats]:
-    """(L, d) weights and (L,) biases on the features as given, at the minimum that `SigmaxClassifier` states.
-
-    Sparse features stay sparse: z·W = x·(W / deviation) − mean·(W / deviation).
-    """
-    row_weights = np.ones(len(right)) if weights is None else weights
-    total = row_weights.sum()
-    mean, deviation = _moments(features, row_weights / total)
+    """(L, d) weights and (L,) biases on the features as given, at the minimum that `SigmaxClassifier` states."""
+    if weights is not None or sparse.issparse(features):
+        return fit_weighted(loss, features, right, np.ones(len(right)) if weights is None else weights)
+    mean, deviation = features.mean(0), features.std(0)
     deviation[deviation <= 1e-12 * np.maximum(1, np.abs(mean))] = 1.0  # constant: z is 0 and teaches nothing
-    if weights is None and not sparse.issparse(features):
-        z = torch.from_numpy((features - mean) / deviation)
-        found = fit_linear(z, sparse.csr_array(right.astype(np.int8)), loss, 1 / len(z), tolerance=1e-12, steps=1000)
-        coefficients: Floats = found.weights.numpy() / deviation
-        return coefficients, found.biases.numpy() - coefficients @ mean
-    # `fit_linear` turns features to their principal axes, which are dense, and counts all rows alike.
-    objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
-    positives = Positives.from_dense(torch.from_numpy(right))
-    counted = objective.objective.counted(positives.counts).numpy()
-    shares = torch.from_numpy(row_weights * counted / max((row_weights * counted).sum(), 1e-300))
-    objective.reduction = "none"
-    parameters = torch.zeros(right.shape[1], features.shape[1], dtype=torch.float64, requires_grad=True)
-    biases = torch.zeros(right.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [parameters, biases], max_iter=1000, tolerance_grad=1e-6, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
-    logits = _logits_of(features, mean, deviation)
-
-    def step() -> torch.Tensor:
-        optimizer.zero_grad()
-        losses = objective.from_logits(logits(parameters) + biases, positives)
-        value: torch.Tensor = shares @ losses + parameters.square().sum() / (2 * total)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimizer.step(step)  # type: ignore[no-untyped-call]
-    coefficients = parameters.detach().numpy() / deviation
-    return coefficients, biases.detach().numpy() - coefficients @ mean
-
-
-def _moments(features: Any, shares: Floats) -> tuple[Floats, Floats]:
-    """(d,) mean and (d,) standard deviation of each feature, by the rows' shares of all weight."""
-    if not sparse.issparse(features):
-        mean = shares @ features
-        return mean, np.sqrt(shares @ (features - mean) ** 2)
-    mean = np.asarray(features.T @ shares)
-    square = np.asarray(features.multiply(features).T @ shares)
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
-
-
-def _logits_of(features: Any, mean: Floats, deviation: Floats) -> Callable[[torch.Tensor], torch.Tensor]:
-    """(L, d) weights on standardised features -> (n, L) logits."""
-    if not sparse.issparse(features):
-        z = torch.from_numpy((features - mean) / deviation)
-
-        def of_dense(weights: torch.Tensor) -> torch.Tensor:
-            return z @ weights.T
-
-        return of_dense
-    entries = features.tocoo()
-    places = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
-    x = torch.sparse_coo_tensor(places, torch.from_numpy(entries.data), entries.shape, check_invariants=True).coalesce()
-    centre, spread = torch.from_numpy(mean), torch.from_numpy(deviation)
-
-    def of_sparse(weights: torch.Tensor) -> torch.Tensor:
-        scaled = (weights / spread).T
-        logits: torch.Tensor = torch.sparse.mm(x, scaled) - centre @ scaled
-        return logits
-
-    return of_sparse
+    z = torch.from_numpy((features - mean) / deviation)
+    found = fit_linear(z, sparse.csr_array(right.astype(np.int8)), loss, 1 / len(z), tolerance=1e-12, steps=1000)
+    coefficients: Floats = found.weights.numpy() / deviation
+    return coefficients, found.biases.numpy() - coefficients @ mean

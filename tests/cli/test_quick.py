@@ -8,8 +8,28 @@ import pytest
 
 #: Slow to import, each from 0.05 s to several seconds.
 HEAVY = frozenset(
-    "PIL accelerate datasets fastapi huggingface_hub jinja2 matplotlib numpy pandas pyarrow pytrec_eval safetensors "
-    "scipy sentence_transformers sklearn tokenizers torch transformers triton uvicorn".split()
+    [
+        "PIL",
+        "accelerate",
+        "datasets",
+        "fastapi",
+        "huggingface_hub",
+        "jinja2",
+        "matplotlib",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "pytrec_eval",
+        "safetensors",
+        "scipy",
+        "sentence_transformers",
+        "sklearn",
+        "tokenizers",
+        "torch",
+        "transformers",
+        "triton",
+        "uvicorn",
+    ]
 )
 #: Runs the command line, then tells on stderr what it imported of these.
 DUMP = """
