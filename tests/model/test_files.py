@@ -2,14 +2,17 @@ import errno
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import sigmax
-from sigmax.files import recover_folder, replace_folder, write_text
+from helpers.commands import posix
+from sigmax.files import check_file, check_folder, recover_folder, replace_file, replace_folder, write_text
 
 OLD = {"config.json": "old", "weights/a": "old a", "weights/b": "old b"}
 NEW = {"config.json": "new", "weights/c": "new c"}
@@ -279,3 +282,116 @@ def test_a_text_that_cannot_be_written_leaves_the_old_file(tmp_path):
         write_text(tmp_path / "report.html", "\ud83d")
     assert (tmp_path / "report.html").read_text() == "old"
     assert beside(tmp_path / "report.html") == []
+
+
+# -- links, pipes, devices, modes ----------------------------------------------------------------
+
+
+@pytest.fixture
+def umask():
+    """Sets the umask, and back."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+@posix
+def test_a_link_stays_a_link(tmp_path):
+    write_text(tmp_path / "here" / "real.json", "old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "here" / "real.json")
+    write_text(tmp_path / "link.json", "new")
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "here" / "real.json").read_text() == "new"
+    (tmp_path / "dangling.json").symlink_to(tmp_path / "there" / "real.json")
+    write_text(tmp_path / "dangling.json", "new")
+    assert (tmp_path / "dangling.json").is_symlink()
+    assert (tmp_path / "there" / "real.json").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.rglob("*.json")) == [
+        "dangling.json", "link.json", "real.json", "real.json"
+    ]  # fmt: skip
+
+
+@posix
+def test_a_linked_folder_stays_a_link(target, tmp_path):
+    (tmp_path / "link").symlink_to(target)
+    with replace_folder(tmp_path / "link") as folder:
+        fill(folder, NEW)
+    assert (tmp_path / "link").is_symlink()
+    assert contents(target) == NEW
+
+
+@posix
+def test_a_pipe_gets_what_is_written(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "pipe").read_bytes)
+        with replace_file(tmp_path / "pipe") as file:
+            file.write(b"one ")
+            assert file.tell() == 4  # as Parquet's writer asks
+            file.write(b"two")
+        assert read.result(timeout=10) == b"one two"
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@posix
+def test_a_device_stays_a_device():
+    write_text(Path(os.devnull), "text")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+@posix
+def test_standard_output_as_a_file():
+    code = "from sigmax.files import write_text; from pathlib import Path; write_text(Path('/dev/stdout'), 'text')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "text"), done.stderr
+
+
+@posix
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_new_files_have_what_the_umask_leaves(mask, umask, tmp_path):
+    umask(mask)
+    write_text(tmp_path / "file", "text")
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+    with replace_folder(tmp_path / "folder") as folder:
+        fill(folder, NEW)
+        for path in folder.rglob("*"):
+            if path.is_file():
+                path.chmod(0o600)
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~mask
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "folder").rglob("*") if path.is_file()}
+    assert modes == {0o666 & ~mask}
+
+
+@posix
+def test_what_was_there_keeps_its_mode(umask, target):
+    umask(0o022)
+    write_text(target.parent / "file", "old")
+    for path, mode in ((target.parent / "file", 0o600), (target, 0o750), (next(target.rglob("*.*")), 0o640)):
+        path.chmod(mode)
+    write_text(target.parent / "file", "new")
+    with replace_folder(target) as folder:
+        fill(folder, OLD)
+    assert stat.S_IMODE((target.parent / "file").stat().st_mode) == 0o600
+    assert stat.S_IMODE(target.stat().st_mode) == 0o750
+    assert stat.S_IMODE(next(target.rglob("*.*")).stat().st_mode) == 0o640
+
+
+def test_what_cannot_be_written_is_told_beforehand(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    check_file(tmp_path / "file")
+    check_file(tmp_path / "new" / "deep" / "file")
+    check_folder(tmp_path / "new" / "deep" / "folder")
+    for path in (tmp_path / "file" / "report.html", tmp_path / "file" / "deep" / "report.html"):
+        with pytest.raises(NotADirectoryError, match="file"):
+            check_file(path)
+        with pytest.raises(NotADirectoryError, match="file"):
+            check_folder(path)
+    with pytest.raises(IsADirectoryError):
+        check_file(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path):
+    write_text(tmp_path / ("a" * 255), "text")
+    assert (tmp_path / ("a" * 255)).read_text() == "text"
