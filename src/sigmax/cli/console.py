@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,11 +19,41 @@ from sigmax.processes import is_first
 if TYPE_CHECKING:
     from sigmax.data import Advance
 
-__all__ = ["bar", "err", "fail", "out", "print_json", "quiet", "say"]
+__all__ = ["bar", "deliver", "err", "fail", "out", "prepare_streams", "print_json", "quiet", "say"]
 
 # A table is never narrower than this, so that output piped to a file reads as it does on a wide screen.
-out = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+out = Console(width=None if sys.stdout and sys.stdout.isatty() else 110, highlight=False)
 err = Console(stderr=True, highlight=False)
+#: Seconds after which work shows its progress.
+PATIENCE = 1.0
+#: What our own signs become where they cannot be encoded; anything else that cannot becomes a question mark.
+PLAIN = {"✓": "*", "•": "-", "–": "-", "−": "-", "…": "...", "×": "x", "↓": "v", "→": ">", "“": '"', "”": '"'}
+
+
+def prepare_streams() -> None:
+    """Make streams that take any text, and that are there.
+
+    Output in an encoding that lacks a sign (cp1252 where Windows redirects, cp437, ASCII) gets one that looks like it.
+    Where a stream was closed (`>&-`), what is written to it is lost, and no file that is opened later takes its place.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                while os.open(os.devnull, os.O_RDWR) < number:
+                    pass
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="sigmax")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end].translate(str.maketrans(PLAIN))
+    return text.encode(error.encoding, "replace").decode(error.encoding), error.end
+
+
+codecs.register_error("sigmax", _plain)
 
 
 def say(message: str) -> None:
@@ -38,12 +70,25 @@ def fail(message: str, code: int) -> None:
 
 def print_json(value: Any) -> None:
     """Print a result as JSON."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    complete = codecs.lookup(sys.stdout.encoding or "utf-8").name.startswith("utf")
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=not complete) + "\n")
+
+
+def deliver(*steps: Callable[[], object]) -> None:
+    """Take every step, so that none is lost by the failure of another; then raise the first failure."""
+    failures: list[BaseException] = []
+    for step in steps:
+        try:
+            step()
+        except (Exception, SystemExit) as error:  # Rich ends the process where a pipe is closed
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 @contextlib.contextmanager
-def bar(*, enabled: bool = True) -> Iterator[Advance]:
-    """Show a progress bar; yields what moves it."""
+def bar(what: str = "starting") -> Iterator[Advance]:
+    """Show a progress bar once the work takes longer than `PATIENCE`; yields what moves it. Until moved, it pulses."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -60,12 +105,19 @@ def bar(*, enabled: bool = True) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
         console=err,
-        disable=not (enabled and is_first() and err.is_terminal),
+        disable=not (is_first() and err.is_terminal),
         transient=True,
     )
-    with progress:
-        task = progress.add_task("starting", total=1.0)
-        yield lambda fraction, what: progress.update(task, completed=fraction, description=what)
+    task = progress.add_task(what, total=None)
+    start = threading.Timer(PATIENCE, progress.start)
+    start.daemon = True
+    start.start()
+    try:
+        yield lambda fraction, what: progress.update(task, total=1.0, completed=fraction, description=what)
+    finally:
+        start.cancel()
+        start.join()
+        progress.stop()
 
 
 def quiet() -> None:

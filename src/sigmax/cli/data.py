@@ -11,6 +11,7 @@ from sigmax.cli.app import command
 from sigmax.cli.console import bar, out, print_json, quiet, say
 from sigmax.cli.options import AsJson, Columns, Data, Folder, Model, renamed
 from sigmax.errors import DataError
+from sigmax.files import check_file, check_folder
 from sigmax.training.option import Option
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def read(source: str, columns: str) -> MatchDataset:
     named = renamed(columns)
     from sigmax.data import load_data
 
-    with bar() as advance:
+    with bar("reading data") as advance:
         return load_data(source, columns=named, advance=advance)
 
 
@@ -42,7 +43,9 @@ def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
     from sigmax.data.check import check as look
     from sigmax.report.tables import check_table
 
-    found = look(read(data, columns))
+    dataset = read(data, columns)
+    with bar("looking at the data"):
+        found = look(dataset)
     if as_json:
         print_json(found.as_dict())
         return
@@ -84,6 +87,7 @@ def mine(
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise DataError(f"{output}: is there already. Choose another folder, or remove it.")
+    check_folder(output)
     quiet()
     from sigmax.data.writers import write_beir
     from sigmax.mining import mine as run
@@ -132,6 +136,7 @@ def encode(
         raise typer.BadParameter(f"expected a file ending in .parquet, got {str(output)!r}", param_hint="--output")
     if output.is_dir():
         raise DataError(f"{output}: is a folder; --output needs a file.")
+    check_file(output)
     quiet()
     from sigmax.model import load
     from sigmax.model.embeddings import write_embeddings

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
 from sigmax.cli import data, match, measure, serve, train
 from sigmax.cli.app import app
-from sigmax.cli.console import fail
+from sigmax.cli.console import fail, prepare_streams
 from sigmax.errors import DataError, UnknownNameError
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -19,8 +20,13 @@ COMMANDS = (train, measure, match, serve, data)
 
 def main() -> None:
     """Run the command line; exit 0 fine, 1 the work failed, 2 wrong usage."""
+    prepare_streams()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except UnknownNameError as error:
         fail(str(error), 2)
     except (DataError, ValueError, ImportError) as error:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sigmax.cli.app import command
-from sigmax.cli.console import out, print_json, quiet, say
+from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
 from sigmax.cli.options import AsJson, Model
+from sigmax.files import check_file
 from sigmax.training.option import Option
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def match(
     from sigmax.model import load
     from sigmax.model.matches import answer
 
-    found = load(folder).match(queries, top_k=top_k, rule=rule, confidence=confidence, order=order)
+    with bar("matching"):
+        found = load(folder).match(queries, top_k=top_k, rule=rule, confidence=confidence, order=order)
     decision = found[0].decision
     if decision is not None and decision.reason:
         say(f"{decision.choice}: {decision.reason}")
@@ -138,24 +140,34 @@ def explain(
         raise typer.BadParameter(
             f"expected a file ending in {', '.join(FORMATS)}, got {str(figure)!r}", param_hint="--figure"
         )
+    if figure is not None:
+        check_file(figure)
     explanations = [_explained(text) for text in logits or ()]
     if folder is not None:
         from sigmax.explain import explain as run
         from sigmax.model import load
 
-        explanations = run(load(folder), items or [], top_k=top_k)
-    if figure is not None:
-        save_figure(activation_figure(explanations), figure)
-        say(f"Written: {figure}")
+        with bar("explaining"):
+            explanations = run(load(folder), items or [], top_k=top_k)
     words = explanation_words(explanations)
-    if as_json:
-        print_json({"items": [one.as_dict() for one in explanations], "shift": shifts(explanations), "words": words})
-        return
-    for table in activation_tables(explanations, out):
-        out.print(table)
-        out.print()
-    for sentence in words:
-        out.print(f"• {sentence}", markup=False, soft_wrap=not out.is_terminal)
+
+    def show() -> None:
+        if as_json:
+            items = [one.as_dict() for one in explanations]
+            print_json({"items": items, "shift": shifts(explanations), "words": words})
+            return
+        for table in activation_tables(explanations, out):
+            out.print(table)
+            out.print()
+        for sentence in words:
+            out.print(f"• {sentence}", markup=False, soft_wrap=not out.is_terminal)
+
+    def draw() -> None:
+        if figure is not None:
+            save_figure(activation_figure(explanations), figure)
+            say(f"Written: {figure}")
+
+    deliver(show, draw)
 
 
 def _explained(text: str) -> Explanation:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 from sigmax.cli.app import command
-from sigmax.cli.console import out, print_json, quiet, say
+from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
 from sigmax.cli.data import read
 from sigmax.cli.options import AsJson, Columns, Data, Folder, Model
 from sigmax.errors import DataError
+from sigmax.files import check_file, check_folder
 from sigmax.training.option import Option
 
 __all__ = ["calibrate", "evaluate"]
@@ -34,6 +35,8 @@ def evaluate(
     Ranking over all candidates of DATA; presence, calibrated on dev when the model was trained; none-of-these, if DATA
     has queries with no right answer.
     """
+    if figure is not None:
+        check_file(figure)
     quiet()
     from sigmax.evaluation import evaluate as measure
     from sigmax.model import load
@@ -44,17 +47,25 @@ def evaluate(
         raise DataError(
             f"{folder}: the model was not calibrated, so there is no reliability to draw. Calibrate it first."
         )
-    evaluation = measure(model, read(data, columns), split=split)
-    if figure is not None:
-        from sigmax.report.figure import reliability_figure
-        from sigmax.report.style import save_figure
+    dataset = read(data, columns)
+    with bar("measuring"):
+        evaluation = measure(model, dataset, split=split)
 
-        save_figure(reliability_figure({Path(folder).name: evaluation}), figure)
-        say(f"Written: {figure}")
-    if as_json:
-        print_json(evaluation.as_dict())
-    else:
-        out.print(evaluation_table(evaluation))
+    def show() -> None:
+        if as_json:
+            print_json(evaluation.as_dict())
+        else:
+            out.print(evaluation_table(evaluation))
+
+    def draw() -> None:
+        if figure is not None:
+            from sigmax.report.figure import reliability_figure
+            from sigmax.report.style import save_figure
+
+            save_figure(reliability_figure({Path(folder).name: evaluation}), figure)
+            say(f"Written: {figure}")
+
+    deliver(show, draw)
 
 
 @command("Measure")
@@ -89,20 +100,28 @@ def calibrate(
 
     Example: sigmax calibrate runs/faq/sigmoid faq-of-this-year.csv
     """
+    check_folder(folder)
     quiet()
     from sigmax.evaluation import calibrate as fit
     from sigmax.model import load
     from sigmax.report.tables import calibration_table, threshold_rows
 
     model, dataset = load(folder), read(data, columns)
-    calibrator = fit(model, dataset, split=split, method=method)
+    with bar("calibrating"):
+        calibrator = fit(model, dataset, split=split, method=method)
     model.candidates, model.candidate_ids = list(dataset.candidates), list(dataset.candidate_ids)
-    model.save(folder)
-    if as_json:
-        print_json({key: value for key, value in calibrator.as_dict().items() if key != "candidate_ids"})
-        return
-    out.print(calibration_table(calibrator))
-    rows = threshold_rows(calibrator)
-    if rows is not None:
-        out.print(rows)
-    say(f"Written: {folder}")
+
+    def show() -> None:
+        if as_json:
+            print_json({key: value for key, value in calibrator.as_dict().items() if key != "candidate_ids"})
+            return
+        out.print(calibration_table(calibrator))
+        rows = threshold_rows(calibrator)
+        if rows is not None:
+            out.print(rows)
+
+    def save() -> None:
+        model.save(folder)
+        say(f"Written: {folder}")
+
+    deliver(show, save)

@@ -7,16 +7,18 @@ import math
 import shlex
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sigmax.cli.app import command
-from sigmax.cli.console import bar, err, out, print_json, quiet, say
+from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
 from sigmax.cli.data import read
 from sigmax.cli.options import AsJson, Columns, Data, Fields
 from sigmax.errors import DataError
+from sigmax.files import check_file, check_folder, write_text
 from sigmax.processes import is_first
 from sigmax.training.option import Option
 from sigmax.training.settings import Settings
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from sigmax.comparison import Comparison
 
 __all__ = ["compare", "train"]
+
+#: What `compare` writes into its folder.
+FILES = ("comparison.json", "comparison.png")
 
 
 @command("Train")
@@ -94,10 +99,15 @@ def compare(
 
     Example: sigmax compare faq.csv --columns query=question,answer=reply -o runs/faq
     """
-    if output and output.exists() and not output.is_dir():
-        raise DataError(f"{output}: is a file; --output needs a folder.")
-    if report is not None and report.is_dir():
-        raise DataError(f"{report}: is a folder; --report needs a file, such as {report / 'report.html'}.")
+    if output is not None:
+        if output.exists() and not output.is_dir():
+            raise DataError(f"{output}: is a file; --output needs a folder.")
+        for name in FILES:
+            check_file(output / name)
+    if report is not None:
+        if report.is_dir():
+            raise DataError(f"{report}: is a folder; --report needs a file, such as {report / 'report.html'}.")
+        check_file(report)
     given: dict[str, Any] = {
         "rates": None if rates is None else _numbers(rates, "--rates"),
         "scales": None if scales is None else _numbers(scales, "--scales"),
@@ -122,21 +132,20 @@ def compare(
     with bar() as advance:
         comparison = run(dataset, settings, contenders=chosen, budget=budget, advance=advance)
     said = verdict(comparison)
-    result = {**comparison.as_dict(), "verdict": said} if output or as_json else {}
-    written = _write_comparison(comparison, result, output) if output else []
-    if report is not None:
-        from sigmax.files import write_text
-        from sigmax.report.html import report_html
+    result = {**comparison.as_dict(), "verdict": said}
 
-        write_text(report, report_html(comparison, command=shlex.join(["sigmax", *sys.argv[1:]])))
-        written.append(report)
-    if as_json:
-        print_json(result)
-        return
-    out.print(comparison_table(comparison))
-    out.print(said, markup=False, soft_wrap=not out.is_terminal)
-    for path in written:
-        say(f"Written: {path}")
+    def show() -> None:
+        if as_json:
+            print_json(result)
+            return
+        out.print(comparison_table(comparison))
+        out.print(said, markup=False, soft_wrap=not out.is_terminal)
+
+    deliver(
+        show,
+        *([partial(_write_comparison, comparison, result, output)] if output else []),
+        *([partial(_write_report, comparison, report)] if report else []),
+    )
 
 
 @command("Train")
@@ -183,9 +192,10 @@ def train(
     from sigmax.training import train as run
     from sigmax.training.checkpoints import discard
 
-    dataset = read(data, columns)
     output = output if output.name else output.resolve()
     check_place(output)
+    check_folder(output)
+    dataset = read(data, columns)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
     with bar() as advance:
         model = run(
@@ -199,10 +209,12 @@ def train(
         )
     if not is_first():
         return
-    evaluation = measure(model, dataset, split="dev")
-    model.note(evaluation)
     if model_license:
         model.facts["license"] = model_license
+    model.save(output)  # at once: measuring may fail, and what was trained is not to be lost
+    with bar("measuring on dev"):
+        evaluation = measure(model, dataset, split="dev")
+    model.note(evaluation)
     model.save(output)
     discard(checkpoints)
     if as_json:
@@ -232,18 +244,24 @@ def _freeze() -> None:
     gc.freeze()
 
 
-def _write_comparison(comparison: Comparison, result: dict[str, Any], folder: Path) -> list[Path]:
-    from sigmax.files import write_text
+def _write_comparison(comparison: Comparison, result: dict[str, Any], folder: Path) -> None:
     from sigmax.report.figure import comparison_figure
 
-    written = [folder / "comparison.json"]
-    write_text(written[0], json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    saved, picture = (folder / name for name in FILES)
+    write_text(saved, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    say(f"Written: {saved}")
     try:
-        comparison_figure(comparison, folder / "comparison.png")
-        written.append(folder / "comparison.png")
+        comparison_figure(comparison, picture)
+        say(f"Written: {picture}")
     except ImportError as error:
-        err.print(f"No figure: {error}", markup=False)
-    return written
+        say(f"No figure: {error}")
+
+
+def _write_report(comparison: Comparison, path: Path) -> None:
+    from sigmax.report.html import report_html
+
+    write_text(path, report_html(comparison, command=shlex.join(["sigmax", *sys.argv[1:]])))
+    say(f"Written: {path}")
 
 
 def _latest(metrics: dict[str, float], metric: str) -> str:
