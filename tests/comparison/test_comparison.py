@@ -12,7 +12,7 @@ from helpers.data import things
 from sigmax import evaluation
 from sigmax.calibration.curves import Platt
 from sigmax.cli import main as cli
-from sigmax.comparison.baselines import TfidfBaseline
+from sigmax.comparison.baselines import tfidf_regression, tfidf_svm, vectors_regression
 from sigmax.comparison.compare import compare
 from sigmax.comparison.contenders import CONTENDERS, contenders_for
 from sigmax.comparison.results import Budget
@@ -54,11 +54,13 @@ def labelled(data, told):
 
 
 def test_all_contenders_in_order(labelled):
-    assert [result.contender.name for result in labelled.results] == list(CONTENDERS)
+    everybody = [name for name in CONTENDERS if name != "vectors-lr"]
+    assert [result.contender.name for result in labelled.results] == everybody
     answered = [name for name in TRAINED if name != "softmax-none"]
     assert contenders_for(things()) == answered
-    assert contenders_for(things(labels=True)) == [*answered, "tfidf-lr"]
-    assert contenders_for(things(labels=True, unanswered=True)) == list(CONTENDERS)
+    assert contenders_for(things(labels=True)) == [*answered, "tfidf-lr", "tfidf-svm"]
+    assert contenders_for(things(labels=True, unanswered=True)) == everybody
+    assert "vectors-lr" in contenders_for(things(labels=True), Settings(encoder="efficientnet-lite0"))
 
 
 def test_same_budget_for_all(labelled):
@@ -154,7 +156,7 @@ def test_intervals(labelled):
 
 
 def test_differences(labelled):
-    names = list(CONTENDERS)
+    names = [result.contender.name for result in labelled.results]
     for a, b in zip(names, names[1:] + names[:1], strict=True):
         for metric in labelled.metrics:
             one, other = labelled.difference(a, b, metric), labelled.difference(b, a, metric)
@@ -183,7 +185,7 @@ def test_as_dict(labelled):
     assert about["data"]["unanswered"] == {"train": 18, "dev": 6, "test": 6}
     assert about["data"]["splits"] == {"train": 81, "dev": 27, "test": 27}
     assert {"python", "sigmax", "torch"} <= about["versions"].keys()
-    assert [result["name"] for result in about["results"]] == list(CONTENDERS)
+    assert [result["name"] for result in about["results"]] == [result.contender.name for result in labelled.results]
     for given, result in zip(about["results"], labelled.results, strict=True):
         assert given["test"]["map"] == result["map"].as_dict()
         assert [one["map"] for one in given["test_by_seed"]] == [one["map"].value for one in result.evaluations]
@@ -276,7 +278,7 @@ def test_tfidf_of_labels_without_two_sides():
     kept = data.pairs[~(in_train & np.isin(data.pairs[:, 1], [moon, sun, 2, 3]))]
     always = np.stack([train_split, np.full(len(train_split), sun)], 1)
     odd = MatchDataset("odd", data.queries, data.candidates, np.concatenate([kept, always]), data.splits, labels=True)
-    baseline = TfidfBaseline(odd)
+    baseline = tfidf_regression(odd)
     logits = baseline.logits(["one night", "a leaf"], odd.candidates).values
     assert (logits[:, moon] == -10).all()
     assert (logits[:, sun] == 10).all()
@@ -284,10 +286,46 @@ def test_tfidf_of_labels_without_two_sides():
     assert np.array_equal(baseline.logits(["one night"], ["tree", "sun"]).values, logits[:1, [4, 1]])
 
 
+def test_the_svm_is_scikit_learns(data):
+    from sklearn.svm import LinearSVC
+
+    baseline = tfidf_svm(data)
+    train, texts = data.split("train"), [data.queries[i] for i in data.split("test")]
+    x = baseline.features([data.queries[i] for i in train])
+    logits = baseline.logits(texts, data.candidates).values
+    for j, truth in enumerate(data.graph[train].toarray().astype(bool).T):
+        expected = LinearSVC(C=1.0).fit(x, truth).decision_function(baseline.features(texts))
+        np.testing.assert_allclose(logits[:, j], expected, atol=0.02)  # its tolerance, and its draws
+
+
+def test_regression_on_vectors_is_scikit_learns(static_folder, tmp_path, monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+
+    from sigmax.encoders.pretrained import load_pretrained
+
+    monkeypatch.setenv("SIGMAX_CACHE", str(tmp_path))
+    data = things(labels=True)
+    train, texts = data.split("train"), [data.queries[i] for i in data.split("test")]
+    encoder = load_pretrained(str(static_folder))
+    vectors = [
+        encoder(encoder.preprocess(some))["sentence_embedding"].detach().numpy()
+        for some in ([data.queries[i] for i in train], texts)
+    ]
+    logits = vectors_regression(data, str(static_folder)).logits(texts, data.candidates).values
+    gaps = []
+    for strength in (1.0, 10.0, 100.0):
+        fits = [
+            LogisticRegression(C=strength, max_iter=1000).fit(vectors[0], truth)
+            for truth in data.graph[train].toarray().astype(bool).T
+        ]
+        gaps.append(np.abs(np.stack([fit.decision_function(vectors[1]) for fit in fits], 1) - logits).max())
+    assert min(gaps) < 1e-3
+
+
 def test_tfidf_needs_labels():
     with pytest.raises(DataError, match="needs fixed labels"):
-        TfidfBaseline(things())
-    with pytest.raises(DataError, match="needs texts with fixed labels"):
+        tfidf_regression(things())
+    with pytest.raises(DataError, match="tfidf-lr needs texts with fixed labels"):
         compare(things(), Settings(steps=1), contenders=["tfidf-lr"])
 
 
@@ -402,7 +440,7 @@ def test_emoji(tmp_path, capsys, monkeypatch):
 
 
 def test_platt_of_a_baseline(data):
-    baseline = TfidfBaseline(data)
+    baseline = tfidf_regression(data)
     assert baseline.calibrator is None
     calibrate(baseline, data, method="platt")
     assert isinstance(baseline.calibrator.calibration, Platt)
@@ -417,5 +455,5 @@ def test_the_baseline_takes_more_labels_than_a_byte_counts():
     data = MatchDataset(
         "many", [names[j] for j in rows], names, np.array([[i, j] for i, j in enumerate(rows)]), splits, labels=True
     )
-    logits = TfidfBaseline(data).logits(names, names).values
+    logits = tfidf_regression(data).logits(names, names).values
     assert (logits.argmax(1) == np.arange(140)).all()

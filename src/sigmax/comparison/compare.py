@@ -11,7 +11,6 @@ from itertools import product
 
 import numpy as np
 
-from sigmax.comparison.baselines import TfidfBaseline
 from sigmax.comparison.contenders import CONTENDERS, Contender, contenders_for
 from sigmax.comparison.examples import Answers, best_answers, choose_examples
 from sigmax.comparison.results import Budget, Comparison, Result, Training, Trial
@@ -68,13 +67,12 @@ def compare(
     """
     shared = (settings or Settings()).filled(data)
     budget = budget or Budget.of(shared, data)
-    names = list(dict.fromkeys(contenders or contenders_for(data)))
+    names = list(dict.fromkeys(contenders or contenders_for(data, shared)))
     entries = [lookup(CONTENDERS, name, "contender") for name in names]
     for entry in entries:
-        if entry.none_candidate and not data.unanswered("train"):
-            raise DataError(f"{entry.name} needs training queries with no right answer; {data.name} has none.")
-        if entry.name not in contenders_for(data):
-            raise DataError(f"{entry.name} needs texts with fixed labels: data with columns text and labels.")
+        reason = entry.missing(data, shared)
+        if reason is not None:
+            raise DataError(f"{data.name}: {entry.name} {reason}.")
     steps = Batches(data, batch_size=shared.batch_size, epochs=shared.epochs).steps
     steps = shared.steps or steps
     shared = replace(shared, steps=steps)
@@ -87,7 +85,7 @@ def compare(
     results, answers = [], {}
     for entry in entries:
         step = _part(advance, entry.name, done, total)
-        run = _run(entry, data, shared, budget, step) if entry.loss else _run_baseline(entry, data, step)
+        run = _run(entry, data, shared, budget, step) if entry.loss else _run_baseline(entry, data, shared, step)
         results.append(run[0])
         answers[entry.name] = run[1]
         done += budget.runs if entry.loss else 1
@@ -188,10 +186,14 @@ def _training(model: DualEncoder, curve: Curve, settings: Settings, data: MatchD
     )
 
 
-def _run_baseline(entry: Contender, data: MatchDataset, advance: Advance) -> tuple[Result, list[Answers]]:
+def _run_baseline(
+    entry: Contender, data: MatchDataset, shared: Filled, advance: Advance
+) -> tuple[Result, list[Answers]]:
     advance(0.0, "fit")
     begin = time.perf_counter()
-    model = TfidfBaseline(data)
+    if entry.fit is None:
+        raise ValueError(f"Expected the contender {entry.name} to have `loss` or `fit`.")
+    model = entry.fit(data, shared)
     seconds = time.perf_counter() - begin
     return _measured(entry, None, [], [model], data, seconds)
 

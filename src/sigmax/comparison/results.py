@@ -139,7 +139,7 @@ class Comparison:
             "examples": [example.as_dict() for example in self.examples],
             "results": [
                 {
-                    **asdict(result.contender),
+                    **result.contender.as_dict(),
                     "settings": None if result.settings is None else result.settings.as_dict(),
                     "train_seconds": result.train_seconds,
                     "training": None if result.training is None else asdict(result.training),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sigmax.encoders.labels import LabelTable
     from sigmax.encoders.ngrams import NgramEmbedding
 
-__all__ = ["ENCODERS", "build_towers", "default_encoder", "defaults_of"]
+__all__ = ["ENCODERS", "build_towers", "default_encoder", "default_head", "defaults_of", "is_pretrained"]
 
 
 # -- builders ------------------------------------------------------------------------------------
@@ -221,6 +221,11 @@ _FROZEN = Defaults(epochs=30, learning_rate=0.002, logit_scale=10.0, label_rate=
 def default_encoder(data: MatchDataset) -> str:
     """Return the name of the encoder that a data set gets by default."""
     return "convnet" if data.pictures else "ngrams"
+
+
+def is_pretrained(encoder: str) -> bool:
+    """Whether an encoder comes with weights of its own, so that it can be kept frozen."""
+    return ENCODERS[encoder].pretrained if encoder in ENCODERS else True
 
 
 def default_head(frozen: bool) -> str:

@@ -17,11 +17,6 @@ __all__ = ["gap_words", "headline", "matches_words", "notes", "signed", "verdict
 
 #: Below this many test queries a bootstrap interval is too narrow to trust.
 FEW_QUERIES = 50
-#: Today's practice, as a reader knows it.
-_TODAY = {
-    "one-positive": "the usual in-batch softmax with one positive per row",
-    "tfidf-lr": "tf-idf with logistic regression",
-}
 
 
 # -- a comparison --------------------------------------------------------------------------------
@@ -56,9 +51,9 @@ def headline(comparison: Comparison) -> str:
     parts = [f"{_do(comparison, first)} for {_listed(served)}"]
     for name, served in others:
         if served[0] == "presences":
-            parts.append(f"take {_listed(served)} from {_named(name)}")
+            parts.append(f"take {_listed(served)} from {_named(comparison, name)}")
         else:
-            parts.append(f"for {_listed(served)} use {_named(name)}")
+            parts.append(f"for {_listed(served)} use {_named(comparison, name)}")
     return "; ".join(parts) + "."
 
 
@@ -88,11 +83,12 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _do(comparison: Comparison, name: str) -> str:
-    return f"{'Use' if comparison[name].contender.loss is None else 'Train'} {_named(name)}"
+    return f"{'Use' if comparison[name].contender.loss is None else 'Train'} {_named(comparison, name)}"
 
 
-def _named(name: str) -> str:
-    return f"{name} ({_TODAY[name]})" if name in _TODAY else name
+def _named(comparison: Comparison, name: str) -> str:
+    known_as = comparison[name].contender.known_as
+    return f"{name} ({known_as})" if known_as else name
 
 
 def _listed(items: list[str], word: str = "and") -> str:
@@ -141,9 +137,10 @@ def _today(comparison: Comparison) -> list[str]:
         return []
     best = max(ours, key=lambda name: comparison[name].dev["map"])
     lines = []
-    for name, what in _TODAY.items():
-        if name not in names:
+    for name in names:
+        if not comparison[name].contender.known_as:
             continue
+        what = comparison[name].contender.known_as
         gap = comparison.difference(best, name, "map")
         says = "better than" if gap.low > 0 else "worse than"
         says = says if gap.significant else "neither significantly better nor worse than"
