@@ -50,6 +50,8 @@ def scripted(values, *, spread=0.001, without=(), data="tiny", dev=None, several
         "notes": (),
         "false_negatives": {},
         "pictures": None,
+        "lookalike": None,
+        "notes": (),
         **facts,
     }
     return Comparison(Check(**facts), "ngrams", "map", 100, 128, Budget(), results)

@@ -74,7 +74,8 @@ def tfidf_regression(data: MatchDataset) -> OneAgainstRest:
     """
     from sklearn.linear_model import LogisticRegression
 
-    return OneAgainstRest(data, _tfidf(data), lambda: LogisticRegression(C=30.0, solver="liblinear", dual=True))
+    make = partial(LogisticRegression, C=30.0, solver="liblinear", dual=True, random_state=0)
+    return OneAgainstRest(data, _tfidf(data), make)
 
 
 def tfidf_svm(data: MatchDataset) -> OneAgainstRest:
@@ -85,7 +86,7 @@ def tfidf_svm(data: MatchDataset) -> OneAgainstRest:
     """
     from sklearn.svm import LinearSVC
 
-    return OneAgainstRest(data, _tfidf(data), LinearSVC)
+    return OneAgainstRest(data, _tfidf(data), partial(LinearSVC, random_state=0))
 
 
 def vectors_regression(data: MatchDataset, encoder: str) -> OneAgainstRest:
