@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,7 @@ def calibrate_logits(split: SplitLogits, *, method: str = "auto", seed: int = 0)
         split.right,
         split.candidate_ids,
         none=split.none,
+        weights=split.weights,
         method=method,
         about={"data": split.data, "split": split.split},
         seed=seed,
@@ -133,10 +134,11 @@ def evaluate_logits(
     """
     lookup(ORDERS, order, "order")
     logits, right = split.logits, split.right
-    observed = Observed(logits, right)
+    observed = Observed(logits, right, weights=split.weights, columns=split.columns, ranks=split.ranks)
     if calibrator is not None:
-        presence, any_right = calibrator.read(logits, split.candidate_ids, split.none)
-        observed = Observed(logits, right, presence, any_right, calibrator.default_threshold, order)
+        presence, any_right = calibrator.read(logits, split.candidate_ids, split.none, split.weights)
+        threshold = calibrator.default_threshold
+        observed = replace(observed, presence=presence, any_right=any_right, threshold=threshold, order=order)
     weights = bootstrap_weights(len(right), draws=draws)
     tally, selection = observed.shared(presence_tally), observed.shared(risk_coverage)
     return Evaluation(
@@ -148,14 +150,16 @@ def evaluate_logits(
         reliability=() if tally is None else tally.reliability(weights),
         risk_coverage=() if selection is None else selection.points(weights),
         order="logit" if observed.order_presence is None else order,
-        logits=LogitHistogram.of(logits, right),
+        logits=LogitHistogram.of(logits, right, split.weights),
     )
 
 
 def quick_metrics(model: Scorer, data: MatchDataset, *, split: str = "dev") -> dict[str, float]:
     """Measure what training watches on dev: the metrics of logits alone, without intervals."""
     scanned = scan(model, data, split)
-    observed = Observed(scanned.logits, scanned.right)
+    observed = Observed(
+        scanned.logits, scanned.right, weights=scanned.weights, columns=scanned.columns, ranks=scanned.ranks
+    )
     values = measure(_statistics(watched(), observed), np.ones((1, len(scanned.right))))
     return {name: float(value[0]) for name, value in values.items()}
 

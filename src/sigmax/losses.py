@@ -98,8 +98,15 @@ class MatchLoss(nn.Module):
 
     def logits(self, queries: Tensor, candidates: Tensor) -> Tensor:
         """(n, d), (m, d) -> (n, m): logit_scale · ⟨query, candidate⟩ + logit_bias."""
-        prepare = SIMILARITIES[self.similarity]
-        scores = (prepare(queries) @ prepare(candidates).T).to(working_dtype(queries)) * self.logit_scale
+        return self.prepared_logits(self.prepare(queries), self.prepare(candidates))
+
+    def prepare(self, vectors: Tensor) -> Tensor:
+        """Make vectors what the product takes: of unit length where the similarity is the cosine."""
+        return SIMILARITIES[self.similarity](vectors)
+
+    def prepared_logits(self, queries: Tensor, candidates: Tensor) -> Tensor:
+        """Make the logits of prepared vectors; see `logits`."""
+        scores = (queries @ candidates.T).to(working_dtype(queries)) * self.logit_scale
         return scores if self.logit_bias is None else scores + self.logit_bias
 
     def forward(

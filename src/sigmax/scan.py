@@ -6,19 +6,29 @@ nowhere else, so that queries are encoded once, whatever is then asked of their 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools
+from sigmax.arrays import Bools, Floats, Ints
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Query
+from sigmax.metrics.condense import condense, joined
+from sigmax.metrics.metric import Ranks
+from sigmax.metrics.ranking import right_ranks
 
-__all__ = ["Logits", "Scorer", "SplitLogits", "scan"]
+__all__ = ["BlockScorer", "Logits", "Scorer", "SplitLogits", "scan"]
+
+#: Pairs of a split whose logits are all kept.
+WHOLE = 2**24
+#: Logits of a block of queries where they are not all kept.
+BLOCK = 2**27
+#: Candidates that a calibration may tell apart, at most: only beyond are their pairs pooled.
+MOST_TOLD_APART = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +48,41 @@ class Scorer(Protocol):
         """Return the logits of every query over every candidate."""
 
 
+@runtime_checkable
+class BlockScorer(Protocol):
+    """A scorer that need not hold the logits of all queries at once."""
+
+    def logit_blocks(
+        self, queries: Sequence[Query], candidates: Sequence[str], *, height: int
+    ) -> Iterator[tuple[slice, Logits]]:
+        """Give `height` queries at a time, and their logits, which the next ones may overwrite."""
+
+
 @dataclass(frozen=True, eq=False)
 class SplitLogits:
-    """The logits of a split's queries over all candidates, beside the truth."""
+    """The logits of a split's queries over all candidates, beside the truth.
+
+    The columns are the m candidates; or, where these are very many, pairs of each query's own, those that matter one
+    by one and the others pooled (see `sigmax.metrics.condense`): then `weights`, `columns` and `ranks` are given.
+    """
 
     logits: NDArray[np.float32]  #: (n, m)
     right: Bools  #: (n, m) which pairs are right
-    candidate_ids: Sequence[str] = ()  #: (m,) as a calibrator knows them; empty where it need not tell them apart
+    candidate_ids: Sequence[str] = ()  #: as a calibrator knows them; empty where it need not tell them apart
     none: NDArray[np.float32] | None = None  #: (n,) logits of *none of these*; None for a model trained without it
     data: str = ""  #: name of the data set
     split: str = "test"
+    weights: Floats | None = None  #: (n, m) pairs that each stands for; None: each for itself
+    columns: Ints | None = None  #: (n, m) candidate of each pair, −1 where it stands for several
+    ranks: Ranks | None = None  #: of the right answers; None: those that the logits give
 
 
 def scan(model: Scorer, data: MatchDataset, split: str) -> SplitLogits:
     """Score a split's queries over all candidates of a data set; every query is encoded once.
+
+    Up to `WHOLE` pairs, or of a model that cannot give them in blocks, all logits are kept. Beyond, blocks of queries
+    are condensed one after the other: beside the vectors that takes 4 bytes for each of `BLOCK` logits, and some 100 kB
+    per query.
 
     Args:
         model: a DualEncoder, or anything else that gives logits.
@@ -63,6 +94,31 @@ def scan(model: Scorer, data: MatchDataset, split: str) -> SplitLogits:
         ValueError: logits that are not finite.
     """
     rows = data.split(split)
-    found = model.logits([data.queries[i] for i in rows], data.candidates)
-    right = data.graph[rows].toarray().astype(bool)
-    return SplitLogits(found.values, right, data.candidate_ids, found.none, data.name, split)
+    queries, m = [data.queries[i] for i in rows], len(data.candidates)
+    if len(rows) * m <= WHOLE or m <= MOST_TOLD_APART or not isinstance(model, BlockScorer):
+        found = model.logits(queries, data.candidates)
+        right = data.graph[rows].toarray().astype(bool)
+        return SplitLogits(found.values, right, data.candidate_ids, found.none, data.name, split)
+    parts, ranks, none = [], [], []
+    for block, found in model.logit_blocks(queries, data.candidates, height=max(1, BLOCK // m)):
+        right = data.graph[rows[block]].toarray().view(bool)
+        parts.append(condense(found.values, right))
+        ranks.append(right_ranks(found.values, right))
+        none.append(found.none)
+    pairs = joined(parts)
+    starts = np.cumsum([0, *(one.n for one in ranks)])
+    return SplitLogits(
+        pairs.logits,
+        pairs.right,
+        (),
+        np.concatenate([one for one in none if one is not None]) if none[0] is not None else None,
+        data.name,
+        split,
+        weights=pairs.weights,
+        columns=pairs.columns,
+        ranks=Ranks(
+            np.concatenate([one.queries + start for one, start in zip(ranks, starts, strict=False)]),
+            np.concatenate([one.ranks for one in ranks]),
+            len(rows),
+        ),
+    )

@@ -101,6 +101,25 @@ def test_ties_at_the_depth_go_by_the_order_of_candidates():
     assert_ranked(*random_ranking(3, 3000, seed=0, values=9), depth=ranking.DEPTH)
 
 
+@pytest.mark.parametrize(
+    ("n", "m", "values"), [(60, 40, None), (60, 40, 3), (20, 3000, None), (20, 3000, 50), (5, 1, 1)]
+)
+def test_ranking_is_trec_evals_to_the_last_digit(n, m, values):
+    import pytrec_eval
+
+    logits, right = random_ranking(n, m, seed=3, values=values)
+    found = ranking_values(logits, right)
+    theirs = {"map": "map", "mrr": "recip_rank", "ndcg@10": "ndcg_cut_10"}
+    theirs |= {f"precision@{k}": f"P_{k}" for k in (1, 5)} | {f"recall@{k}": f"recall_{k}" for k in (1, 5, 10, 100)}
+    order = np.argsort(-logits, axis=1, kind="stable")[:, : ranking.DEPTH]
+    answered = np.flatnonzero(right.any(1))
+    truth = {str(i): {str(j): 1 for j in np.flatnonzero(right[i])} for i in answered}
+    run = {str(i): {str(j): float(-rank) for rank, j in enumerate(order[i])} for i in answered}
+    measured = pytrec_eval.RelevanceEvaluator(truth, set(theirs.values())).evaluate(run)
+    for name, their in theirs.items():
+        assert found[name][answered].tolist() == [measured[str(i)][their] for i in answered], name
+
+
 def test_map_is_label_ranking_average_precision():
     logits, right = random_ranking(40, 30, seed=0)
     answered = right.any(1)

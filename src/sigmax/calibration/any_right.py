@@ -46,21 +46,22 @@ _RIDGE = 1.0
 _LEAST = 10
 
 
-def noisy_or(presence: Floats) -> Floats:
-    """(n, m) presences -> (n,) 1 − Πⱼ (1 − presenceⱼ)."""
+def noisy_or(presence: Floats, weights: Floats | None = None) -> Floats:
+    """(n, m) presences, each of as many pairs as its weight -> (n,) 1 − Πⱼ (1 − presenceⱼ)."""
     with np.errstate(divide="ignore"):  # a presence of 1 makes it certain
-        certain: Floats = -np.expm1(np.log1p(-presence).sum(-1))
+        logs = np.log1p(-presence)
+    certain: Floats = -np.expm1((logs if weights is None else np.where(weights > 0, logs * weights, 0.0)).sum(-1))
     return certain
 
 
-def any_features(z: NDArray[Any]) -> Floats:
-    """(n, m) calibrated logits -> (n, 4), as named in `FEATURES`; m at least 1."""
+def any_features(z: NDArray[Any], weights: Floats | None = None) -> Floats:
+    """(n, m) calibrated logits, each of as many pairs as its weight -> (n, 4), as named in `FEATURES`; m at least 1."""
     if not z.shape[1]:
         raise ValueError("Expected logits of at least one candidate, got none.")
     z = np.clip(z.astype(np.float64), -700, 700)
     best = -np.partition(-z, min(1, z.shape[1] - 1), axis=1)[:, :2]
-    total = scipy.special.logsumexp(z, axis=1)
-    softplus = np.logaddexp(0, z).sum(1)
+    total = scipy.special.logsumexp(z, axis=1, b=weights)
+    softplus = (np.logaddexp(0, z) * (1.0 if weights is None else weights)).sum(1)
     return np.stack([best[:, 0], best[:, 0] - best[:, -1], total, np.log(np.maximum(softplus, 1e-300))], axis=1)
 
 
@@ -80,9 +81,9 @@ class Head:
         return probability
 
 
-def none_odds(logits: NDArray[Any], none: NDArray[Any]) -> Floats:
+def none_odds(logits: NDArray[Any], none: NDArray[Any], weights: Floats | None = None) -> Floats:
     """(n, m) logits and (n,) those of *none of these* -> (n, 1) log Σ exp s − s₀."""
-    odds: Floats = (scipy.special.logsumexp(logits.astype(np.float64), axis=1) - none)[:, None]
+    odds: Floats = (scipy.special.logsumexp(logits.astype(np.float64), axis=1, b=weights) - none)[:, None]
     return odds
 
 
@@ -93,6 +94,7 @@ class AnyInputs:
     logits: NDArray[Any]  #: (n, m)
     z: Floats  #: (n, m) log odds of the shared calibration
     none: NDArray[Any] | None = None  #: (n,) logits of *none of these*, where it was trained
+    weights: Floats | None = None  #: (n, m) pairs that each stands for; None: each for itself
 
     @property
     def presence(self) -> Floats:
@@ -106,11 +108,11 @@ def _no_features(inputs: AnyInputs) -> None:
 
 
 def _sorted_logits(inputs: AnyInputs) -> Floats:
-    return any_features(inputs.z)
+    return any_features(inputs.z, inputs.weights)
 
 
 def _none_candidate(inputs: AnyInputs) -> Floats | None:
-    return None if inputs.none is None else none_odds(inputs.logits, inputs.none)
+    return None if inputs.none is None else none_odds(inputs.logits, inputs.none, inputs.weights)
 
 
 #: Ways to make P(any) by name: (n, f) features of its logistic regression, None where it does not apply.
@@ -134,7 +136,7 @@ class AnyFit:
         """(n,) probabilities."""
         features = None if self.head is None else lookup(METHODS, self.method, "method")(inputs)
         if self.head is None or features is None:  # a model that lost its none-candidate falls back
-            return noisy_or(inputs.presence)
+            return noisy_or(inputs.presence, inputs.weights)
         return self.head.probability(features)
 
     def as_dict(self) -> dict[str, Any]:
@@ -161,7 +163,7 @@ def fit_any(inputs: AnyInputs, held_out_presence: Floats, answered: Bools, *, fo
         folds: of the cross-validation, over queries.
         seed: of the folds.
     """
-    losses = {"noisy-or": _log_loss(noisy_or(held_out_presence), answered)}
+    losses = {"noisy-or": _log_loss(noisy_or(held_out_presence, inputs.weights), answered)}
     have, lack = int(answered.sum()), int((~answered).sum())
     if min(have, lack) < _LEAST:
         reason = f"a fit needs {_LEAST} queries with and {_LEAST} without a right answer; dev has {have} and {lack}"

@@ -71,20 +71,27 @@ class Calibrator:
         return self.read(logits, candidate_ids, none)[1]
 
     def read(
-        self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None = None
+        self,
+        logits: NDArray[Any],
+        candidate_ids: Sequence[str],
+        none: NDArray[Any] | None = None,
+        weights: Floats | None = None,
     ) -> tuple[Floats, Floats]:
         """Return (n, m) presences and (n,) P(any).
 
         Args:
             logits: (n, m) over all candidates that are offered: shares are among these, so that a presence may change
                 with the candidates beside it.
-            candidate_ids: (m,) their ids.
+            candidate_ids: (m,) their ids; not read where there are weights.
             none: (n,) logits of *none of these*, where it was trained.
+            weights: (n, m) pairs that each stands for, see `sigmax.metrics.condense`; None: each for itself.
         """
-        z = self.calibration.log_odds(logits, self.places(candidate_ids), row_totals(logits, none))
-        inputs = AnyInputs(logits, z, none)
+        # Columns that stand for many pairs are no candidates: they get the scale and bias that all share.
+        places = self.places(candidate_ids) if weights is None else np.full(logits.shape[1], -1)
+        z = self.calibration.log_odds(logits, places, row_totals(logits, none, weights))
+        inputs = AnyInputs(logits, z, none, weights)
         presence = inputs.presence
-        return presence, noisy_or(presence) if self.any_fit is None else self.any_fit.probability(inputs)
+        return presence, noisy_or(presence, weights) if self.any_fit is None else self.any_fit.probability(inputs)
 
     def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision:
         """Choose the threshold of a rule, such as "precision=0.95", on the dev split.
@@ -149,6 +156,7 @@ def fit_calibrator(
     candidate_ids: Sequence[str],
     *,
     none: NDArray[Any] | None = None,
+    weights: Floats | None = None,
     method: str = "auto",
     about: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -160,6 +168,7 @@ def fit_calibrator(
         right: (n, m).
         candidate_ids: (m,).
         none: (n,) logits of *none of these*, where it was trained.
+        weights: (n, m) pairs that each stands for, see `sigmax.metrics.condense`; None: each for itself.
         method: a name in `CALIBRATIONS`, or "auto": chosen by cross-validated log loss.
         about: facts to keep, such as the data's name.
         seed: of folds and samples.
@@ -168,17 +177,17 @@ def fit_calibrator(
         DataError: no right or no wrong pair, or a method that the split cannot carry.
         ValueError: logits that are not finite.
     """
-    pairs = Pairs.of(logits, right, none=none, most=CALIBRATION_PAIRS, seed=seed)
+    pairs = Pairs.of(logits, right, none=none, weights=weights, most=CALIBRATION_PAIRS, seed=seed)
     fitted = fit_calibration(pairs, method, seed=seed)
-    totals = row_totals(logits, none)
-    inputs = AnyInputs(logits, fitted.calibration.log_odds(logits, None, totals), none)
+    totals = row_totals(logits, none, weights)
+    inputs = AnyInputs(logits, fitted.calibration.log_odds(logits, None, totals), none, weights)
     presence = inputs.presence
     held_out = _held_out(logits, totals, pairs, fitted.method, presence, seed)
     calibrator = Calibrator(
         fitted.calibration,
         tuple(candidate_ids),
         fit_any(inputs, held_out, np.asarray(right.any(1)), seed=seed),
-        Record.of(presence, right),
+        Record.of(presence, right, weights=weights),
         about={
             **(about or {}),
             "queries": len(right),

@@ -62,7 +62,14 @@ class Pairs:
 
     @classmethod
     def of(
-        cls, logits: NDArray[Any], right: Bools, *, most: int, none: NDArray[Any] | None = None, seed: int = 0
+        cls,
+        logits: NDArray[Any],
+        right: Bools,
+        *,
+        most: int,
+        none: NDArray[Any] | None = None,
+        weights: Floats | None = None,
+        seed: int = 0,
     ) -> Pairs:
         """Take pairs of (n, m) logits and (n, m) right: all, or about `most` where there are more, see `thinned`.
 
@@ -71,15 +78,21 @@ class Pairs:
             right: (n, m).
             most: pairs, about.
             none: (n,) logits of *none of these*, where it was trained.
+            weights: (n, m) pairs that each stands for, columns being no candidates then; None: each for itself.
             seed: of the sample.
         """
         check_finite(logits)
-        total = row_totals(logits, none)
+        total = row_totals(logits, none, weights)
         odds = share_odds(logits, total[:, None])
-        places, weights = _drawn(logits.ravel(), odds.ravel(), right.ravel(), np.ones(right.size), most, seed)
+        if weights is not None:
+            queries, columns = np.nonzero(weights)
+            size = max(round(float(weights.sum(1).max(initial=0.0))), right.shape[1])
+            chosen = logits[queries, columns], odds[queries, columns], right[queries, columns]
+            return cls(*chosen, queries, columns, weights[queries, columns], size).thinned(most, seed=seed)
+        places, drawn = _drawn(logits.ravel(), odds.ravel(), right.ravel(), np.ones(right.size), most, seed)
         queries, candidates = np.divmod(places, max(right.shape[1], 1))
         chosen = logits.ravel()[places], odds.ravel()[places], right.ravel()[places]
-        return cls(*chosen, queries, candidates, weights, right.shape[1])
+        return cls(*chosen, queries, candidates, drawn, right.shape[1])
 
     def thinned(self, most: int, *, seed: int = 0) -> Pairs:
         """Return all right pairs and some of the wrong ones, weighted so that sums keep their expectation.
@@ -105,11 +118,14 @@ _PAIRS: dict[str, Any] = {
 }
 
 
-def row_totals(logits: NDArray[Any], none: NDArray[Any] | None = None) -> Floats:
-    """(..., m) logits and (...) those of *none of these*, if trained -> (...) log Σ exp over all that is offered."""
+def row_totals(logits: NDArray[Any], none: NDArray[Any] | None = None, weights: NDArray[Any] | None = None) -> Floats:
+    """(..., m) logits and (...) those of *none of these*, if trained -> (...) log Σ exp over all that is offered.
+
+    With weights (..., m), each logit is there as often as its weight says.
+    """
     total: Floats = np.full(logits.shape[:-1], -np.inf)
     if logits.shape[-1]:
-        total = scipy.special.logsumexp(logits.astype(np.float64), axis=-1)
+        total = scipy.special.logsumexp(logits.astype(np.float64), axis=-1, b=weights)
     return total if none is None else np.logaddexp(total, none.astype(np.float64))
 
 

@@ -51,17 +51,31 @@ class Record:
             raise ValueError("Expected the queries with a right pair to be the answered ones. Record all right pairs.")
 
     @classmethod
-    def of(cls, presence: Floats | Iterable[Floats], right: Bools, *, floor: float = FLOOR) -> Record:
+    def of(
+        cls,
+        presence: Floats | Iterable[Floats],
+        right: Bools,
+        *,
+        floor: float = FLOOR,
+        weights: Floats | None = None,
+    ) -> Record:
         """Keep what is needed of a split.
 
         Args:
             presence: (n, m) of every query and candidate, or blocks (b, m) of consecutive queries.
             right: (n, m) whether each pair is right.
             floor: wrong pairs below are left out.
+            weights: (n, m) pairs that each presence stands for; None: each for itself. No rule can tell pooled pairs
+                apart: the floor rises above them.
 
         Raises:
             ValueError: shapes that differ, a presence that is no probability.
         """
+        if weights is not None:
+            assert isinstance(presence, np.ndarray)
+            pooled = float(presence[weights > 1].max(initial=0.0))
+            floor = max(floor, float(np.nextafter(pooled, 1.0)))
+            presence = np.where(weights == 1, presence, 0.0)
         rows, kept, start = [], [], 0
         for block in [presence] if isinstance(presence, np.ndarray) else presence:
             truth = right[start : start + len(block)]

@@ -234,7 +234,11 @@ def _cumulated(weights: Floats, places: Ints) -> Floats:
 def _largest_share(observed: Observed) -> Floats:
     from scipy import special
 
-    shares: Floats = special.softmax(observed.logits.astype(np.float64), axis=1).max(1)
+    logits = observed.logits.astype(np.float64)
+    if observed.weights is not None:
+        rest: Floats = logits.max(1) - special.logsumexp(logits, axis=1, b=observed.weights)
+        return np.exp(rest)
+    shares: Floats = special.softmax(logits, axis=1).max(1)
     return shares
 
 

@@ -14,20 +14,27 @@ __all__ = ["BINS", "expected_edges", "mass_edges", "sums_by_place"]
 BINS = 15
 
 
-def mass_edges(presence: Floats, bins: int = BINS) -> Floats:
-    """Return the inner edges of `bins` bins that hold equally many of the given presences."""
+def mass_edges(presence: Floats, bins: int = BINS, *, weights: Floats | None = None) -> Floats:
+    """Return the inner edges of `bins` bins that hold equally many of the given presences, counted by weight."""
+    if weights is not None:
+        order = np.argsort(presence)
+        mass = weights[order].cumsum()
+        places = np.searchsorted(mass, mass[-1] * np.arange(1, bins) / bins)
+        at: Floats = presence[order][np.minimum(places, len(order) - 1)]
+        return at
     edges: Floats = np.quantile(presence, np.arange(1, bins) / bins)
     return edges
 
 
-def expected_edges(presence: Floats) -> Floats:
+def expected_edges(presence: Floats, weights: Floats | None = None) -> Floats:
     """Return the inner edges of `BINS` bins in each of which equally many right pairs are expected.
 
     The presences in each add up to equally much. Bins of equally many pairs would lump all that is likely together,
     where most pairs are wrong.
     """
-    rising = np.sort(presence)
-    mass = rising.cumsum()
+    order = np.argsort(presence)
+    rising = presence[order]
+    mass = (rising if weights is None else rising * weights[order]).cumsum()
     places = np.searchsorted(mass, mass[-1] * np.arange(1, BINS) / BINS)
     edges: Floats = rising[np.minimum(places, len(rising) - 1)]
     return edges

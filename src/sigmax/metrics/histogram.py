@@ -23,18 +23,20 @@ class LogitHistogram:
     unanswered: NDArray[np.int64]  #: (BINS,) queries with no right answer, by their largest logit
 
     @classmethod
-    def of(cls, logits: NDArray[Any], right: NDArray[np.bool_]) -> LogitHistogram:
-        """Count (n, m) finite logits by whether the pairs are right (n, m)."""
+    def of(
+        cls, logits: NDArray[Any], right: NDArray[np.bool_], weights: NDArray[np.float64] | None = None
+    ) -> LogitHistogram:
+        """Count (n, m) finite logits by whether the pairs are right (n, m), each as often as its weight (n, m)."""
         ends = (float(logits.min()), float(logits.max()))
 
-        def counts(values: NDArray[Any]) -> NDArray[np.int64]:
-            return np.histogram(values, BINS, ends)[0].astype(np.int64)
+        def counts(values: NDArray[Any], weights: NDArray[np.float64] | None = None) -> NDArray[np.int64]:
+            return np.histogram(values, BINS, ends, weights=weights)[0].astype(np.int64)
 
         of_right = counts(logits[right])
         return cls(
             np.histogram_bin_edges(logits[:0], BINS, ends),
             of_right,
-            counts(logits) - of_right,
+            counts(logits, weights) - of_right,
             counts(logits[~right.any(1)].max(1)),
         )
 

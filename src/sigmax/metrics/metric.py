@@ -10,18 +10,30 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats
+from sigmax.arrays import Bools, Floats, Ints
 from sigmax.metrics.intervals import Statistic
 
-__all__ = ["Better", "Metric", "Observed"]
+__all__ = ["Better", "Metric", "Observed", "Ranks"]
 
 Better = Literal["higher", "lower", "closer to one"]
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
+class Ranks:
+    """Where the right answers of n queries stand among all candidates."""
+
+    queries: Ints  #: (p,) query of each right pair, rising
+    ranks: Ints  #: (p,) 1 for the highest logit of the query; of equal logits the first candidate comes first
+    n: int
+
+
+@dataclass(frozen=True, eq=False)
 class Observed:
     """The scored queries of a split beside the truth: all that a metric may look at.
+
+    The columns are the m candidates; or, where these are very many, pairs of each query's own, see
+    `sigmax.metrics.condense`: then `weights`, `columns` and `ranks` are given.
 
     Args:
         logits: (n, m) of n queries over m candidates.
@@ -30,6 +42,9 @@ class Observed:
         any_right: (n,) probability that at least one candidate is right; None as above.
         threshold: presence from which a pair is accepted; None as above.
         order: what candidates are ordered by, see `sigmax.metrics.ranking.ORDERS`.
+        weights: (n, m) pairs that each stands for; None: each for itself.
+        columns: (n, m) candidate of each pair, −1 where it stands for several; None: the m candidates in their order.
+        ranks: of the right answers; None: those that the logits give.
     """
 
     logits: NDArray[np.float32]
@@ -38,6 +53,9 @@ class Observed:
     any_right: Floats | None = None
     threshold: float | None = None
     order: str = "presence"
+    weights: Floats | None = None
+    columns: Ints | None = None
+    ranks: Ranks | None = None
     _shared: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property

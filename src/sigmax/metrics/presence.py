@@ -6,12 +6,13 @@ pairs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sigmax.arrays import Bools, Floats
+from sigmax.arrays import Bools, Floats, Ints
 from sigmax.metrics.bins import expected_edges, mass_edges, sums_by_place
 from sigmax.metrics.intervals import Estimate, Statistic, estimate, mean_statistic
 from sigmax.metrics.metric import Better, Metric, Observed
@@ -82,48 +83,58 @@ class PresenceTally:
         self._claims: list[tuple[sparse.csr_array, sparse.csr_array, sparse.csr_array]] = []
 
     @classmethod
-    def like(cls, presence: Floats, right: Bools, threshold: float) -> PresenceTally:
-        """Make a tally whose bins and grid suit pairs like these (k,)."""
+    def like(cls, presence: Floats, right: Bools, threshold: float, weights: Floats | None = None) -> PresenceTally:
+        """Make a tally whose bins and grid suit pairs like these (k,), each standing for as many as its weight."""
         return cls(
             threshold,
-            mass_edges(presence),
-            expected_edges=expected_edges(presence),
-            grid=smooth_grid(presence, right),
+            mass_edges(presence, weights=weights),
+            expected_edges=expected_edges(presence, weights),
+            grid=smooth_grid(presence, right, weights),
         )
 
-    def add(self, presence: Floats, right: Bools) -> None:
-        """Add a block: presence (b, m) in [0, 1], right (b, m)."""
+    def add(self, presence: Floats, right: Bools, weights: Floats | None = None, columns: Ints | None = None) -> None:
+        """Add a block of queries.
+
+        Args:
+            presence: (b, m) in [0, 1].
+            right: (b, m).
+            weights: (b, m) pairs that each stands for; None: each for itself.
+            columns: (b, m) candidate of each pair, −1 where it stands for several, which macro-F1 then leaves out;
+                None: the m candidates in their order.
+        """
         from scipy import sparse, special
 
         p = np.clip(presence, 1e-12, 1 - 1e-12)
         z = special.logit(p)
+        one: Floats | float = 1.0 if weights is None else weights
+        there: Bools | bool = True if weights is None else weights > 0
+        accepted = presence >= self.threshold
         self._blocks.append(
             {
-                "log_loss": -np.where(right, np.log(p), np.log1p(-p)).sum(1),
-                "brier": ((presence - right) ** 2).sum(1),
+                "log_loss": (-np.where(right, np.log(p), np.log1p(-p)) * one).sum(1),
+                "brier": ((presence - right) ** 2 * one).sum(1),
                 "answers": right.sum(1).astype(float),
                 "answer_logits": np.where(right, z, 0).sum(1),
-                "logits": on_grid(z),
-                "right_range": np.stack([np.where(right, z, np.inf).min(1), np.where(right, z, -np.inf).max(1)], 1),
-                "wrong_range": np.stack([np.where(right, np.inf, z).min(1), np.where(right, -np.inf, z).max(1)], 1),
-                **_in_bins(presence, right, self.edges, ""),
-                **_in_bins(presence, right, self.expected_edges, "expected_"),
+                "logits": on_grid(z, weights),
+                "right_range": _range(z, right),
+                "wrong_range": _range(z, ~right & there),
+                "hits": (accepted & right).sum(1).astype(float),
+                "accepted": (accepted * one).sum(1),
+                **_in_bins(presence, right, weights, self.edges, ""),
+                **_in_bins(presence, right, weights, self.expected_edges, "expected_"),
             }
         )
-        rows = np.tile(np.repeat(np.arange(len(p)), p.shape[1]), 2)
-        places, parts = spread(presence.ravel(), (presence - right).ravel(), self.grid)
-        self._residuals.append(sparse.csr_array((parts, (rows, places)), shape=(len(p), self.grid + 1)))
-        said = presence >= self.threshold
-        self._claims.append(tuple(sparse.csr_array(part.astype(float)) for part in (said & right, said, right)))
+        rows = np.repeat(np.arange(len(p)), p.shape[1])
+        places, parts = spread(presence.ravel(), ((presence - right) * one).ravel(), self.grid)
+        self._residuals.append(sparse.csr_array((parts, (np.tile(rows, 2), places)), shape=(len(p), self.grid + 1)))
+        self._claims.append(tuple(_by_candidate(part, columns) for part in (accepted & right, accepted & there, right)))
 
     def metrics(self) -> dict[str, Statistic]:
         """Return the metrics over all that was added, in the order of `METRICS`."""
-        from scipy import sparse
-
         total = self._total()
-        hits, said, there = (sparse.vstack(parts).tocsr() for parts in zip(*self._claims, strict=True))
+        hits, said, there = (_stacked(parts) for parts in zip(*self._claims, strict=True))
         pairs = total["pairs"].sum(1)
-        residuals = sparse.vstack(self._residuals).T.tocsr()
+        residuals = _stacked(self._residuals).T.tocsr()
         start = smooth_error(np.asarray(residuals.sum(1))[None] / pairs.sum(), 4 / self.grid)[0]
 
         def calibration_error(weights: Floats) -> Floats:
@@ -155,7 +166,7 @@ class PresenceTally:
             return np.where(np.isfinite(ratio), ratio, np.nan)
 
         def micro_f1(weights: Floats) -> Floats:
-            return _f1(*(weights @ part.sum(1) for part in (hits, said, there)))
+            return _f1(*(weights @ total[name] for name in ("hits", "accepted", "answers")))
 
         def macro_f1(weights: Floats) -> Floats:
             means = np.empty(len(weights))
@@ -205,27 +216,65 @@ def _f1(hits: Floats, said: Floats, right: Floats) -> Floats:
     return f1
 
 
-def _in_bins(presence: Floats, right: Bools, edges: Floats, prefix: str) -> dict[str, Floats]:
+def _range(z: Floats, among: Bools) -> Floats:
+    """(b, 2) least and largest of the values among each row; +∞ and −∞ where there is none."""
+    return np.stack([np.where(among, z, np.inf).min(1), np.where(among, z, -np.inf).max(1)], 1)
+
+
+def _by_candidate(pairs: Bools, columns: Ints | None) -> sparse.csr_array:
+    """(b, candidates) 1 where a candidate is among a query's pairs."""
+    from scipy import sparse
+
+    rows, places = np.nonzero(pairs)
+    if columns is not None:
+        places = columns[rows, places]
+        rows, places = rows[places >= 0], places[places >= 0]
+    width = pairs.shape[1] if columns is None else int(places.max(initial=-1)) + 1
+    return sparse.csr_array((np.ones(len(rows)), (rows, places)), shape=(len(pairs), width))
+
+
+def _stacked(parts: Sequence[sparse.csr_array]) -> sparse.csr_array:
+    """The rows of all parts, which may differ in width."""
+    from scipy import sparse
+
+    width = max(part.shape[1] for part in parts)
+    for part in parts:
+        part.resize(part.shape[0], width)
+    stacked: sparse.csr_array = sparse.vstack(parts).tocsr()
+    return stacked
+
+
+def _in_bins(presence: Floats, right: Bools, weights: Floats | None, edges: Floats, prefix: str) -> dict[str, Floats]:
     """(b, bins) of each query: its pairs, the sum of their presences, and how many are right."""
     bins = len(edges) + 1
     places = np.searchsorted(edges, presence, side="right")
     return {
-        f"{prefix}pairs": sums_by_place(places, None, bins),
-        f"{prefix}claimed": sums_by_place(places, presence, bins),
+        f"{prefix}pairs": sums_by_place(places, weights, bins),
+        f"{prefix}claimed": sums_by_place(places, presence if weights is None else presence * weights, bins),
         f"{prefix}right": sums_by_place(places, right, bins),
     }
 
 
 def presence_tally(observed: Observed) -> PresenceTally | None:
     """Add up the presences of a split; None for a model that was not calibrated."""
-    presence, right = observed.presence, observed.right
+    presence, right, weights, columns = observed.presence, observed.right, observed.weights, observed.columns
     if presence is None or observed.threshold is None:
         return None
     sample = slice(None, None, max(1, presence.size // SAMPLE))
-    tally = PresenceTally.like(presence.ravel()[sample], right.ravel()[sample], observed.threshold)
+    tally = PresenceTally.like(
+        presence.ravel()[sample],
+        right.ravel()[sample],
+        observed.threshold,
+        None if weights is None else weights.ravel()[sample],
+    )
     for start in range(0, len(presence), BLOCK):
         part = slice(start, start + BLOCK)
-        tally.add(presence[part], right[part])
+        tally.add(
+            presence[part],
+            right[part],
+            None if weights is None else weights[part],
+            None if columns is None else columns[part],
+        )
     return tally
 
 

@@ -1,7 +1,9 @@
-"""Ranking over all candidates: MAP, MRR, nDCG, precision@k, recall@k, computed by trec_eval."""
+"""Ranking over all candidates: MAP, MRR, nDCG, precision@k, recall@k, by counting, equal to trec_eval's."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,18 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
 from sigmax.metrics.intervals import Statistic, mean_statistic
-from sigmax.metrics.metric import Metric, Observed
+from sigmax.metrics.metric import Metric, Observed, Ranks
 
-__all__ = ["METRICS", "ORDERS", "RANKING", "best_first", "ranking_metrics", "ranking_values"]
+__all__ = [
+    "METRICS",
+    "ORDERS",
+    "RANKING",
+    "best_first",
+    "ranking_metrics",
+    "ranking_values",
+    "right_ranks",
+    "values_of_ranks",
+]
 
 #: What candidates can be ordered by.
 ORDERS = {
@@ -20,20 +31,10 @@ ORDERS = {
 }
 #: The group of these metrics.
 RANKING = "ranking"
-#: Our name of a metric -> trec_eval's.
-_TREC_EVAL = {
-    "map": "map",
-    "mrr": "recip_rank",
-    "ndcg@10": "ndcg_cut_10",
-    "precision@1": "P_1",
-    "precision@5": "P_5",
-    "recall@1": "recall_1",
-    "recall@5": "recall_5",
-    "recall@10": "recall_10",
-    "recall@100": "recall_100",
-}
 #: A right answer ranked below this counts as not found, as usual in retrieval.
 DEPTH = 1000
+#: Right answers per query from which it is cheaper to sort its logits than to count for each one.
+_SORTED_FROM = 16
 
 
 def best_first(logits: NDArray[Any], depth: int, presence: Floats | None = None) -> Ints:
@@ -71,8 +72,35 @@ def _by_logit(logits: NDArray[Any], depth: int) -> Ints:
     return np.take_along_axis(top, order, 1)
 
 
+def right_ranks(logits: NDArray[Any], right: Bools, presence: Floats | None = None) -> Ranks:
+    """Rank the right answers of (n, m) logits in the order of `best_first`: one plus the candidates before."""
+    rows, columns = np.nonzero(right)
+    ranks = np.empty(len(rows), np.int64)
+    ends = np.searchsorted(rows, np.arange(len(logits) + 1))
+    for row in np.flatnonzero(np.diff(ends)):
+        pairs = slice(ends[row], ends[row + 1])
+        keys = (logits[row],) if presence is None else (presence[row], logits[row])
+        if pairs.stop - pairs.start > _SORTED_FROM:
+            place = np.empty(logits.shape[1], np.int64)
+            place[np.lexsort([-key for key in reversed(keys)])] = np.arange(logits.shape[1])
+            ranks[pairs] = 1 + place[columns[pairs]]
+        else:
+            ranks[pairs] = [1 + _before(keys, column) for column in columns[pairs]]
+    return Ranks(rows, ranks, len(logits))
+
+
+def _before(keys: Sequence[NDArray[Any]], column: int) -> int:
+    """How many candidates come before one, by the first key, of equal ones by the next, then by their order."""
+    key = keys[0]
+    before, level = int(np.count_nonzero(key > key[column])), key == key[column]
+    if len(keys) > 1:
+        same = np.flatnonzero(level)
+        return before + _before([other[same] for other in keys[1:]], int(np.searchsorted(same, column)))
+    return before + int(np.count_nonzero(level[:column]))
+
+
 def ranking_values(logits: NDArray[Any], right: Bools, presence: Floats | None = None) -> dict[str, Floats]:
-    """Compute the metrics of each query.
+    """Compute the metrics of each query; see `values_of_ranks`.
 
     Args:
         logits: (n, m).
@@ -82,22 +110,47 @@ def ranking_values(logits: NDArray[Any], right: Bools, presence: Floats | None =
     Returns:
         name -> (n,), NaN for a query with no right answer.
     """
-    n, m = logits.shape
-    depth = min(DEPTH, m)
-    order = best_first(logits, depth, presence)
-    import pytrec_eval
+    return values_of_ranks(right_ranks(logits, right, presence))
 
-    names = [str(j) for j in range(m)]
-    ranks = [float(depth - place) for place in range(depth)]  # exact in trec_eval's float32, so no false ties
-    answered = np.flatnonzero(right.any(1))
-    truth = {str(i): {names[j]: 1 for j in np.flatnonzero(right[i])} for i in answered}
-    run = {str(i): dict(zip([names[j] for j in order[i].tolist()], ranks, strict=True)) for i in answered}
-    measured = pytrec_eval.RelevanceEvaluator(truth, set(_TREC_EVAL.values())).evaluate(run) if truth else {}
-    values = {name: np.full(n, np.nan) for name in _TREC_EVAL}
-    for i in answered:
-        for name, theirs in _TREC_EVAL.items():
-            values[name][i] = measured[str(i)][theirs]
-    return values
+
+def values_of_ranks(found: Ranks) -> dict[str, Floats]:
+    """Compute the metrics of each query, in the steps of trec_eval, so that they are equal to the last digit.
+
+    With the R right answers of a query at the ranks r₁ < r₂ < …, of which those up to `DEPTH` count as found:
+
+    - map: Σᵢ (i / rᵢ) / R; mrr: 1 / r₁;
+    - precision@k: |{rᵢ ≤ k}| / k; recall@k: |{rᵢ ≤ k}| / R;
+    - ndcg@10: Σ_{rᵢ ≤ 10} 1 / log₂(rᵢ + 1), divided by the same sum for the ranks 1, …, min(R, 10).
+
+    Returns:
+        name -> (n,), NaN for a query with no right answer.
+    """
+    n = found.n
+    order = np.lexsort([found.ranks, found.queries])
+    queries, ranks = found.queries[order], found.ranks[order]
+    total = np.bincount(queries, minlength=n)
+    before = np.cumsum(total) - total
+    number = np.arange(len(queries)) - before[queries] + 1  # i of each rᵢ
+    with np.errstate(invalid="ignore", divide="ignore"):
+
+        def per_query(values: Floats, depth: int = 2**62) -> Floats:
+            within = ranks <= min(depth, DEPTH)
+            # Added in the order of the ranks, as trec_eval adds.
+            return np.bincount(queries[within], values[within], n).astype(np.float64)
+
+        ones = np.ones(len(ranks))
+        first = np.where(number == 1, 1.0 / ranks, 0.0)
+        discount = 1 / np.array([math.log2(rank + 1) for rank in range(1, 11)])
+        gains = np.where(ranks <= 10, discount[np.minimum(ranks, 10) - 1], 0.0)
+        ideal = np.concatenate([[0.0], np.cumsum(discount)])[np.minimum(total, 10)]
+        values: dict[str, Floats] = {
+            "map": per_query(number / ranks) / total,
+            "mrr": per_query(first),
+            "ndcg@10": per_query(gains, 10) / ideal,
+            **{f"precision@{k}": per_query(ones, k) / k for k in (1, 5)},
+            **{f"recall@{k}": per_query(ones, k) / total for k in (1, 5, 10, 100)},
+        }
+    return {name: np.where(total > 0, value, np.nan) for name, value in values.items()}
 
 
 def ranking_metrics(values: dict[str, Floats]) -> dict[str, Statistic]:
@@ -108,7 +161,9 @@ def ranking_metrics(values: dict[str, Floats]) -> dict[str, Statistic]:
 def _statistics(observed: Observed) -> dict[str, Statistic]:
     if not observed.answered.any():
         return {}
-    return ranking_metrics(ranking_values(observed.logits, observed.right, observed.order_presence))
+    # Ranks given are those by logit: a curve that all candidates share never falls, so they are those by presence.
+    ranks = observed.ranks or right_ranks(observed.logits, observed.right, observed.order_presence)
+    return ranking_metrics(values_of_ranks(ranks))
 
 
 def _metric(name: str, title: str, meaning: str, *, shown: bool = True) -> Metric:

@@ -17,11 +17,15 @@ LOGITS = np.arange(-28.5, 28.75, 0.25)
 STEEPEST = 20.0
 
 
-def on_grid(z: Floats) -> Floats:
+def on_grid(z: Floats, counts: Floats | None = None) -> Floats:
     """Turn (b, m) logits into (b, len(LOGITS)) weights with Σ f(z) = Σ weight · f(LOGITS).
 
     Exact for cubic f, nearly so for smooth ones: each logit is spread over its four neighbours by Lagrange's
     polynomials.
+
+    Args:
+        z: (b, m).
+        counts: (b, m) how often each is there; None: once.
     """
     at = (z - LOGITS[0]) / (LOGITS[1] - LOGITS[0])
     below = np.floor(at).astype(np.int64)
@@ -32,7 +36,13 @@ def on_grid(z: Floats) -> Floats:
         -(t + 1) * t * (t - 2) / 2,
         (t + 1) * t * (t - 1) / 6,
     )
-    weights: Floats = np.sum([sums_by_place(below + k - 1, part, len(LOGITS)) for k, part in enumerate(spread)], axis=0)
+    weights: Floats = np.sum(
+        [
+            sums_by_place(below + k - 1, part if counts is None else part * counts, len(LOGITS))
+            for k, part in enumerate(spread)
+        ],
+        axis=0,
+    )
     return weights
 
 

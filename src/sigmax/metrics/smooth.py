@@ -12,9 +12,10 @@ __all__ = ["COARSEST", "FINEST", "smooth_error", "smooth_grid", "spread"]
 COARSEST, FINEST = 256, 2**15
 
 
-def smooth_grid(presence: Floats, right: Bools) -> int:
+def smooth_grid(presence: Floats, right: Bools, weights: Floats | None = None) -> int:
     """Return the power of two, in [`COARSEST`, `FINEST`], whose steps are at most a quarter of the bandwidth."""
-    residuals = np.bincount(*spread(presence, presence - right, FINEST), FINEST + 1) / len(presence)
+    weights = np.ones(len(presence)) if weights is None else weights
+    residuals = np.bincount(*spread(presence, (presence - right) * weights, FINEST), FINEST + 1) / weights.sum()
     bandwidth = smooth_error(residuals[None], 0.01)[0]
     return int(min(FINEST, max(COARSEST, 2.0 ** np.ceil(np.log2(4 / max(bandwidth, 1e-9))))))
 

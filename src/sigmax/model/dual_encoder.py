@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -140,25 +140,35 @@ class DualEncoder(nn.Module):
 
     # -- use -------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def encode(self, items: Sequence[Query], side: str = "query", *, batch_size: int | None = None) -> Tensor:
         """Texts or pictures -> (b, d) vectors on the CPU, without gradient; 512 texts or 64 pictures at a time."""
+        return self._encode(items, side, batch_size, lambda vectors: vectors)
+
+    @torch.no_grad()
+    def _encode(
+        self, items: Sequence[Query], side: str, batch_size: int | None, prepare: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        if not len(items):
+            raise ValueError(f"Expected at least one {side} to encode, got none.")
         was_training = self.training
         self.eval()
-        blocks = []
         batch_size = batch_size or (64 if self.pictures and side == "query" else 512)
+        whole = torch.empty(0)
         for start in range(0, len(items), batch_size):
             features = self.preprocess(items[start : start + batch_size], side)
             features = {
                 name: part.to(self.device) if isinstance(part, Tensor) else part for name, part in features.items()
             }
-            blocks.append(self.embed(features, side).float().cpu())
+            vectors = prepare(self.embed(features, side).float()).cpu()
+            if not start:
+                whole = torch.empty(len(items), vectors.shape[1])  # once: parts that are joined in the end take twice
+            whole[start : start + batch_size] = vectors
         self.train(was_training)
-        return torch.cat(blocks)
+        return whole
 
     def vectors(self, items: Sequence[Query], side: str = "query") -> Vectors:
         """Encode items for `logits_of`; see `encode`."""
-        return Vectors(self.encode(items, side))
+        return Vectors(self._encode(items, side, None, self.loss.prepare))
 
     def logits_of(self, queries: Vectors, candidates: Vectors) -> Tensor:
         """Make logits of vectors, (n, m), with gradient: s = logit_scale · similarity + logit_bias.
@@ -166,7 +176,7 @@ class DualEncoder(nn.Module):
         Everything that reads a model's logits outside training gets them here: matching, the scan, mining. A second
         view of the items beside the dense one is a field of `Vectors` and a term here.
         """
-        return self.loss.logits(queries.dense, candidates.dense)
+        return self.loss.prepared_logits(queries.dense, candidates.dense)
 
     @torch.no_grad()
     def tiles(
@@ -190,7 +200,7 @@ class DualEncoder(nn.Module):
             for left in range(0, len(candidates), width):
                 columns = slice(left, min(left + width, len(candidates)))
                 logits = self.logits_of(block, candidates[columns]).float().cpu().numpy()
-                if not np.isfinite(logits).all():
+                if not (np.isfinite(logits.min()) and np.isfinite(logits.max())):
                     raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
                 yield Tile(rows, columns, logits)
 
@@ -201,6 +211,28 @@ class DualEncoder(nn.Module):
             ValueError: logits that are not finite.
         """
         return self._logits(self.vectors(queries), self.vectors(candidates, "candidate"))
+
+    def logit_blocks(
+        self, queries: Sequence[Query], candidates: Sequence[str], *, height: int
+    ) -> Iterator[tuple[slice, Logits]]:
+        """Make the logits of some queries over every candidate, then of the next; both sides are encoded once.
+
+        Args:
+            queries: n queries.
+            candidates: m candidates.
+            height: queries at a time, at most.
+
+        Yields:
+            Which queries, and their logits, which the next block overwrites.
+
+        Raises:
+            ValueError: logits that are not finite.
+        """
+        query_vectors, candidate_vectors = self.vectors(queries), self.vectors(candidates, "candidate")
+        block = np.empty((min(height, len(queries)), len(candidates)), np.float32)
+        for top in range(0, len(queries), height):
+            rows = slice(top, min(top + height, len(queries)))
+            yield rows, self._logits(query_vectors[rows], candidate_vectors, block[: rows.stop - top])
 
     def as_queries(self, items: Sequence[Item]) -> list[Query]:
         """Check texts, or make pictures of what stands for them.
@@ -321,16 +353,15 @@ class DualEncoder(nn.Module):
             raise ValueError(f"The model was not calibrated, so it cannot accept by {rule}. Try sigmax calibrate.")
         return None
 
-    def _logits(self, queries: Vectors, candidates: Vectors) -> Logits:
-        values = np.empty((len(queries), len(candidates)), np.float32)
+    def _logits(self, queries: Vectors, candidates: Vectors, values: NDArray[np.float32] | None = None) -> Logits:
+        values = np.empty((len(queries), len(candidates)), np.float32) if values is None else values
         for tile in self.tiles(queries, candidates):
             values[tile.rows, tile.columns] = tile.logits
         if self.none_vector is None:
             return Logits(values)
-        none = Vectors(self.none_vector.detach()[None])
-        return Logits(
-            values, np.concatenate([np.zeros(0, np.float32), *(t.logits[:, 0] for t in self.tiles(queries, none))])
-        )
+        none = Vectors(self.loss.prepare(self.none_vector.detach()[None]))
+        parts = [tile.logits[:, 0] for tile in self.tiles(queries, none)]
+        return Logits(values, np.concatenate([np.zeros(0, np.float32), *parts]))
 
     # -- files -----------------------------------------------------------------------------------
 

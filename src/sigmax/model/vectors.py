@@ -18,7 +18,7 @@ class Vectors:
     `DualEncoder.logits_of` is the one place that makes logits of the fields.
     """
 
-    dense: Tensor  #: (b, d) as the encoder gives them, not normalised
+    dense: Tensor  #: (b, d) as `MatchLoss.prepare` leaves them: of unit length where the similarity is the cosine
 
     def __len__(self) -> int:
         return len(self.dense)
