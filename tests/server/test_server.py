@@ -152,14 +152,14 @@ def test_one_failure_does_not_spread(folder):
     from sigmax.server.served import Loaded, MatchWork
 
     loaded = Loaded(folder)
-    encode = loaded.model.encode
+    vectors = loaded.model.vectors
 
     def breaks(queries, *given, **options):
         if "bad" in queries:
             raise RuntimeError("out of words")
-        return encode(queries, *given, **options)
+        return vectors(queries, *given, **options)
 
-    loaded.model.encode = breaks
+    loaded.model.vectors = breaks
     works = [MatchWork([query], 2, "best-f1", 0.9) for query in ("sky", "bad", "moon")]
     good, bad, other = loaded.answer(works)
     assert isinstance(bad, RuntimeError)

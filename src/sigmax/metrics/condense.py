@@ -113,7 +113,7 @@ def _bin_counts(size: int) -> Callable[..., tuple[Ints, Floats]]:
 def _fused() -> Callable[..., tuple[Ints, Floats]]:
     import numba
 
-    @numba.njit(parallel=True, nogil=True)
+    @numba.njit(parallel=True, nogil=True)  # type: ignore[untyped-decorator]
     def count(
         logits: NDArray[np.float32], low: NDArray[np.float32], steps: NDArray[np.float32], bins: int
     ) -> tuple[Ints, Floats]:

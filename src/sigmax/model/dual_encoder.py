@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from sigmax.model.folder import PARTS, Parts, find_folder, read_folder, write_fo
 from sigmax.model.hub import publish
 from sigmax.model.matches import PAIR_BLOCK, Matches, Offer, Rated, rate
 from sigmax.model.replay import Features, Replayed
-from sigmax.model.vectors import Vectors
+from sigmax.model.vectors import Tile, Vectors
 from sigmax.positives import Positives
 from sigmax.scan import Logits
 
@@ -39,14 +39,6 @@ __all__ = ["DualEncoder", "load"]
 
 #: Candidates compared at a time: block sizes bound the memory on top of the candidates' vectors.
 CANDIDATE_BLOCK = 2**14
-
-
-class Tile(NamedTuple):
-    """The logits of some queries over some candidates."""
-
-    rows: slice
-    columns: slice
-    logits: NDArray[np.float32]  #: (rows, columns)
 
 
 class DualEncoder(nn.Module):
@@ -423,19 +415,11 @@ class DualEncoder(nn.Module):
         Its `encode_query` and `encode_document` give what `encode` gives for queries and candidates, and its
         `similarity` the logits but for scale and bias. Two encoders become two routes of a Router.
         """
-        from sentence_transformers.base.modules import Router
+        from sigmax.model.interchange import sentence_transformer
 
-        from sentence_transformers import SentenceTransformer
-
-        def modules(encoder: nn.Module) -> list[nn.Module]:
-            return list(encoder.children()) if isinstance(encoder, SentenceTransformer) else [encoder]
-
-        route = modules(self.query_encoder)
-        if self.candidate_encoder is not None:
-            route = [Router.for_query_document(route, modules(self.candidate_encoder))]
-        return SentenceTransformer(
-            modules=route, device=str(self.device), similarity_fn_name=self.loss.similarity
-        ).eval()
+        return sentence_transformer(
+            self.query_encoder, self.candidate_encoder, similarity=self.loss.similarity, device=self.device
+        )
 
     def _parts(self) -> Parts:
         return Parts(

@@ -1,13 +1,24 @@
-"""What a model makes of its items: all that logits are made of."""
+"""What a model makes of its items, all that logits are made of, and the logits tile by tile."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Vectors"]
+__all__ = ["Tile", "Vectors"]
+
+
+class Tile(NamedTuple):
+    """The logits of some queries over some candidates."""
+
+    rows: slice
+    columns: slice
+    logits: NDArray[np.float32]  #: (rows, columns)
 
 
 @dataclass(frozen=True, eq=False)
