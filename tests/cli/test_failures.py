@@ -35,7 +35,7 @@ from sigmax.data.sources import load_data
         ("train DATA -o OUT --columns qery=a", ["Did you mean 'query'?"]),
         ("evaluate MODEL", ["Missing argument"]),
         ("evaluate MODEL DATA --split tests", ["--split", "Did you mean 'test'?"]),
-        ("match MODEL", ["Missing argument"]),
+        ("match MODEL", ["expected either TEXT… or --input FILE"]),
         ("encode MODEL DATA", ["Missing option '--output'"]),
         ("encode MODEL DATA -o OUT", ["--output", "expected a file ending in .parquet"]),
         ("encode MODEL DATA -o OUT.parquet --side document", ["--side", "got 'document'"]),

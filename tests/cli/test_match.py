@@ -1,10 +1,12 @@
 """match and explain."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from helpers.commands import BRACKETS, changed
+from helpers.commands import BRACKETS, changed, jsonl, refused
 from sigmax.explain import explain
 from sigmax.model.dual_encoder import load
 from sigmax.report.activations import explanation_words
@@ -175,3 +177,46 @@ def test_explain_a_model(sigmax, model, tmp_path):
     done = sigmax("explain", model, *BRACKETS)
     for text in BRACKETS:
         assert text in done.out
+
+
+# -- in bulk -------------------------------------------------------------------------------------
+
+
+def test_match_a_table(sigmax, model, tmp_path):
+    questions = jsonl(
+        tmp_path / "questions.jsonl", [{"question": text} for text in ("the lunar night", "sky", "[red]")]
+    )
+    output = tmp_path / "answers.jsonl"
+    words = ("match", model, "--input", questions, "--columns", "query=question", "--top-k", "2")
+    done = sigmax(*words, "-o", output)
+    assert (done.code, done.out) == (0, "")
+    assert f"Written: {output}, answers to 3 queries" in done.words
+    records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [record["query"] for record in records] == ["the lunar night", "sky", "[red]"]
+    for record in records:
+        found = load(model).match(record["query"], top_k=2)
+        assert [one["candidate"] for one in record["matches"]] == [one.candidate for one in found]
+    done = sigmax(*words, "-o", tmp_path / "answers.parquet", "--json")
+    assert json.loads(done.out) == {"file": str(tmp_path / "answers.parquet"), "queries": 3}
+
+
+@pytest.mark.slow
+def test_match_in_a_pipe(model):
+    command = [sys.executable, "-m", "sigmax", "match", str(model), "--input", "-", "--columns", "text=question"]
+    given = "question\nsky\nthe lunar night\n"
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["query"] for line in done.stdout.splitlines()] == ["sky", "the lunar night"]
+
+
+def test_match_a_table_that_is_wrong(sigmax, model, tmp_path):
+    questions = jsonl(tmp_path / "questions.jsonl", [{"question": "sky"}])
+    refused(sigmax("match", model), 2, "expected either TEXT… or --input FILE")
+    refused(sigmax("match", model, "sky", "--input", questions), 2, "expected either TEXT… or --input FILE")
+    refused(sigmax("match", model, "sky", "-o", "a.csv"), 2, "expected --input FILE beside it")
+    refused(
+        sigmax("match", model, "--input", questions, "-o", tmp_path / "a.xml"), 1, "ending in .csv, .jsonl, .parquet"
+    )
+    refused(sigmax("match", model, "--input", questions), 1, "a column query or text, got question", "--columns")
+    refused(sigmax("match", model, "--input", tmp_path / "none.csv", "-o", tmp_path / "a.csv"), 1, "no such file")
+    assert [path.name for path in tmp_path.iterdir()] == ["questions.jsonl"]

@@ -27,7 +27,18 @@ err = Console(stderr=True, highlight=False)
 #: Seconds after which work shows its progress.
 PATIENCE = 1.0
 #: What our own signs become where they cannot be encoded; anything else that cannot becomes a question mark.
-PLAIN = {"✓": "*", "•": "-", "–": "-", "−": "-", "…": "...", "×": "x", "↓": "v", "→": ">", "“": '"', "”": '"'}
+PLAIN: dict[str, str | int | None] = {
+    "✓": "*",
+    "•": "-",
+    "–": "-",
+    "−": "-",
+    "…": "...",
+    "×": "x",
+    "↓": "v",
+    "→": ">",
+    "“": '"',
+    "”": '"',
+}
 
 
 def prepare_streams() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sigmax.cli.app import command
 from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
-from sigmax.cli.options import AsJson, Model
+from sigmax.cli.options import AsJson, Columns, Model, renamed
 from sigmax.files import check_file
 from sigmax.training.option import Option
 
@@ -22,7 +23,20 @@ __all__ = ["explain", "match"]
 @command("Use")
 def match(
     folder: Model,
-    queries: Annotated[list[str], typer.Argument(metavar="TEXT", help="What to match: texts, or picture files.")],
+    queries: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="What to match: texts, or picture files.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        Option(
+            "Match every query of this table instead: any table that `sigmax check --help` names, - for standard "
+            "input, or an https address.",
+            group="data",
+            shown="FILE",
+            flags=("--input",),
+        ),
+    ] = None,
+    columns: Columns = "",
     top_k: Annotated[int, Option("Candidates shown per query.", group="answer", shown="N", least=1)] = 5,
     rule: Annotated[
         str,
@@ -53,9 +67,20 @@ def match(
             choices="sigmax.metrics.ranking:ORDERS",
         ),
     ] = "presence",
+    output: Annotated[
+        str,
+        Option(
+            "File for the answers to --input, ending in {choices}; - for standard output, as JSONL.",
+            group="run",
+            shown="FILE",
+            flags=("--output", "-o"),
+            choices="sigmax.model.bulk:FORMATS",
+            open=True,
+        ),
+    ] = "-",
     as_json: AsJson = False,
 ) -> None:
-    """Find the best candidates for each TEXT, or for each picture file.
+    """Find the best candidates for each TEXT, or for each picture file; or for every row of a table.
 
     *share* is the softmax over all candidates: it adds up to 1 whether or not anything is right. *presence* is the
     probability that this one is right; ✓ marks those that the rule accepts. *any right* is the probability that at
@@ -67,13 +92,26 @@ def match(
     {each sigmax.calibration:RULES}
 
     Example: sigmax match runs/emoji/sigmoid "what's in the sky?" --rule precision=0.9
+
+    With --input, the answers to many queries go to a table: CSV and Parquet have a line per candidate, JSONL one per
+    query. Memory stays flat; the same command goes on where a killed one stopped.
+
+    Example: sigmax match runs/faq --input questions.csv --columns query=question -o answers.parquet
     """
+    if (source is None) == (not queries):
+        raise typer.BadParameter("expected either TEXT… or --input FILE.")
+    if source is None and output != "-":
+        raise typer.BadParameter("expected --input FILE beside it; answers to TEXT are printed.", param_hint="--output")
     quiet()
+    if source is not None:
+        how = {"top_k": top_k, "rule": rule, "confidence": confidence, "order": order}
+        _in_bulk(folder, source, output, renamed(columns), as_json, how)
+        return
     from sigmax.model import load
     from sigmax.model.matches import answer
 
     with bar("matching"):
-        found = load(folder).match(queries, top_k=top_k, rule=rule, confidence=confidence, order=order)
+        found = load(folder).match(queries or [], top_k=top_k, rule=rule, confidence=confidence, order=order)
     decision = found[0].decision
     if decision is not None and decision.reason:
         say(f"{decision.choice}: {decision.reason}")
@@ -168,6 +206,27 @@ def explain(
             say(f"Written: {figure}")
 
     deliver(show, draw)
+
+
+def _in_bulk(
+    folder: str, source: str, output: str, columns: dict[str, str], as_json: bool, how: dict[str, Any]
+) -> None:
+    """Match a table, to a file or to standard output."""
+    from sigmax.model import load
+    from sigmax.model.bulk import ending_of_answers, match_stream, match_table
+
+    if output != "-":
+        ending_of_answers(Path(output))
+        check_file(Path(output))
+    with bar("reading") as advance:
+        model = load(folder)
+        if output == "-":
+            match_stream(model, source, sys.stdout.buffer, columns=columns, advance=advance, **how)
+            return
+        queries = match_table(model, source, output, columns=columns, advance=advance, **how)
+    if as_json:
+        print_json({"file": output, "queries": queries})
+    say(f"Written: {output}, answers to {queries:,} queries")
 
 
 def _explained(text: str) -> Explanation:
