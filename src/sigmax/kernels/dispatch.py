@@ -16,6 +16,7 @@ from sigmax.errors import lookup
 from sigmax.families import directed_loss
 from sigmax.kernels import autograd, dense, sharded
 from sigmax.kernels.engine import Engine
+from sigmax.kernels.fused import Fused
 from sigmax.kernels.problem import Inputs, Problem, Reduction
 from sigmax.kernels.tiled import Tiled
 from sigmax.kernels.triton import Triton
@@ -26,7 +27,7 @@ __all__ = ["ENGINES", "check_kernel", "reduce_logits", "reduce_over_ranks", "wei
 log = logging.getLogger(__name__)
 
 #: In order of preference: "auto" takes the first that was made for the device and can. The last one always can.
-ENGINES: list[Engine] = [Triton(), Tiled()]
+ENGINES: list[Engine] = [Triton(), Fused(), Tiled()]
 
 #: Up to this many pairs the whole matrix fits the caches and one product beats many small ones.
 DENSE_PAIRS = 512 * 512

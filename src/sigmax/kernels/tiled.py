@@ -28,7 +28,7 @@ from torch import Tensor
 from sigmax.families import directed_loss
 from sigmax.kernels.problem import Gradients, Inputs, Problem, Reduction, Tile, Wants, working_dtype
 
-__all__ = ["Logits", "Tiled"]
+__all__ = ["Act", "Logits", "Tiled", "inverse"]
 
 #: Bytes of a tile's logits. The products want tall and wide tiles, the memory does not.
 TILE_BYTES = 16 * 2**20
@@ -123,7 +123,7 @@ class Tiled:
 # -- tiles of logits -----------------------------------------------------------------------------
 
 
-class _Act(NamedTuple):
+class Act(NamedTuple):
     """What becomes of a tile's rows."""
 
     total: Tensor  #: (r,) A
@@ -171,10 +171,10 @@ class Logits:
         block[tile.excluded_rows, tile.excluded_columns] = -math.inf
         return block, pairs
 
-    def act(self, block: Tensor) -> _Act:
+    def act(self, block: Tensor) -> Act:
         """(r, c) logits without bias -> A and unit of each row; the logits become act / unit, in place."""
         one = {"exp": self._softmax, "softplus": self._sigmoid}.get(str(self.partition.term), self._general)
-        return _Act(*(torch.cat(parts) for parts in zip(*map(one, self._slices(block)), strict=True)))
+        return Act(*(torch.cat(parts) for parts in zip(*map(one, self._slices(block)), strict=True)))
 
     def totals(self, block: Tensor) -> tuple[Tensor, Tensor]:
         """(r, c) logits without bias -> (r,) A of the rows and (c,) A of the columns; the logits are used up."""
@@ -197,9 +197,9 @@ class Logits:
         column_totals = None if totals.columns is None else totals.columns[tile.columns]
         by_column = None if arriving.columns is None else arriving.columns[tile.columns]
         if self.plain:  # act(s, A) = exp s · exp −A: one exponential for both directions
-            by_row = by_row * _inverse(row_totals, self.bias)
+            by_row = by_row * inverse(row_totals, self.bias)
             if by_column is not None and column_totals is not None:
-                by_column = by_column * _inverse(column_totals, self.bias)
+                by_column = by_column * inverse(column_totals, self.bias)
         start = 0
         for part in self._slices(block):
             here = slice(start, start := start + len(part))
@@ -280,7 +280,7 @@ class Logits:
         return bound if self.shift is None else bound + float(self.shift.abs().max())
 
 
-def _inverse(totals: Tensor, bias: float) -> Tensor:
+def inverse(totals: Tensor, bias: float) -> Tensor:
     """e^(bias − A), and 0 for the A = −∞ of a row without candidates."""
     return (bias - totals).exp_().masked_fill_(totals == -math.inf, 0.0)
 
