@@ -3,16 +3,21 @@
     python benchmarks/loss_cpu.py                      the table, at 8,192 queries and candidates of d = 384
     python benchmarks/loss_cpu.py --d 128              (or 768)
     python benchmarks/loss_cpu.py --chart              time and memory from 256 to 65,536, d = 128
+    python benchmarks/loss_cpu.py --clock processor    processor time, where others use the machine (OMP_NUM_THREADS=1)
 
 All run in rounds, one after the other, so that what else the machine does meets all alike; a ratio is the median of the
-ratios inside a round. Memory is the peak above inputs and gradients, each loss in a process of its own.
+ratios inside a round. Memory is the peak above inputs and gradients, each loss in a process of its own. AVX2 instead of
+what the processor has: ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx2,+fma.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.metadata
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -91,6 +96,22 @@ def dense_ce(queries: Tensor, candidates: Tensor) -> Callable[[], None]:
     return lambda: F.cross_entropy(20 * F.normalize(queries) @ F.normalize(candidates).T, target).backward()
 
 
+def linear_ce(queries: Tensor, candidates: Tensor) -> Callable[[], None]:
+    target = torch.arange(len(queries))
+    return lambda: F.linear_cross_entropy(20 * F.normalize(queries), F.normalize(candidates), target).backward()
+
+
+def linear_ce_chunked(queries: Tensor, candidates: Tensor) -> Callable[[], None]:
+    """In chunks of candidates, which need the memory of one."""
+    target, options = torch.arange(len(queries)), nn.LinearCrossEntropyOptions()
+
+    def run() -> None:
+        rows = 20 * F.normalize(queries), F.normalize(candidates)
+        F.linear_cross_entropy(*rows, target, options=options).backward()
+
+    return run
+
+
 def dense_bce(queries: Tensor, candidates: Tensor) -> Callable[[], None]:
     target = torch.eye(len(queries), len(candidates))
 
@@ -122,23 +143,30 @@ def supcon(queries: Tensor, candidates: Tensor) -> Callable[[], None]:
     return lambda: loss(queries, labels, ref_emb=candidates, ref_labels=labels).backward()
 
 
-SOFTMAX, SIGMOID = sigmax.SoftmaxLoss(kernel="tiled"), sigmax.SigmoidLoss(kernel="tiled")
+SOFTMAX, SIGMOID = sigmax.SoftmaxLoss(kernel="fused"), sigmax.SigmoidLoss(kernel="fused")
 CONTENDERS: dict[str, Callable[..., Callable[[], None]]] = {
     "three products": products(3),
     "four products": products(4),
     "softmax": ours(SOFTMAX),
     "softmax, 5 right, 5 ignored": ours(SOFTMAX, 5, ignored=True),
     "softmax, 10 right": ours(SOFTMAX, 10),
-    "softmax, both directions": ours(sigmax.SoftmaxLoss(directions="both", kernel="tiled")),
+    "softmax, both directions": ours(sigmax.SoftmaxLoss(directions="both", kernel="fused")),
     "softmax, frozen candidates": ours(SOFTMAX, frozen=True),
-    "decoupled, 5 right": ours(sigmax.SoftmaxLoss(positives="decoupled", kernel="tiled"), 5),
+    "decoupled, 5 right": ours(sigmax.SoftmaxLoss(positives="decoupled", kernel="fused"), 5),
+    "pairs, 5 right": ours(sigmax.SoftmaxLoss(positives="pairs", kernel="fused"), 5),
     "sigmoid": ours(SIGMOID),
     "sigmoid, 5 right, 5 ignored": ours(SIGMOID, 5, ignored=True),
+    "softmax, tensor operations": ours(sigmax.SoftmaxLoss(kernel="tiled")),
+    "softmax, both directions, tensor operations": ours(sigmax.SoftmaxLoss(directions="both", kernel="tiled")),
+    "decoupled, 5 right, tensor operations": ours(sigmax.SoftmaxLoss(positives="decoupled", kernel="tiled"), 5),
+    "sigmoid, tensor operations": ours(sigmax.SigmoidLoss(kernel="tiled")),
     "three products, medium precision": products(3, "medium"),
     "softmax, medium precision": ours(SOFTMAX, precision="medium"),
     "sigmoid, medium precision": ours(SIGMOID, precision="medium"),
     "dense F.cross_entropy": dense_ce,
     "dense BCE": dense_bce,
+    "F.linear_cross_entropy": linear_ce,
+    "F.linear_cross_entropy, chunked": linear_ce_chunked,
     "MultipleNegativesRankingLoss": mnrl,
     "SupConLoss": supcon,
 }
@@ -155,18 +183,22 @@ def vectors(n: int, d: int) -> tuple[Tensor, Tensor]:
 # -- measuring ------------------------------------------------------------------------------------
 
 
-def timed(names: list[str], n: int, d: int, rounds: int) -> dict[str, list[float]]:
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+
+
+def timed(names: list[str], n: int, d: int, rounds: int, clock: str = "wall") -> dict[str, list[float]]:
     """Seconds of each, in rounds; a first round is thrown away."""
+    now = CLOCKS[clock]
     queries, candidates = vectors(n, d)
     runs = {name: CONTENDERS[name](queries, candidates) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
         for name, run in runs.items():
             queries.grad = candidates.grad = None
-            started = time.perf_counter()
+            started = now()
             run()
             if number:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(now() - started)
     return seconds
 
 
@@ -196,12 +228,15 @@ def machine() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "torch_instructions": torch.backends.cpu.get_cpu_capability(),
+        "numba": importlib.metadata.version("numba"),
+        "numba_target": os.environ.get("NUMBA_CPU_NAME", "this processor"),
         "sigmax": sigmax.__version__,
     }
 
 
-def table(n: int, d: int, rounds: int) -> None:
-    seconds = timed(list(CONTENDERS), n, d, rounds)
+def table(n: int, d: int, rounds: int, clock: str, name_ends: str, with_memory: bool) -> None:
+    seconds = timed(list(CONTENDERS), n, d, rounds, clock)
     rows = []
     for name in CONTENDERS:
         ratios = {
@@ -215,18 +250,18 @@ def table(n: int, d: int, rounds: int) -> None:
                 "fastest": min(seconds[name]),
                 "ratio": ratios,
                 "fastest_ratio": {base: min(seconds[name]) / min(seconds[base]) for base in ratios},
-                "mib": None if "products" in name else memory(name, n, d),
+                "mib": memory(name, n, d) if with_memory and "products" not in name else None,
                 "all_seconds": seconds[name],
             }
         )
-    print(f"n = m = {n}, d = {d}, float32, {rounds} rounds")
-    print(f"{'':34}{'seconds':>9}{'× three':>9}{'× four':>9}{'× dense CE':>12}{'MiB':>8}")
+    print(f"n = m = {n}, d = {d}, float32, {rounds} rounds, {clock} time, {torch.get_num_threads()} threads")
+    print(f"{'':44}{'seconds':>9}{'× three':>9}{'× four':>9}{'× dense CE':>12}{'MiB':>8}")
     for row in rows:
         mib = "" if row["mib"] is None else f"{row['mib']:8.0f}"
         print(
-            f"{row['name']:34}{row['seconds']:9.3f}" + "".join(f"{x:9.2f}" for x in row["ratio"].values()) + f"   {mib}"
+            f"{row['name']:44}{row['seconds']:9.3f}" + "".join(f"{x:9.2f}" for x in row["ratio"].values()) + f"   {mib}"
         )
-    write(f"loss-cpu-n{n}-d{d}", {"n": n, "d": d, "rounds": rounds, "rows": rows})
+    write(f"loss-cpu-n{n}-d{d}{name_ends}", {"n": n, "d": d, "rounds": rounds, "clock": clock, "rows": rows})
 
 
 def chart(d: int) -> None:
@@ -283,6 +318,9 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=8192, help="queries, and as many candidates")
     parser.add_argument("--d", type=int, default=None, help="numbers a vector: 384, or 128 for the chart")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="what is measured")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="measure memory as well")
+    parser.add_argument("--name-ends", default="", help="end of the result file's name")
     parser.add_argument("--chart", action="store_true", help="time and memory against the batch size")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -291,7 +329,7 @@ def main() -> None:
     elif given.chart:
         chart(given.d or 128)
     else:
-        table(given.n, given.d or 384, given.rounds)
+        table(given.n, given.d or 384, given.rounds, given.clock, given.name_ends, given.memory)
 
 
 if __name__ == "__main__":
