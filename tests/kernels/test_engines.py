@@ -136,7 +136,7 @@ class Mine(Tiled):
 @pytest.fixture
 def mine(monkeypatch):
     engine = Mine()
-    monkeypatch.setattr(dispatch, "ENGINES", [engine, *dispatch.ENGINES])
+    monkeypatch.setattr(dispatch, "ENGINES", [engine, dispatch.Triton(), Tiled()])
     monkeypatch.setattr(dispatch, "DENSE_PAIRS", 0)
     dispatch._tell.cache_clear()
     return engine
