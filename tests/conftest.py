@@ -34,6 +34,15 @@ def frozen():
     gc.unfreeze()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nothing_installed():
+    """What the encoder is chosen from is the same on every machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sigmax.encoders.choose.TEXT_ENCODERS", ())
+        patch.setattr("sigmax.encoders.choose.PICTURE_ENCODERS", {})
+        yield
+
+
 @pytest.fixture(scope="session")
 def static_folder(tmp_path_factory):
     """A folder of static vectors, as model2vec writes it: int8 vectors of whole words."""

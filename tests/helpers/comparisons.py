@@ -48,8 +48,6 @@ def scripted(values, *, spread=0.001, without=(), data="tiny", dev=None, several
         "leaked_queries": 3,
         "false_negatives": {},
         "pictures": None,
-        "lookalike": None,
-        "notes": (),
         **facts,
     }
     return Comparison(Check(**facts), "ngrams", "map", 100, 128, Budget(), results)

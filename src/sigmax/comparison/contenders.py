@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["CONTENDERS", "Contender", "contenders_for"]
 
 
+def _always_there(data: MatchDataset, settings: Filled) -> None:
+    """Take part in every comparison."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """One way to train, compared with the others."""
@@ -28,7 +32,7 @@ class Contender:
     #: Trains without Sigmax, on the train split, with the encoder that the settings name.
     fit: Callable[[MatchDataset, Filled], Scorer] | None = None
     #: Why it takes no part in a comparison of a data set, None if it does.
-    missing: Callable[[MatchDataset, Filled], str | None] = lambda data, settings: None
+    missing: Callable[[MatchDataset, Filled], str | None] = _always_there
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the functions, for JSON."""

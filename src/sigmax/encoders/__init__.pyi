@@ -1,5 +1,6 @@
 from .augmentations import AUGMENTATIONS
-from .build import ENCODERS, build_towers, default_encoder, defaults_of
+from .build import ENCODERS, build_towers, defaults_of
+from .choose import choose_encoder
 from .frozen import FrozenEncoder
 from .images import PictureEncoder
 from .labels import LabelTable
@@ -24,7 +25,7 @@ __all__ = [
     "Towers",
     "as_inputs",
     "build_towers",
-    "default_encoder",
+    "choose_encoder",
     "defaults_of",
     "load_encoder",
     "save_encoder",

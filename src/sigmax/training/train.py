@@ -15,8 +15,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from sigmax.data.batches import Batches
 from sigmax.data.check import DataFacts
 from sigmax.data.dataset import MatchDataset
-from sigmax.encoders.build import build_towers
+from sigmax.encoders.build import ENCODERS, build_towers
 from sigmax.encoders.plan import Plan
+from sigmax.errors import DataError
 from sigmax.evaluation import calibrate
 from sigmax.families import OBJECTIVES
 from sigmax.losses import make_loss
@@ -121,9 +122,16 @@ def train(
     data.check_answers(("train", "dev"))
     _check_metric(data, settings.metric)
     if tell:
-        _tell(data, settings, None if settings.defaults.solved else batches)
+        _tell(data, settings, len(batches))
+    if settings.epochs == 0 and data.labels and settings.encoder in ENCODERS:
+        raise DataError(
+            f"The encoder {settings.encoder} has no vectors of labels before it is trained: `epochs` of 0 needs a "
+            "sentence-transformers model, or candidates that are texts."
+        )
     model = build_model(data, settings, batches)
-    if settings.defaults.solved:
+    if settings.epochs == 0:
+        steps = 0
+    elif settings.defaults.solved:
         one_positive = settings.draw == "one-positive"
         steps = solve(model, data, settings.loss, one_positive=one_positive, seed=settings.seed, logged=logged)
         if progress is not None:
@@ -237,13 +245,29 @@ def _check_metric(data: MatchDataset, metric: str) -> None:
         )
 
 
-def _tell(data: MatchDataset, settings: Settings, batches: Batches | None) -> None:
+def _tell(data: MatchDataset, settings: Filled, steps: int) -> None:
+    if settings.chosen is not None:
+        log.info(
+            "Encoder: %s%s (%s); about %s on one CPU core.",
+            settings.encoder,
+            ", frozen" if settings.frozen else "",
+            settings.chosen.reason,
+            _duration(settings.chosen.seconds),
+        )
+    how = f"{steps} steps"
+    if settings.epochs == 0:
+        how = "nothing trained"
+    elif settings.defaults.solved:
+        how = "a convex problem, solved"
+    log.info("%d training queries, %d candidates, %s.", len(data.split("train")), len(data.candidates), how)
     unanswered = data.unanswered("train")
-    steps = "a convex problem, solved" if batches is None else f"{len(batches)} steps"
-    log.info("%d training queries, %d candidates, %s.", len(data.split("train")), len(data.candidates), steps)
     if unanswered and OBJECTIVES[settings.loss].needs_positive and not settings.none_candidate:
         log.info(
             "%d of the training queries have no right answer: %s leaves them out (a sigmoid would learn from them).",
             unanswered,
             settings.loss,
         )
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 100 else f"{round(seconds / 60)} min"
