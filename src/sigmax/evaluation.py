@@ -43,6 +43,7 @@ class Evaluation:
     reliability: tuple[ReliabilityBin, ...] = ()  #: bins in which equally many right pairs are expected
     risk_coverage: tuple[RiskPoint, ...] = ()  #: risk when only the surest queries are answered
     order: str = "logit"  #: what ranking metrics and risk order candidates by: "presence" or "logit"
+    competition: float | None = None  #: how much it counts in presences, see `Calibrator.competition`
     logits: LogitHistogram | None = None  #: of right pairs, wrong pairs and queries with no right answer
 
     def __getitem__(self, metric: str) -> Estimate:
@@ -57,6 +58,7 @@ class Evaluation:
             "queries": self.queries,
             "unanswered": self.unanswered,
             "order": self.order,
+            "competition": self.competition,
             "metrics": {name: self[name].as_dict() for name in self.draws},
             "reliability": [one.as_dict() for one in self.reliability],
             "risk_coverage": [point.as_dict() for point in self.risk_coverage],
@@ -150,6 +152,7 @@ def evaluate_logits(
         reliability=() if tally is None else tally.reliability(weights),
         risk_coverage=() if selection is None else selection.points(weights),
         order="logit" if observed.order_presence is None else order,
+        competition=None if calibrator is None else calibrator.competition,
         logits=LogitHistogram.of(logits, right, split.weights),
     )
 

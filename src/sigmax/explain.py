@@ -15,6 +15,7 @@ from sigmax.model.matches import Match
 
 if TYPE_CHECKING:
     from sigmax.arrays import Floats
+    from sigmax.calibration.calibrator import Calibrator
     from sigmax.data.pictures import Item, Picture, Query
     from sigmax.model.dual_encoder import DualEncoder
     from sigmax.model.matches import Rated
@@ -67,6 +68,7 @@ class Explanation:
     any: float | None  #: probability that at least one of them is right; None without a calibration
     bounds: tuple[float, float]
     calibrated: bool
+    competition: float | None = None  #: how much it counts in presences, see `sigmax.calibration.Calibrator`
     picture: Picture | None = None  #: what to draw at the head
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,6 +80,7 @@ class Explanation:
             "any": self.any,
             "bounds": list(self.bounds),
             "calibrated": self.calibrated,
+            "competition": self.competition,
             "activations": [
                 {**asdict(one), "exp": one.exp if math.isfinite(one.exp) else None} for one in self.activations
             ],
@@ -141,11 +144,17 @@ def explain(
         raise ValueError(f"Expected a list of items, got the text {items!r}. Try [{items!r}].")
     check_least(1, top_k=top_k)
     queries = model.as_queries(items)
-    return explain_rated(queries, list(model.rate(queries, model.offer())), top_k=top_k, bounds=bounds)
+    rated = list(model.rate(queries, model.offer()))
+    return explain_rated(queries, rated, model.calibrator, top_k=top_k, bounds=bounds)
 
 
 def explain_rated(
-    items: Sequence[Query], rated: Sequence[Rated], *, top_k: int, bounds: tuple[float, float] = BOUNDS
+    items: Sequence[Query],
+    rated: Sequence[Rated],
+    calibrator: Calibrator | None,
+    *,
+    top_k: int,
+    bounds: tuple[float, float] = BOUNDS,
 ) -> list[Explanation]:
     """Explain items from their ratings, all over the same offer; see `explain`."""
     offered = len(rated[0].logits) if rated else 0
@@ -164,6 +173,7 @@ def explain_rated(
             one.any,
             bounds,
             one.presence is not None,
+            None if calibrator is None else calibrator.competition,
             None if isinstance(item, str) else item,
         )
         for item, one in zip(items, rated, strict=True)

@@ -12,9 +12,10 @@ from sigmax.comparison.compare import compare
 from sigmax.comparison.examples import KINDS
 from sigmax.comparison.results import Budget
 from sigmax.metrics.intervals import interval, number
-from sigmax.report.answer import duels, standings
+from sigmax.metrics.registry import METRICS
+from sigmax.report.answer import duels, recommended, standings
 from sigmax.report.html import check_report, report_html
-from sigmax.report.words import headline, notes
+from sigmax.report.words import gap_words, headline, notes
 from sigmax.training.settings import Settings
 
 NAMES = ("softmax-average", "sigmoid", "tfidf-lr")
@@ -162,21 +163,25 @@ def test_the_answer_comes_first(page, comparison):
     assert all(note in said for note in notes(comparison))
     rows = page.table("answer")[1:]
     assert rows[0][0] == "RankingMAP"
-    for duel, (_, softmax, sigmoid, gap) in zip(duels(comparison), rows, strict=True):
-        for name, cell in ((duel.softmax, softmax), (duel.sigmoid, sigmoid)):
+    for duel, (_, best, softmax, sigmoid, gap) in zip(duels(comparison), rows, strict=True):
+        for name, cell in (
+            (recommended(comparison)[duel.need], best),
+            (duel.softmax, softmax),
+            (duel.sigmoid, sigmoid),
+        ):
             value = comparison[name][duel.metric]
-            assert cell.replace(" ✓", "") == f"{number(value.value)}{name}{interval(value)}"
+            assert cell == f"{number(value.value)}{name}{interval(value)}"
         assert ("better" in gap) == (duel.winner is not None)
         assert ("not significant" in gap) == (duel.winner is None)
-    assert "✓" in "".join(cell for row in rows for cell in row)
 
 
 def test_advantages_have_this_run_s_numbers(page, comparison):
     said = " ".join(page.sections["answer"].split())
     for family in standings(comparison):
         for point in [*family.better, *family.worse, *family.same]:
-            values = [f"{name} {number(comparison[name][point.metric].value)}" for name in (point.one, point.other)]
-            assert f"{point.aspect}: {', '.join(values)}" in said
+            one, other = (f"{name} {number(comparison[name][point.metric].value)}" for name in (point.one, point.other))
+            assert f"{point.aspect}, {METRICS[point.metric].title}: {one}" in said
+            assert f"{other}: {gap_words(point.gap)}" in said
 
 
 def test_reliability_numbers(page, comparison):

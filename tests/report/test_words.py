@@ -1,11 +1,15 @@
 """What a comparison answers, and the words for it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from helpers.answers import matches
 from helpers.comparisons import NONE, PRESENCE, scripted
+from sigmax.calibration.competition import competition_words
 from sigmax.comparison.contenders import CONTENDERS
+from sigmax.evaluation import Evaluation
 from sigmax.metrics.intervals import Difference
 from sigmax.metrics.registry import METRICS
 from sigmax.report.answer import ASPECTS, NEEDS, duels, outcome, recommended, standings
@@ -169,6 +173,31 @@ def test_what_was_not_measured(without, left):
     unmeasured = "Every test query has a right answer, so “none of these” could not be measured."
     assert (unmeasured in notes(comparison)) == (without is NONE)
     assert ("AUROC" in verdict(comparison)) == (without is not NONE)
+
+
+def test_competition():
+    comparison = scripted({SOFTMAX: {}, SIGMOID: {}})
+    results = [
+        replace(result, evaluations=[Evaluation("tiny", "test", 9, 0, {}, competition=part)])
+        for result, part in zip(comparison.results, (0.625, 0.0), strict=True)
+    ]
+    (note,) = notes(replace(comparison, results=results))
+    assert note.startswith("How much competition counts in presences: softmax-average 62% and sigmoid 0%. At 0% a")
+    assert notes(comparison) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (0.0, "0%: a candidate is judged almost only by itself, as a sigmoid does"),
+        (0.1, "10%: a candidate is judged mostly by itself, as a sigmoid does"),
+        (0.5, "50%: a candidate is judged by itself and against the others about equally"),
+        (0.89, "89%: a candidate is judged mostly against the others, as a softmax does"),
+        (1.0, "100%: a candidate is judged almost only against the others, as a softmax does"),
+    ],
+)
+def test_competition_in_words(part, said):
+    assert competition_words(part) == f"competition counts {said}"
 
 
 @pytest.mark.parametrize(("queries", "few"), [(49, True), (50, False)])

@@ -146,7 +146,7 @@ class Comparison:
                     **{
                         name: evaluation[name]
                         for evaluation in [one.as_dict() for one in result.evaluations[:1]]
-                        for name in ("reliability", "risk_coverage", "logits")
+                        for name in ("competition", "reliability", "risk_coverage", "logits")
                     },
                     "dev": {name: _known(value) for name, value in result.dev.items()},
                     "test": {name: result[name].as_dict() for name in result.draws},

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from sigmax.calibration.calibrator import Calibrator
+from sigmax.calibration.competition import competition_words
 from sigmax.families import Objective
 from sigmax.metrics.intervals import Estimate, interval, number
 from sigmax.metrics.registry import METRICS
@@ -89,7 +90,7 @@ def _what(objective: Objective, candidates: Sequence[str], pictures: bool, calib
     return (
         f"{said} For each candidate it gives a *presence*, the probability that it is right{fitted}; it accepts "
         f"those of at least {number(calibrator.default_threshold)}, and answers *none of these* where there is none "
-        "and probably no candidate is right."
+        f"and probably no candidate is right. In the presence {competition_words(calibrator.competition)}."
     )
 
 

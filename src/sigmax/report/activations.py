@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sigmax.calibration.competition import competition_words
 from sigmax.errors import extra
 from sigmax.explain import Activation, Explanation, common_shift
 from sigmax.report.style import COLOURS, GREY
@@ -63,6 +64,8 @@ def explanation_words(explanations: Sequence[Explanation]) -> list[str]:
             words.append(_shifted(names[0], explanations[0], name, other, shift))
     low, high = explanations[0].bounds
     words.append(f"By {column}: present from {high:g} on, absent below {low:g}, perhaps between.")
+    if explanations[0].competition is not None:
+        words.append(f"In the presence {competition_words(explanations[0].competition)}.")
     if not explanations[0].calibrated:
         words.append(
             "Nothing is calibrated here: binary is σ(activation), a probability only if a sigmoid loss trained it."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
@@ -88,47 +88,49 @@ def report_html(comparison: Comparison, *, command: str | None = None) -> str:
 
 
 def _duels(comparison: Comparison) -> list[dict[str, Any]]:
-    """Softmax against sigmoid, one row per need: the recommended contender is marked, whichever family it is of."""
+    """What is recommended for each need, and softmax against sigmoid."""
     chosen = recommended(comparison)
-    rows = []
-    for duel in duels(comparison):
-        sides = []
-        for name in (duel.softmax, duel.sigmoid):
-            value = comparison[name][duel.metric]
-            sides.append(
-                {
-                    "name": name,
-                    "value": number(value.value),
-                    "interval": interval(value),
-                    "chosen": chosen[duel.need] == name,
-                }
-            )
-        rows.append(
-            {
-                "need": duel.title,
-                "title": METRICS[duel.metric].heading,
-                "meaning": METRICS[duel.metric].meaning,
-                "sides": sides,
-                "gap": _gap(duel.metric, duel.gap),
-                "winner": None if duel.winner is None else "softmax" if duel.winner == duel.softmax else "sigmoid",
-            }
-        )
-    return rows
+
+    def cell(side: str, name: str, metric: str) -> dict[str, str]:
+        value = comparison[name][metric]
+        return {"side": side, "name": name, "value": number(value.value), "interval": interval(value)}
+
+    return [
+        {
+            "need": duel.title,
+            "title": METRICS[duel.metric].heading,
+            "meaning": METRICS[duel.metric].meaning,
+            "cells": [
+                cell(side, name, duel.metric)
+                for side, name in (
+                    ("recommended", chosen[duel.need]),
+                    ("softmax", duel.softmax),
+                    ("sigmoid", duel.sigmoid),
+                )
+            ],
+            "gap": _gap(duel.metric, duel.gap),
+            "winner": None if duel.winner is None else "softmax" if duel.winner == duel.softmax else "sigmoid",
+        }
+        for duel in duels(comparison)
+    ]
 
 
 def _standing(comparison: Comparison, one: Standing) -> dict[str, Any]:
-    """A family's card."""
+    """A family's card: aspect by aspect, its contender against those of the other families."""
 
-    def lines(points: Sequence[Point]) -> list[dict[str, str]]:
+    def lines(points: Sequence[Point]) -> list[dict[str, Any]]:
         return [
             {
-                "aspect": point.aspect,
-                "numbers": ", ".join(
-                    f"{name} {number(comparison[name][point.metric].value)}" for name in (point.one, point.other)
-                ),
-                "gap": f"{METRICS[point.metric].title}: {gap_words(point.gap)}",
+                "aspect": aspect,
+                "title": METRICS[first.metric].title,
+                "one": f"{first.one} {number(comparison[first.one][first.metric].value)}",
+                "others": [
+                    f"{point.other} {number(comparison[point.other][point.metric].value)}: {gap_words(point.gap)}"
+                    for point in (first, *others)
+                ],
             }
-            for point in points
+            for aspect, group in groupby(points, key=lambda point: point.aspect)
+            for first, *others in [list(group)]
         ]
 
     return {

@@ -71,7 +71,7 @@ def duel_words(comparison: Comparison, duel: Duel) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """Return what a reader should know beside the numbers: of labels, of what could not be measured, of few queries."""
     data = comparison.data
-    found = _labels(comparison)
+    found = [*_labels(comparison), *_competition(comparison)]
     if NEEDS["“none of these”"] not in comparison.metrics:
         found.append("Every test query has a right answer, so “none of these” could not be measured.")
     if data.splits["test"] < FEW_QUERIES:
@@ -111,6 +111,22 @@ def _labels(comparison: Comparison) -> list[str]:
         f"{data.answers.several:.0%} of the items with a label have several: the averaged softmax is at its best "
         "when each of k right labels has a share of 1/k, so with two none should have more than 0.5. Read presences, "
         "not shares."
+    ]
+
+
+def _competition(comparison: Comparison) -> list[str]:
+    """How much competition counts in the presences of each contender, first seed."""
+    parts = [
+        f"{result.contender.name} {one.competition:.0%}"
+        for result in comparison.results
+        for one in result.evaluations[:1]
+        if one.competition is not None
+    ]
+    if not parts:
+        return []
+    return [
+        f"How much competition counts in presences: {_listed(parts)}. At 0% a candidate is judged by itself, as a "
+        "sigmoid does, at 100% only against the others, as a softmax does; dev chose it."
     ]
 
 

@@ -152,6 +152,9 @@ class Explanation(BaseModel):
     any: float | None
     bounds: tuple[float, float] = Field(description="absent below the first, present from the second on.")
     calibrated: bool
+    competition: float | None = Field(
+        description="How much the share counts in presences, from 0 (the logit alone) to 1; null without calibration."
+    )
     activations: list[Activation]
 
 
