@@ -5,6 +5,7 @@ import json
 import pytest
 
 from helpers.commands import COMMANDS, changed, refused
+from sigmax.cli.options import READING
 from sigmax.data.sources import load_data
 from sigmax.evaluation import evaluate
 from sigmax.model.dual_encoder import load
@@ -55,7 +56,7 @@ def test_every_option_of_train_arrives(sigmax, data, tmp_path):
         "seed": 3,
     }
     parameters = {parameter.name for parameter in COMMANDS["train"].params}
-    others = {"data", "output", "resume", "fresh", "report_to", "columns", "as_json", "help", "model_license"}
+    others = {"data", "output", "resume", "fresh", "report_to", "as_json", "help", "model_license", *READING}
     assert parameters - others <= json.loads(done.out)["facts"]["settings"].keys()
 
 

@@ -228,7 +228,7 @@ def test_other_refusals(server):
     server.refuses(404, path="/../../etc/passwd")
     server.refuses(404, path="/page/app.js")
     server.refuses(405, path="/match")
-    server.refuses(422, body=b'{"query": "a"}', headers={"content-type": "text/plain"})
+    server.refuses(415, "Expected JSON, got text/plain", body=b'{"query": "a"}', headers={"content-type": "text/plain"})
     server.refuses(422, "at most 8", path="/explain", body={"query": ["a"] * 9})
 
 

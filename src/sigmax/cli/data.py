@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sigmax.cli.app import command
 from sigmax.cli.console import bar, out, print_json, quiet, say
-from sigmax.cli.options import AsJson, Columns, Data, Folder, Model, renamed
+from sigmax.cli.options import AsJson, Data, Folder, Model, Reading, renamed
 from sigmax.errors import DataError
 from sigmax.files import check_file, check_folder
 from sigmax.training.option import Option
@@ -20,30 +20,31 @@ if TYPE_CHECKING:
 __all__ = ["check", "encode", "mine", "read"]
 
 
-def read(source: str, columns: str) -> MatchDataset:
-    """Load what DATA and `--columns` name."""
-    named = renamed(columns)
+def read(source: str, reading: dict[str, Any]) -> MatchDataset:
+    """Load what DATA names, as the options of `READING` say."""
+    named = renamed(reading["columns"])
     from sigmax.data import load_data
 
     with bar("reading data") as advance:
-        return load_data(source, columns=named, advance=advance)
+        return load_data(source, **{**reading, "columns": named}, advance=advance)
 
 
 @command("Data")
-def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
+def check(data: Data, reading: Reading, as_json: AsJson = False) -> None:
     """Say what matters about DATA before training on it.
 
     Formats:
 
     {list sigmax.data.formats.registry:READERS}
 
-    Tables are JSONL, CSV or Parquet; a list in a CSV cell: one|two or ["one", "two"].
+    Tables are JSON, CSV, TSV, Parquet or Excel; text also as .gz or .zst. A list in a CSV cell: one|two or
+    ["one", "two"]. DATA may also be - (standard input) or an https address.
     """
     quiet()
     from sigmax.data.check import check as look
     from sigmax.report.tables import check_table
 
-    dataset = read(data, columns)
+    dataset = read(data, reading)
     with bar("looking at the data"):
         found = look(dataset)
     if as_json:
@@ -58,7 +59,7 @@ def check(data: Data, columns: Columns = "", as_json: AsJson = False) -> None:
 def mine(
     folder: Folder,
     data: Data,
-    columns: Columns = "",
+    reading: Reading,
     negatives: Annotated[
         int, Option("Maximum wrong answers per training query.", group="search", shown="N", least=1)
     ] = 5,
@@ -93,7 +94,7 @@ def mine(
     from sigmax.mining import mine as run
     from sigmax.model import load
 
-    model, dataset = load(folder), read(data, columns)
+    model, dataset = load(folder), read(data, reading)
     with bar() as advance:
         mined = run(model, dataset, negatives=negatives, bound=bound, advance=advance)
     write_beir(mined, output)
@@ -109,7 +110,7 @@ def mine(
 def encode(
     folder: Model,
     data: Data,
-    columns: Columns = "",
+    reading: Reading,
     side: Annotated[
         str,
         Option(
@@ -141,7 +142,7 @@ def encode(
     from sigmax.model import load
     from sigmax.model.embeddings import write_embeddings
 
-    model, dataset = load(folder), read(data, columns)
+    model, dataset = load(folder), read(data, reading)
     with bar() as advance:
         rows, width = write_embeddings(model, dataset, output, side=side, advance=advance)
     if as_json:

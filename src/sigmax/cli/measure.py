@@ -8,7 +8,7 @@ from typing import Annotated
 from sigmax.cli.app import command
 from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
 from sigmax.cli.data import read
-from sigmax.cli.options import AsJson, Columns, Data, Folder, Model
+from sigmax.cli.options import AsJson, Data, Folder, Model, Reading
 from sigmax.errors import DataError
 from sigmax.files import check_file, check_folder
 from sigmax.training.option import Option
@@ -20,7 +20,7 @@ __all__ = ["calibrate", "evaluate"]
 def evaluate(
     folder: Model,
     data: Data,
-    columns: Columns = "",
+    reading: Reading,
     split: Annotated[
         str, Option("Which queries: {choices}.", group="data", choices="sigmax.data.dataset:SPLITS", open=True)
     ] = "test",
@@ -47,7 +47,7 @@ def evaluate(
         raise DataError(
             f"{folder}: the model was not calibrated, so there is no reliability to draw. Calibrate it first."
         )
-    dataset = read(data, columns)
+    dataset = read(data, reading)
     with bar("measuring"):
         evaluation = measure(model, dataset, split=split)
 
@@ -72,7 +72,7 @@ def evaluate(
 def calibrate(
     folder: Folder,
     data: Data,
-    columns: Columns = "",
+    reading: Reading,
     split: Annotated[
         str,
         Option(
@@ -106,7 +106,7 @@ def calibrate(
     from sigmax.model import load
     from sigmax.report.tables import calibration_table, threshold_rows
 
-    model, dataset = load(folder), read(data, columns)
+    model, dataset = load(folder), read(data, reading)
     with bar("calibrating"):
         calibrator = fit(model, dataset, split=split, method=method)
     model.candidates, model.candidate_ids = list(dataset.candidates), list(dataset.candidate_ids)

@@ -18,13 +18,13 @@ from sigmax.training.settings import Settings, options
 
 __all__ = [
     "AsJson",
-    "Columns",
     "Command",
     "Data",
     "Fields",
     "Folder",
     "Group",
     "Model",
+    "Reading",
     "renamed",
     "with_options",
 ]
@@ -40,16 +40,47 @@ Model = Annotated[
     ),
 ]
 AsJson = Annotated[bool, Option("Print the result as JSON.", group="run", flags=("--json",))]
-Columns = Annotated[
-    str,
-    Option(
-        "Your names of columns, such as query=question,answer=reply. Ours: {choices}.",
-        group="data",
-        shown="OURS=YOURS",
-        choices="sigmax.data.formats.registry:known_columns",
-        open=True,
+#: How DATA is read: the options that every command has that reads it, each with its default.
+READING = {
+    "columns": (
+        Option(
+            "Your names of columns, such as query=question,answer=reply. Ours: {choices}.",
+            group="data",
+            shown="OURS=YOURS",
+            choices="sigmax.data.formats.registry:known_columns",
+            open=True,
+        ),
+        "",
     ),
-]
+    "delimiter": (
+        Option("Between the fields of CSV. Default: told from the file.", group="data", shown="CHARACTER"),
+        None,
+    ),
+    "separator": (
+        Option(
+            "Between the texts in a cell of a list column (CSV, Excel); empty: a cell is one text.",
+            group="data",
+            shown="TEXT",
+        ),
+        "|",
+    ),
+    "conflicts": (
+        Option(
+            "What becomes of pairs that are right and wrong at once: {choices}.",
+            group="data",
+            shown="NAME",
+            choices="sigmax.data.dataset:CONFLICTS",
+        ),
+        "right",
+    ),
+}
+
+
+class Reads:
+    """Annotates the parameter that takes how DATA is read, see `READING`."""
+
+
+Reading = Annotated[dict[str, Any], Reads()]
 
 
 def renamed(columns: str) -> dict[str, str]:
@@ -81,6 +112,7 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for each `Option` and each field of its `Settings`."""
     hints = get_type_hints(function, include_extras=True)
     settings: dict[str, list[str]] = {}
+    reading: list[str] = []
     parameters: list[inspect.Parameter] = []
 
     def add(name: str, annotation: Any, default: Any) -> None:
@@ -97,6 +129,10 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
             for field in note.names:
                 default = getattr(Settings, field)
                 add(field, Annotated[kinds[field], _shown(field, options()[field], kinds[field], default)], default)
+        elif isinstance(note, Reads):
+            reading.append(name)
+            for field, (option, default) in READING.items():
+                add(field, Annotated[str | None, _shown(field, option, str, default)], default)
         elif isinstance(note, Option):
             add(name, Annotated[kind, _shown(name, note, kind, parameter.default)], parameter.default)
         else:
@@ -106,6 +142,8 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         for name, fields in settings.items():
             given[name] = Settings(**{field: given.pop(field) for field in fields})
+        for name in reading:
+            given[name] = {field: given.pop(field) for field in READING}
         function(**given)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -24,6 +24,17 @@ def serve(
     port: Annotated[
         int, Option("Port to listen at; 0 for any that is free.", group="address", shown="N", least=0, most=65535)
     ] = 8000,
+    allowed_host: Annotated[
+        list[str],
+        Option(
+            "Name by which the server may be called beside this machine's own, such as a proxy's; may be repeated.",
+            group="address",
+            shown="NAME",
+        ),
+    ] = [],  # noqa: B006 - Typer copies it
+    root_path: Annotated[
+        str, Option("Prefix under which a proxy in front serves it, such as /sigmax.", group="address", shown="PATH")
+    ] = "",
     timeout: Annotated[float, Option("Seconds that a request may take.", group="load", shown="X", least=0.01)] = 10.0,
     max_queue: Annotated[
         int, Option("Queries that may wait per model; more are refused.", group="load", shown="N", least=64)
@@ -41,7 +52,7 @@ def serve(
 
     Example: sigmax serve runs/emoji, then
 
-    curl http://127.0.0.1:8000/match -H 'content-type: application/json' -d '{"query": "party", "top_k": 3}'
+    curl http://127.0.0.1:8000/match -d '{"query": "party", "top_k": 3}'
 
     Also POST /explain, GET /models, /health, /metrics (Prometheus) and /openapi.json.
     """
@@ -74,6 +85,8 @@ def serve(
         port=port,
         key=key,
         seconds=timeout,
+        allowed_hosts=allowed_host,
+        root_path=root_path,
         max_queue=max_queue,
         max_batch=max_batch,
         started=started,

@@ -16,7 +16,7 @@ import typer
 from sigmax.cli.app import command
 from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
 from sigmax.cli.data import read
-from sigmax.cli.options import AsJson, Columns, Data, Fields
+from sigmax.cli.options import AsJson, Data, Fields, Reading
 from sigmax.errors import DataError
 from sigmax.files import check_file, check_folder, write_text
 from sigmax.processes import is_first
@@ -34,10 +34,10 @@ FILES = ("comparison.json", "comparison.png")
 
 @command("Train")
 def compare(
+    reading: Reading,
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="File, folder, hf:user/name or built-in set.")
     ] = "emoji-hidden",
-    columns: Columns = "",
     settings: Annotated[
         Settings,
         Fields("encoder head frozen augment epochs steps batch_size mini_batch_size metric seed"),
@@ -124,7 +124,7 @@ def compare(
         from sigmax.report.html import check_report
 
         check_report()
-    dataset = read(data, columns)
+    dataset = read(data, reading)
     budget = replace(
         Budget.of(settings, dataset), **{name: value for name, value in given.items() if value is not None}
     )
@@ -151,7 +151,7 @@ def compare(
 @command("Train")
 def train(
     data: Data,
-    columns: Columns = "",
+    reading: Reading,
     settings: Annotated[
         Settings,
         Fields(
@@ -195,7 +195,7 @@ def train(
     output = output if output.name else output.resolve()
     check_place(output)
     check_folder(output)
-    dataset = read(data, columns)
+    dataset = read(data, reading)
     checkpoints = output.with_name(f"{output.name}.checkpoints")
     with bar() as advance:
         model = run(

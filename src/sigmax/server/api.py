@@ -214,6 +214,7 @@ _WHY = {
     404: "No such model.",
     408: "The request came too slowly.",
     413: "The body is too large.",
+    415: "The body is of another type or encoding.",
     422: "The request is not as it should be.",
     503: "Too many queries are waiting.",
     504: "The answer took too long.",
@@ -224,8 +225,14 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 _READ_ERRORS: dict[int | str, dict[str, Any]] = {401: _ERRORS[401]}
 
 
-def make_api(served: Mapping[str, Served], metrics: Metrics) -> FastAPI:
-    """Make the API over models by name. They answer and watch their folders from its startup to its shutdown."""
+def make_api(served: Mapping[str, Served], metrics: Metrics, *, root_path: str = "") -> FastAPI:
+    """Make the API over models by name. They answer and watch their folders from its startup to its shutdown.
+
+    Args:
+        served: the models.
+        metrics: what /metrics tells.
+        root_path: the prefix under which clients reach it, for /openapi.json.
+    """
 
     @contextlib.asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
@@ -239,6 +246,7 @@ def make_api(served: Mapping[str, Served], metrics: Metrics) -> FastAPI:
         version=sigmax.__version__,
         summary="Matches queries to their right answers, several, one or none, and tells how sure it is.",
         lifespan=running,
+        servers=[{"url": root_path}] if root_path else None,
         docs_url=None,
         redoc_url=None,
     )

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import time
+import zlib
 from collections.abc import Set
 
 import anyio
@@ -45,6 +46,8 @@ class Guard:
         hosts: names by which the server may be called, or None for any. They keep a page of another site from reaching
             a server of this machine under a name of its own (DNS rebinding).
         key: that requests have to bring, or None.
+        root_path: what a proxy leaves in front of every path, such as /sigmax; empty for nothing. Paths without it are
+            answered too, for proxies that take it away.
         open_paths: paths that need no key.
         max_body: bytes.
         seconds: from a request's head to its answer.
@@ -58,12 +61,13 @@ class Guard:
         hosts: Set[str] | None,
         key: str | None,
         open_paths: Set[str],
+        root_path: str = "",
         max_body: int,
         seconds: float,
     ) -> None:
         self.app, self.metrics, self.hosts, self.open_paths = app, metrics, hosts, open_paths
         self.key = None if key is None else key.encode()
-        self.max_body, self.seconds = max_body, seconds
+        self.max_body, self.seconds, self.root_path = max_body, seconds, root_path.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -71,6 +75,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         began, status = time.perf_counter(), 0
+        scope = self._inner(scope)
 
         async def sent(message: Message) -> None:
             nonlocal status
@@ -81,12 +86,14 @@ class Guard:
 
         try:
             self._check(scope)
+            unpack = _unpacker(scope)
             deadline = anyio.current_time() + self.seconds
             with anyio.CancelScope(deadline=deadline) as clock:
-                body = await self._body(scope, receive)
+                body = await self._body(receive, unpack)
             if clock.cancelled_caught:
                 raise _Refused(408, f"Expected the whole request within {self.seconds:g} seconds. Send it faster.")
             if body is not None:
+                _take_for_json(scope, body)
                 gone = asyncio.ensure_future(receive())
                 try:
                     with anyio.CancelScope(deadline=deadline) as clock:
@@ -106,6 +113,14 @@ class Guard:
             path = getattr(route, "path", "other")
             self.metrics.requests.labels(path, status or 499).inc()  # 499: the client went away
             self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
+
+    def _inner(self, scope: Scope) -> Scope:
+        """The request as the app sees it: without the prefix, and a HEAD as the GET whose body nobody reads."""
+        path = scope["path"]
+        if self.root_path and (path == self.root_path or path.startswith(f"{self.root_path}/")):
+            path = path[len(self.root_path) :] or "/"
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        return {**scope, "path": path, "raw_path": None, "method": method}
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -129,24 +144,69 @@ class Guard:
         if length.isdigit() and int(length) > self.max_body:
             raise self._too_large()
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None if the client went away."""
+    async def _body(self, receive: Receive, unpack: _Unpack | None) -> bytes | None:
+        """The whole body, unpacked; None if the client went away."""
         parts, size, more = [], 0, True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            parts.append(message.get("body", b""))
+            part = message.get("body", b"")
+            more = message.get("more_body", False)
+            parts.append(part if unpack is None else unpack(part, self.max_body + 1 - size, more))
             size += len(parts[-1])
             if size > self.max_body:
                 raise self._too_large()
-            more = message.get("more_body", False)
         return b"".join(parts)
 
     def _too_large(self) -> _Refused:
         return _Refused(
             413, f"Expected a body of at most {self.max_body:,} bytes, got more. Send fewer or smaller items."
         )
+
+
+class _Unpack:
+    """Decompresses a body that comes in parts, never more than asked for."""
+
+    def __init__(self, window: int) -> None:
+        self._stream = zlib.decompressobj(window)
+
+    def __call__(self, part: bytes, most: int, more: bool) -> bytes:
+        try:
+            unpacked = self._stream.decompress(self._stream.unconsumed_tail + part, most)
+        except zlib.error:
+            raise _Refused(400, "The body is not in the content-encoding that the request names.") from None
+        if not more and len(unpacked) < most and not self._stream.eof:
+            raise _Refused(400, "The compressed body ends too early.")
+        return unpacked
+
+
+#: Encodings of a body that are unpacked, and the window that zlib knows them by.
+_ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+
+
+def _unpacker(scope: Scope) -> _Unpack | None:
+    encoding = Headers(scope=scope).get("content-encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding not in _ENCODINGS:
+        raise _Refused(415, f"Expected a body that is plain or compressed by gzip or deflate, got {encoding[:40]!r}.")
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"content-encoding"]
+    return _Unpack(_ENCODINGS[encoding])
+
+
+def _take_for_json(scope: Scope, body: bytes) -> None:
+    """Read a body as JSON where no browser sent it and its type is missing, or the one that curl -d names."""
+    if scope["method"] != "POST":
+        return
+    headers = Headers(scope=scope)
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in ("", "application/x-www-form-urlencoded") and "origin" not in headers and body.lstrip()[:1] in b"{[":
+        kept = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+        scope["headers"] = [*kept, (b"content-type", b"application/json")]
+    elif kind != "application/json" and not kind.endswith("+json"):
+        got = kind[:60] or "a body of no type"
+        raise _Refused(415, f"Expected JSON, got {got}. Send it with the header content-type: application/json.")
 
 
 def _once(body: bytes, gone: asyncio.Future[Message]) -> Receive:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -44,6 +45,8 @@ def serve(
     max_queue: int,
     max_batch: int,
     seconds: float,
+    allowed_hosts: Sequence[str] = (),
+    root_path: str = "",
     started: Callable[[str], None],
 ) -> None:
     """Serve models until SIGTERM or SIGINT; requests that have begun are answered first.
@@ -56,23 +59,31 @@ def serve(
         max_queue: queries of a model that may wait.
         max_batch: queries that a model answers together.
         seconds: that a request may take.
+        allowed_hosts: names beside this machine's own by which it may be called, such as that of a proxy in front.
+            With none, a server that others can reach answers to any.
+        root_path: the prefix under which a proxy serves it, such as /sigmax.
         started: called with the URL when all models are loaded, before the first request is answered.
 
     Raises:
         DataError: a folder that cannot be served.
+        ValueError: a `root_path` that is none.
         OSError: an address that cannot be listened at.
     """
+    if root_path and not re.fullmatch(r"(/[\w.~-]+)+/?", root_path):
+        raise ValueError(f"Expected `root_path` to be a path such as /sigmax, got {root_path!r}.")
+    hosts = {"localhost", "127.0.0.1", "::1", host.lower(), *(name.lower().strip("[]") for name in allowed_hosts)}
     metrics = Metrics()
     served = {
         name: Served(name, folder, max_queue=max_queue, max_batch=max_batch, metrics=metrics)
         for name, folder in folders.items()
     }
     app = Guard(
-        make_api(served, metrics),
+        make_api(served, metrics, root_path=root_path.rstrip("/")),
         metrics=metrics,
-        hosts={"localhost", "127.0.0.1", "::1", host} if is_loopback(host) else None,
+        hosts=hosts if is_loopback(host) or allowed_hosts else None,
         key=key,
         open_paths=OPEN_PATHS,
+        root_path=root_path,
         max_body=MAX_PICTURES_BODY if any(one.loaded.model.pictures for one in served.values()) else MAX_BODY,
         seconds=seconds,
     )
@@ -90,8 +101,9 @@ def serve(
         )
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         # Uvicorn sends itself the signal again at its end, when its own handlers are gone.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+        for name in ("SIGTERM", "SIGINT", "SIGBREAK"):  # the last is what Windows sends to stop a service
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda *_: None)
         shown = f"[{host}]" if ":" in host else host
         started(f"http://{shown}:{listener.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listener])

@@ -137,7 +137,7 @@ function summary(model, result) {
 
 async function explain(model, question, details) {
   try {
-    const { items: [item], words } = await call("/explain", { query: question.item, model: model.name, top_k: TOP_K });
+    const { items: [item], words } = await call("explain", { query: question.item, model: model.name, top_k: TOP_K });
     const rows = item.activations.map((one) => {
       const head = make("th", "", one.candidate);
       head.scope = "row";
@@ -172,7 +172,7 @@ async function match() {
     const answers = await Promise.all(
       able.map((model) => {
         const query = questions[model.pictures].item;
-        return call("/match", { query, model: model.name, top_k: TOP_K, rule: model.calibrated ? rule() : "best-f1" }, signal);
+        return call("match", { query, model: model.name, top_k: TOP_K, rule: model.calibrated ? rule() : "best-f1" }, signal);
       }),
     );
     const open = [...at("results").querySelectorAll("section")].map((one) => one.querySelector("details").open);
@@ -200,7 +200,7 @@ function soon() {
 // -- start ----------------------------------------------------------------------------------------
 
 async function start() {
-  const found = await call("/models");
+  const found = await call("models");
   models = found.models;
   rules = Object.fromEntries(found.rules.map((one) => [one.name, one]));
   at("about").textContent = models
