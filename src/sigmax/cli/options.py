@@ -18,6 +18,7 @@ from sigmax.training.settings import Settings, options
 
 __all__ = [
     "AsJson",
+    "Columns",
     "Command",
     "Data",
     "Fields",
@@ -40,18 +41,17 @@ Model = Annotated[
     ),
 ]
 AsJson = Annotated[bool, Option("Print the result as JSON.", group="run", flags=("--json",))]
+_COLUMNS = Option(
+    "Your names of columns, such as query=question,answer=reply. Ours: {choices}.",
+    group="data",
+    shown="OURS=YOURS",
+    choices="sigmax.data.formats.registry:known_columns",
+    open=True,
+)
+Columns = Annotated[str, _COLUMNS]
 #: How DATA is read: the options that every command has that reads it, each with its default.
 READING = {
-    "columns": (
-        Option(
-            "Your names of columns, such as query=question,answer=reply. Ours: {choices}.",
-            group="data",
-            shown="OURS=YOURS",
-            choices="sigmax.data.formats.registry:known_columns",
-            open=True,
-        ),
-        "",
-    ),
+    "columns": (_COLUMNS, ""),
     "delimiter": (
         Option("Between the fields of CSV. Default: told from the file.", group="data", shown="CHARACTER"),
         None,
