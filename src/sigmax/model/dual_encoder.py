@@ -244,23 +244,17 @@ class DualEncoder(nn.Module):
 
     @overload  # a text is a sequence of texts to a type checker, and here it is one query
     def match(  # type: ignore[overload-overlap]
-        self,
-        query: Item,
-        *,
-        top_k: int = 5,
-        rule: str | Choice = DEFAULT_RULE,
-        confidence: float = CONFIDENCE,
-        order: str = "presence",
+        self, query: Item, *, top_k: int = ..., rule: str | Choice = ..., confidence: float = ..., order: str = ...
     ) -> Matches: ...
     @overload
     def match(
         self,
         query: Sequence[Item],
         *,
-        top_k: int = 5,
-        rule: str | Choice = DEFAULT_RULE,
-        confidence: float = CONFIDENCE,
-        order: str = "presence",
+        top_k: int = ...,
+        rule: str | Choice = ...,
+        confidence: float = ...,
+        order: str = ...,
     ) -> list[Matches]: ...
     def match(
         self,
