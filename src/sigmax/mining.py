@@ -76,7 +76,7 @@ def mine(
     calibration = model.calibrator.calibration
     places = model.calibrator.places(data.candidate_ids)
     places = np.arange(m) if places is None else places
-    candidates = model.vectors(data.candidates, "candidate")
+    candidates = model.candidate_vectors(data.candidates)
     found, left_out = [data.wrong], 0
     for start in range(0, len(rows), QUERIES):
         block = rows[start : start + QUERIES]

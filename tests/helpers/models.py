@@ -18,8 +18,8 @@ def tiny(candidates=("moon", "sun", "fire"), **given):
 def calibrated(**given):
     """An untrained model which was calibrated on made-up logits."""
     model = tiny(**given)
-    right = np.random.default_rng(0).random((60, 3)) < 0.3
-    logits = np.random.default_rng(1).normal(size=(60, 3)) + 2 * right
+    right = np.random.default_rng(0).random((60, len(model.candidates))) < 0.3
+    logits = np.random.default_rng(1).normal(size=right.shape) + 2 * right
     none = None if model.none_vector is None else np.random.default_rng(2).normal(size=60)
     model.calibrator = fit_calibrator(logits, right, model.candidate_ids, none=none, about={"data": "made"})
     return model

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from helpers.data import things
 from helpers.models import calibrated, tiny
@@ -19,6 +20,8 @@ from sigmax.calibration.curves import PlattCandidate
 from sigmax.calibration.rules import decide
 from sigmax.encoders import LabelTable
 from sigmax.errors import DataError, UnknownNameError
+from sigmax.model import dual_encoder
+from sigmax.model import folder as folders
 from sigmax.model.dual_encoder import load
 from sigmax.model.folder import FORMAT
 from sigmax.model.matches import Match, Matches, answer
@@ -352,6 +355,61 @@ def test_a_kill_leaves_the_previous_model(tmp_path):
         "rename 2 9 old newest 1",
         "rmtree 2 9 new newest 0",
     ]
+
+
+# -- many candidates -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Six candidates are many here."""
+    for module in (dual_encoder, folders):
+        monkeypatch.setattr(module, "FEW", 5)
+    names = ["moon", "sun", "fire", "sea\u2028", "ein größerer", "tree"]
+    return calibrated(candidates=names, candidate_ids=[f"c{j}" for j in range(6)])
+
+
+def test_vectors_of_many_candidates_are_made_once(many, tmp_path, monkeypatch):
+    expected = many.match(["moon light", "größer"], top_k=6)
+    many.save(tmp_path / "model")
+    assert {"candidates.parquet", "candidates.safetensors"} <= {path.name for path in (tmp_path / "model").iterdir()}
+    about = json.loads((tmp_path / "model" / "sigmax.json").read_text())
+    assert (about["format"], about["calibrator"]["candidate_ids"]) == (3, [])
+    again = load(tmp_path / "model")
+    assert (again.candidates, again.candidate_ids) == (many.candidates, many.candidate_ids)
+    sides = []
+    vectors = again.vectors
+    monkeypatch.setattr(again, "vectors", lambda items, side="query": sides.append(side) or vectors(items, side))
+    assert again.match(["moon light", "größer"], top_k=6) == expected
+    assert again.logits(["moon"], list(again.candidates)).values == pytest.approx(
+        many.logits(["moon"], many.candidates).values
+    )
+    assert sides == ["query", "query"], "no candidate is encoded again"
+    again.candidates, again.candidate_ids = [*again.candidates[:-1], "comet"], again.candidate_ids
+    assert again.match("moon", top_k=6).best[-1].candidate in again.candidates
+    assert sorted(sides[2:]) == ["candidate", "query"], "others are"
+
+
+def test_training_forgets_vectors(many):
+    before = many.match("moon", top_k=6)
+    assert many.match("moon", top_k=6) == before
+    with torch.no_grad():
+        for parameter in many.query_encoder.parameters():
+            parameter.neg_()
+            parameter[0] += 1
+    assert many.match("moon light", top_k=6).best != before.best
+    many.train()
+    many.eval()
+    expected = many.loss.logits(many.encode(["moon"]), many.encode(many.candidates, "candidate"))
+    assert many.logits(["moon"], many.candidates).values == pytest.approx(expected.detach().numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("rows", [5, 7])
+def test_vectors_that_do_not_fit_their_ids(many, tmp_path, rows):
+    many.save(tmp_path / "model")
+    save_file({"vectors": torch.zeros(rows, 8)}, str(tmp_path / "model" / "candidates.safetensors"))
+    with pytest.raises(DataError, match=rf"damaged \(ValueError: \({rows}, 8\) vectors of 6 candidates"):
+        load(tmp_path / "model")
 
 
 # -- matching ------------------------------------------------------------------------------------

@@ -236,6 +236,23 @@ def as_picture(given: Item) -> Picture:
     )
 
 
+def as_queries(items: Sequence[Item], *, pictures: bool) -> list[Query]:
+    """Check texts, or make pictures of what stands for them.
+
+    Raises:
+        ValueError: something that is not a text, or an empty one.
+        DataError: something that is not a picture.
+    """
+    if pictures:
+        return [as_picture(item) for item in items]
+    texts: list[Query] = []
+    for item in items:
+        if not isinstance(item, str) or not item.strip():
+            raise ValueError(f"Expected a text to match, got {item!r}.")
+        texts.append(item)
+    return texts
+
+
 def check_pictures(pictures: Sequence[Picture], advance: Advance | None = None) -> None:
     """Decode every picture once, so that none breaks in the middle of training.
 

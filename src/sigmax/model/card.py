@@ -13,11 +13,12 @@ from typing import Any
 
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.competition import competition_words
+from sigmax.evaluation import Evaluation
 from sigmax.families import Objective
 from sigmax.metrics.intervals import Estimate, interval, number
 from sigmax.metrics.registry import METRICS
 
-__all__ = ["model_card", "public_name"]
+__all__ = ["model_card", "noted", "public_name"]
 
 #: Candidates that the card names.
 _NAMED = 8
@@ -68,6 +69,17 @@ def model_card(
         _versions(),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def noted(
+    measured: Iterable[Mapping[str, Any]], evaluation: Evaluation, calibrator: Calibrator | None
+) -> list[Mapping[str, Any]]:
+    """Add an evaluation to those that a model's facts keep, in the place of an earlier one of the same split."""
+    about = evaluation.as_dict()
+    kept = {name: about[name] for name in ("data", "split", "queries", "unanswered", "metrics")}
+    kept["calibration"] = None if calibrator is None else dict(calibrator.about)
+    others = [one for one in measured if (one["data"], one["split"]) != (evaluation.data, evaluation.split)]
+    return [*others, kept]
 
 
 def _what(objective: Objective, candidates: Sequence[str], pictures: bool, calibrator: Calibrator | None) -> str:

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
-from sigmax.data.pictures import Item, Query, as_picture
+from sigmax.data.pictures import Item, Query, as_queries
 from sigmax.encoders import as_inputs
 from sigmax.errors import check_least, lookup
 from sigmax.evaluation import Evaluation
 from sigmax.losses import MatchLoss
 from sigmax.metrics.ranking import ORDERS
-from sigmax.model.card import model_card
-from sigmax.model.folder import PARTS, Parts, find_folder, read_folder, write_folder
+from sigmax.model.card import model_card, noted
+from sigmax.model.folder import FEW, PARTS, Parts, find_folder, read_folder, write_folder
 from sigmax.model.hub import publish
 from sigmax.model.matches import PAIR_BLOCK, Matches, Offer, Rated, rate
 from sigmax.model.replay import Features, Replayed
-from sigmax.model.vectors import Tile, Vectors
+from sigmax.model.vectors import Tile, Vectors, in_parts, tiled
 from sigmax.positives import Positives
 from sigmax.scan import Logits
 
@@ -50,6 +50,7 @@ class DualEncoder(nn.Module):
         loss: the objective with its scale, bias and similarity.
         candidates: what `match` offers.
         candidate_ids: their ids; the candidates themselves if not given.
+        candidate_vectors: (m, d) of the candidates, prepared by the loss, where they need not be encoded again.
         none_vector: (d,) of one more candidate, *none of these*, which training takes as right for the queries that
             have no right answer and as wrong for all others; None to train without. `match` never offers it.
         pictures: whether queries are pictures.
@@ -68,6 +69,7 @@ class DualEncoder(nn.Module):
         *,
         candidates: Sequence[str] = (),
         candidate_ids: Sequence[str] = (),
+        candidate_vectors: Tensor | None = None,
         none_vector: Tensor | None = None,
         pictures: bool = False,
         calibrator: Calibrator | None = None,
@@ -79,6 +81,10 @@ class DualEncoder(nn.Module):
         self.loss = loss
         self.candidates = list(candidates)
         self.candidate_ids = list(self.candidates if candidate_ids is candidates else candidate_ids or self.candidates)
+        #: Many candidates and their vectors, encoded once; forgotten when training begins.
+        self._kept: tuple[tuple[str, ...], Vectors] | None = None
+        if candidate_vectors is not None:
+            self._kept = tuple(self.candidates), Vectors(candidate_vectors)
         self.none_vector = None if none_vector is None else nn.Parameter(none_vector.detach().clone())
         self.pictures = pictures
         self.calibrator = calibrator
@@ -140,27 +146,38 @@ class DualEncoder(nn.Module):
     def _encode(
         self, items: Sequence[Query], side: str, batch_size: int | None, prepare: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        if not len(items):
-            raise ValueError(f"Expected at least one {side} to encode, got none.")
         was_training = self.training
         self.eval()
-        batch_size = batch_size or (64 if self.pictures and side == "query" else 512)
-        whole = torch.empty(0)
-        for start in range(0, len(items), batch_size):
-            features = self.preprocess(items[start : start + batch_size], side)
+
+        def encoded(part: Sequence[Query]) -> Tensor:
             features = {
-                name: part.to(self.device) if isinstance(part, Tensor) else part for name, part in features.items()
+                name: value.to(self.device) if isinstance(value, Tensor) else value
+                for name, value in self.preprocess(part, side).items()
             }
-            vectors = prepare(self.embed(features, side).float()).cpu()
-            if not start:
-                whole = torch.empty(len(items), vectors.shape[1])  # once: parts that are joined in the end take twice
-            whole[start : start + batch_size] = vectors
+            return prepare(self.embed(features, side).float()).cpu()
+
+        vectors = in_parts(encoded, items, batch_size or (64 if self.pictures and side == "query" else 512))
         self.train(was_training)
-        return whole
+        return vectors
 
     def vectors(self, items: Sequence[Query], side: str = "query") -> Vectors:
         """Encode items for `logits_of`; see `encode`."""
         return Vectors(self._encode(items, side, None, self.loss.prepare))
+
+    def candidate_vectors(self, candidates: Sequence[str]) -> Vectors:
+        """Encode candidates, or, of more than `FEW`, take the vectors kept since they were encoded last or loaded."""
+        if self._kept is not None and self._kept[0] == tuple(candidates):
+            return self._kept[1]
+        vectors = self.vectors(candidates, "candidate")
+        if len(candidates) > FEW and not self.training:
+            self._kept = tuple(candidates), vectors
+        return vectors
+
+    def train(self, mode: bool = True) -> DualEncoder:
+        """Go into training mode, or out of it; training forgets vectors that were kept."""
+        if mode:
+            self._kept = None
+        return super().train(mode)
 
     def logits_of(self, queries: Vectors, candidates: Vectors) -> Tensor:
         """Make logits of vectors, (n, m), with gradient: s = logit_scale · similarity + logit_bias.
@@ -185,16 +202,7 @@ class DualEncoder(nn.Module):
         Raises:
             ValueError: logits that are not finite.
         """
-        candidates = candidates.to(self.device)
-        for top in range(0, len(queries), height):
-            rows = slice(top, min(top + height, len(queries)))
-            block = queries[rows].to(self.device)
-            for left in range(0, len(candidates), width):
-                columns = slice(left, min(left + width, len(candidates)))
-                logits = self.logits_of(block, candidates[columns]).float().cpu().numpy()
-                if not (np.isfinite(logits.min()) and np.isfinite(logits.max())):
-                    raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
-                yield Tile(rows, columns, logits)
+        yield from tiled(self.logits_of, queries, candidates.to(self.device), height, width)
 
     def logits(self, queries: Sequence[Query], candidates: Sequence[str]) -> Logits:
         """Return the logits of every query over every candidate, and of *none of these* where it was trained.
@@ -202,7 +210,7 @@ class DualEncoder(nn.Module):
         Raises:
             ValueError: logits that are not finite.
         """
-        return self._logits(self.vectors(queries), self.vectors(candidates, "candidate"))
+        return self._logits(self.vectors(queries), self.candidate_vectors(candidates))
 
     def logit_blocks(
         self, queries: Sequence[Query], candidates: Sequence[str], *, height: int
@@ -220,7 +228,7 @@ class DualEncoder(nn.Module):
         Raises:
             ValueError: logits that are not finite.
         """
-        query_vectors, candidate_vectors = self.vectors(queries), self.vectors(candidates, "candidate")
+        query_vectors, candidate_vectors = self.vectors(queries), self.candidate_vectors(candidates)
         block = np.empty((min(height, len(queries)), len(candidates)), np.float32)
         for top in range(0, len(queries), height):
             rows = slice(top, min(top + height, len(queries)))
@@ -233,14 +241,7 @@ class DualEncoder(nn.Module):
             ValueError: something that is not a text, or an empty one.
             DataError: something that is not a picture.
         """
-        if self.pictures:
-            return [as_picture(item) for item in items]
-        texts: list[Query] = []
-        for item in items:
-            if not isinstance(item, str) or not item.strip():
-                raise ValueError(f"Expected a text to match, got {item!r}.")
-            texts.append(item)
-        return texts
+        return as_queries(items, pictures=self.pictures)
 
     @overload  # a text is a sequence of texts to a type checker, and here it is one query
     def match(  # type: ignore[overload-overlap]
@@ -309,7 +310,7 @@ class DualEncoder(nn.Module):
         """
         if not self.candidates:
             raise ValueError("The model has no candidates to offer. Set model.candidates to a list of texts.")
-        return Offer(tuple(self.candidates), tuple(self.candidate_ids), self.vectors(self.candidates, "candidate"))
+        return Offer(tuple(self.candidates), tuple(self.candidate_ids), self.candidate_vectors(self.candidates))
 
     def rate(self, queries: Sequence[Query], offer: Offer) -> Iterator[Rated]:
         """Rate every candidate of an offer for each query, some queries at a time.
@@ -353,15 +354,7 @@ class DualEncoder(nn.Module):
 
     def note(self, evaluation: Evaluation) -> None:
         """Keep the metrics that were measured on this model, for its card; replacing earlier ones of the same split."""
-        about = evaluation.as_dict()
-        kept = {name: about[name] for name in ("data", "split", "queries", "unanswered", "metrics")}
-        kept["calibration"] = None if self.calibrator is None else dict(self.calibrator.about)
-        others = [
-            one
-            for one in self.facts.get("measured", ())
-            if (one["data"], one["split"]) != (evaluation.data, evaluation.split)
-        ]
-        self.facts["measured"] = [*others, kept]
+        self.facts["measured"] = noted(self.facts.get("measured", ()), evaluation, self.calibrator)
 
     def card(self, name: str) -> str:
         """Return the model card, see `sigmax.model.card.model_card`: Markdown for README.md, here and on the hub."""
@@ -422,6 +415,7 @@ class DualEncoder(nn.Module):
             loss=self.loss,
             candidates=self.candidates,
             candidate_ids=self.candidate_ids,
+            candidate_vectors=self.candidate_vectors(self.candidates).dense if len(self.candidates) > FEW else None,
             none_vector=self.none_vector,
             pictures=self.pictures,
             calibrator=self.calibrator,

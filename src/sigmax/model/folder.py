@@ -25,11 +25,15 @@ from sigmax.model.hub import fetch, is_hub_name
 __all__ = ["FORMAT", "PARTS", "Parts", "check_place", "find_folder", "read_folder", "write_folder"]
 
 #: Raised whenever a saved folder can no longer be read by older versions.
-FORMAT = 2
+FORMAT = 3
+#: Candidates that lie in a text file and are encoded when they are first needed; more lie in Parquet, their vectors
+#: beside them. Folders of fewer are of format 2.
+FEW = 10_000
 
 #: What a model folder holds.
 PARTS = frozenset(
-    {"README.md", "sigmax.json", "candidates.jsonl", "dev.safetensors", "none.safetensors"}
+    {"README.md", "sigmax.json", "candidates.jsonl", "candidates.parquet", "candidates.safetensors"}
+    | {"dev.safetensors", "none.safetensors"}
     | {"query_encoder", "candidate_encoder"}
 )
 
@@ -42,6 +46,7 @@ class Parts(TypedDict):
     loss: MatchLoss
     candidates: Sequence[str]
     candidate_ids: Sequence[str]
+    candidate_vectors: Tensor | None
     none_vector: Tensor | None
     pictures: bool
     calibrator: Calibrator | None
@@ -94,7 +99,9 @@ def check_place(folder: Path) -> None:
 def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
     """Write a model; one that was there stays whole until this one is.
 
-    Vectors and weights are safetensors; sigmax.json holds scale, bias, family, similarity, calibration and facts.
+    Vectors and weights are safetensors; sigmax.json holds scale, bias, family, similarity, calibration and facts. Up to
+    `FEW` candidates lie in candidates.jsonl; more in candidates.parquet, row by row with candidates.safetensors, their
+    vectors.
 
     Args:
         folder: where.
@@ -107,13 +114,17 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
     """
     check_place(folder)
     loss, calibrator, none_vector = parts["loss"], parts["calibrator"], parts["none_vector"]
+    many = len(parts["candidates"]) > FEW
+    saved = None if calibrator is None else calibrator.as_dict()
+    if saved is not None and many:  # so many are told apart by no calibration
+        saved["candidate_ids"] = []
     about = {
-        "format": FORMAT,
+        "format": FORMAT if many else 2,
         "loss": loss.objective.name,
         "similarity": loss.similarity,
         "logit_scale": loss.logit_scale.item(),
         "logit_bias": None if loss.logit_bias is None else loss.logit_bias.item(),
-        "calibrator": None if calibrator is None else calibrator.as_dict(),
+        "calibrator": saved,
         "two_encoders": parts["candidate_encoder"] is not None,
         "pictures": parts["pictures"],
         "facts": parts["facts"],
@@ -125,9 +136,7 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
                 save_encoder(parts["candidate_encoder"], fresh / "candidate_encoder")
         except SafetensorError as error:
             raise OSError(f"{folder}: could not be written ({error}). Is the disk full?") from error
-        with (fresh / "candidates.jsonl").open("w", encoding="utf-8") as file:
-            for key, text in zip(parts["candidate_ids"], parts["candidates"], strict=True):
-                file.write(json.dumps({"_id": key, "text": text}, ensure_ascii=False) + "\n")
+        _write_candidates(parts, fresh, many)
         if calibrator is not None and calibrator.record is not None:
             save_arrays(calibrator.record.as_tensors(), str(fresh / "dev.safetensors"))
         if none_vector is not None:
@@ -154,16 +163,15 @@ def read_folder(folder: Path) -> Parts:
             logit_bias=about["logit_bias"] or 0.0,
             similarity=about["similarity"],
         )
-        # Not splitlines(): JSON leaves U+2028 and its like as they are.
-        lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").split("\n")
-        candidates = [json.loads(line) for line in lines if line]
+        candidate_ids, candidates, vectors = _read_candidates(folder)
         none_file = folder / "none.safetensors"
         parts = Parts(
             query_encoder=load_encoder(folder / "query_encoder"),
             candidate_encoder=load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,
             loss=loss,
-            candidates=[row["text"] for row in candidates],
-            candidate_ids=[row["_id"] for row in candidates],
+            candidates=candidates,
+            candidate_ids=candidate_ids,
+            candidate_vectors=vectors,
             none_vector=load_file(str(none_file))["vector"] if none_file.exists() else None,
             pictures=about.get("pictures", False),
             calibrator=_read_calibrator(about, folder),
@@ -180,6 +188,39 @@ def read_folder(folder: Path) -> Parts:
         raise DataError(
             f"{folder}: the model folder is damaged ({type(error).__name__}: {reason}). Train it again."
         ) from error
+
+
+def _write_candidates(parts: Parts, folder: Path, many: bool) -> None:
+    if not many:
+        with (folder / "candidates.jsonl").open("w", encoding="utf-8") as file:
+            for key, text in zip(parts["candidate_ids"], parts["candidates"], strict=True):
+                file.write(json.dumps({"_id": key, "text": text}, ensure_ascii=False) + "\n")
+        return
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table({"id": list(parts["candidate_ids"]), "text": list(parts["candidates"])})
+    parquet.write_table(table, folder / "candidates.parquet", compression="zstd")
+    if parts["candidate_vectors"] is not None:
+        save_file({"vectors": parts["candidate_vectors"].contiguous()}, str(folder / "candidates.safetensors"))
+
+
+def _read_candidates(folder: Path) -> tuple[list[str], list[str], Tensor | None]:
+    """Ids, texts, and vectors where they are stored: mapped, so that nothing is read before it is needed."""
+    if (folder / "candidates.parquet").exists():
+        from pyarrow import parquet
+
+        table = parquet.read_table(folder / "candidates.parquet", columns=["id", "text"])
+        ids, texts = (table[name].to_pylist() for name in ("id", "text"))
+        stored = folder / "candidates.safetensors"
+        vectors = load_file(str(stored))["vectors"] if stored.exists() else None
+        if vectors is not None and (vectors.ndim != 2 or len(vectors) != len(ids)):
+            raise ValueError(f"{tuple(vectors.shape)} vectors of {len(ids)} candidates")
+        return ids, texts, vectors
+    # Not splitlines(): JSON leaves U+2028 and its like as they are.
+    lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line]
+    return [row["_id"] for row in rows], [row["text"] for row in rows], None
 
 
 def _read_calibrator(about: dict[str, Any], folder: Path) -> Calibrator | None:

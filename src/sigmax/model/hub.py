@@ -11,7 +11,7 @@ from sigmax.errors import DataError, first_line
 __all__ = ["FILES", "fetch", "is_hub_name", "publish"]
 
 #: What is fetched of a repository: what model folders hold, tokenizers included. No pickle, no code.
-FILES = ("*.json", "*.jsonl", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
+FILES = ("*.json", "*.jsonl", "*.safetensors", "*.parquet", "*.txt", "*.model", "*.jinja", "README.md")
 
 
 def is_hub_name(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Tile", "Vectors"]
+from sigmax.data.pictures import Query
+
+__all__ = ["Tile", "Vectors", "in_parts", "tiled"]
 
 
 class Tile(NamedTuple):
@@ -41,3 +44,35 @@ class Vectors:
     def to(self, device: torch.device) -> Vectors:
         """Return the vectors on a device."""
         return Vectors(self.dense.to(device))
+
+
+def in_parts(encode: Callable[[Sequence[Query]], Tensor], items: Sequence[Query], size: int) -> Tensor:
+    """Encode items so many at a time, into one (b, d) tensor: parts joined in the end would take twice the memory."""
+    if not len(items):
+        raise ValueError("Expected at least one item to encode, got none.")
+    whole = torch.empty(0)
+    for start in range(0, len(items), size):
+        part = encode(items[start : start + size])
+        if not start:
+            whole = torch.empty(len(items), part.shape[1])
+        whole[start : start + size] = part
+    return whole
+
+
+def tiled(
+    logits_of: Callable[[Vectors, Vectors], Tensor], queries: Vectors, candidates: Vectors, height: int, width: int
+) -> Iterator[Tile]:
+    """Make the logits of every query over every candidate: all columns of a block of rows, then the next block.
+
+    Raises:
+        ValueError: logits that are not finite.
+    """
+    for top in range(0, len(queries), height):
+        rows = slice(top, min(top + height, len(queries)))
+        block = queries[rows].to(candidates.dense.device)
+        for left in range(0, len(candidates), width):
+            columns = slice(left, min(left + width, len(candidates)))
+            logits = logits_of(block, candidates[columns]).float().cpu().numpy()
+            if not (np.isfinite(logits.min()) and np.isfinite(logits.max())):
+                raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
+            yield Tile(rows, columns, logits)
