@@ -46,6 +46,8 @@ def scripted(values, *, spread=0.001, without=(), data="tiny", dev=None, several
         "answers": Answers(1.75, 1.0, 9, several),
         **dict.fromkeys(FAULTS, 0),
         "leaked_queries": 3,
+        "lookalike": None,
+        "notes": (),
         "false_negatives": {},
         "pictures": None,
         **facts,

@@ -378,7 +378,7 @@ def test_arguments():
         SoftmaxLoss(model, mini_batch_size=0)
     with pytest.raises(ValueError, match="no `mini_batch_size` with an encoder whose texts come as one run"):
         SoftmaxLoss(model, mini_batch_size=2)(features_of(model, TABLE), None)
-    with pytest.raises(ValueError, match="Expected `positives` to be one of any, average, decoupled, got 'avg'"):
+    with pytest.raises(ValueError, match="Expected `positives` to be one of any, average, decoupled, pairs, got 'avg'"):
         SoftmaxLoss(model, objective="avg")
     with pytest.raises(ValueError, match="Expected `logit_scale` to be finite and above 0"):
         SigmoidLoss(model, 0)
