@@ -8,7 +8,7 @@ an n × m matrix.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -89,9 +89,10 @@ class Positives:
             mask = _zero_one(ignored, "ignored")
             if mask.shape != right.shape:
                 raise ValueError(f"Expected `ignored` of shape {tuple(right.shape)}, got {tuple(mask.shape)}.")
-            skip = tuple(mask.nonzero(as_tuple=True))
+            left, top = mask.nonzero(as_tuple=True)
+            skip = (left, top)
         rows, columns = right.nonzero(as_tuple=True)
-        return cls(rows, columns, (right.shape[0], right.shape[1]), skip)  # type: ignore[arg-type]
+        return cls(rows, columns, (right.shape[0], right.shape[1]), skip)
 
     @classmethod
     def from_ids(cls, query_ids: Iterable[Hashable], candidate_ids: Iterable[Hashable]) -> Positives:
@@ -129,8 +130,8 @@ class Positives:
         m = 0
         for j, labels in enumerate(candidate_labels):
             m = j + 1
-            alone = isinstance(labels, str) or not isinstance(labels, Iterable)
-            held: set[Hashable] = {labels} if alone else set(labels)  # type: ignore[arg-type]
+            several = isinstance(labels, Iterable) and not isinstance(labels, str)
+            held: set[Hashable] = set(cast(Iterable[Hashable], labels)) if several else {cast(Hashable, labels)}
             for label in held:
                 holders.setdefault(label, []).append(j)
         rows: list[int] = []

@@ -36,8 +36,9 @@ def main() -> None:
     except typer.Abort:
         fail("Stopped.", 1)
     except Exception as error:
-        if hasattr(error, "format_message"):  # wrong usage, as the parser of the command line reports it
-            error.show()  # type: ignore[attr-defined]
+        show = getattr(error, "show", None)
+        if show is not None:  # wrong usage, as the parser of the command line reports it
+            show()
             sys.exit(2)
         raise
     if code == 130:  # how the parser of the command line reports Ctrl-C

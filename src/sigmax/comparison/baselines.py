@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def vectors_regression(data: MatchDataset, encoder: str) -> OneAgainstRest:
     from sklearn.linear_model import LogisticRegression
 
     _check_labels(data)
-    frozen: FrozenEncoder = build_towers(encoder, data, Plan(frozen=True, head="linear")).query  # type: ignore[assignment]
+    frozen = cast("FrozenEncoder", build_towers(encoder, data, Plan(frozen=True, head="linear")).query)
 
     def features(queries: Sequence[Query]) -> Any:
         return frozen.preprocess(queries)["vectors"].numpy()

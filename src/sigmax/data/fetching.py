@@ -10,8 +10,9 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
 from sigmax.data.formats.opening import COMPRESSIONS, opened_bytes
@@ -132,7 +133,7 @@ def _with_ending(file: Path, source: str) -> Path:
     if inner.suffix.lower() in (*TABLES, ".npz"):
         return file
     with opened_bytes(file) as content:
-        head = content.peek(4096)[:4096]  # type: ignore[attr-defined]
+        head = cast(BufferedReader, content).peek(4096)[:4096]
     if head.startswith(b"PAR1"):
         ending = ".parquet"
     elif head.startswith(b"PK\x03\x04"):

@@ -88,9 +88,10 @@ def _network(name: str) -> Callable[[MatchDataset, Plan], Towers]:
 def _pretrained(name: str) -> Callable[[MatchDataset, Plan], Towers]:
     def build(data: MatchDataset, plan: Plan) -> Towers:
         from sigmax.encoders.labels import LabelTable
+        from sigmax.encoders.module import encodes
 
         query = load_pretrained(name)
-        reads = list(query.modalities)  # type: ignore[arg-type]
+        reads = list(encodes(query).modalities)
         needed = "image" if data.pictures else "text"
         if needed not in reads:
             raise DataError(
@@ -122,8 +123,9 @@ def _headed(query: nn.Module, data: MatchDataset, plan: Plan) -> Towers:
     import torch
 
     from sigmax.encoders.labels import LabelTable
+    from sigmax.encoders.module import encodes
 
-    width: int = query.get_embedding_dimension()  # type: ignore[operator]
+    width = encodes(query).get_embedding_dimension()
     if plan.head == "linear":
         return Towers(query, LabelTable(data.candidates, torch.zeros(len(data.candidates), width)), "dot")
     return Towers(query, orthogonal_labels(data, width, plan.seed), "cosine")
@@ -153,9 +155,11 @@ def _label_vectors(encoder: nn.Module, data: MatchDataset) -> Tensor:
     """(m, d) normalised vectors of the labels' names."""
     import torch
 
+    from sigmax.encoders.module import encodes
+
     encoder.eval()
     with torch.no_grad():
-        features = encoder.preprocess([label_text(name) for name in data.candidates])  # type: ignore[operator]
+        features = encodes(encoder).preprocess([label_text(name) for name in data.candidates])
         vectors: Tensor = encoder(features)["sentence_embedding"].clone()
     encoder.train()
     return torch.nn.functional.normalize(vectors, dim=-1)

@@ -69,4 +69,8 @@ def _installed(pictures: bool) -> str | None:
 
 def _pixels(data: MatchDataset) -> int:
     """Pixels that the small network sees of a picture, going by the first."""
-    return min(64, max(data.queries[0].image().size)) ** 2  # type: ignore[union-attr]
+    from sigmax.data.pictures import Picture
+
+    first = data.queries[0]
+    assert isinstance(first, Picture)
+    return min(64, max(first.image().size)) ** 2

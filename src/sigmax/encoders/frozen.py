@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sigmax.data.dataset import Indices
 from sigmax.data.pictures import key_of
 from sigmax.encoders.images import with_constant
-from sigmax.encoders.module import Module, as_inputs
+from sigmax.encoders.module import Module, as_inputs, encodes
 from sigmax.files import write_bytes
 
 __all__ = ["FrozenEncoder", "cache_folder"]
@@ -51,9 +51,9 @@ class FrozenEncoder(Module):
 
     def __init__(self, trunk: nn.Module, *, linear: bool) -> None:
         super().__init__()
-        width: int = trunk.get_embedding_dimension()  # type: ignore[operator]
+        width = encodes(trunk).get_embedding_dimension()
         self.trunk = trunk.requires_grad_(False).eval()
-        self.modalities = trunk.modalities  # type: ignore[assignment]
+        self.modalities = encodes(trunk).modalities
         self.linear = linear
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
@@ -111,7 +111,7 @@ class FrozenEncoder(Module):
         device = self.mean.device
         blocks = []
         for start in range(0, len(items), BLOCK):
-            features = self.trunk.preprocess(as_inputs(self.trunk, items[start : start + BLOCK]))  # type: ignore[operator]
+            features = encodes(self.trunk).preprocess(as_inputs(self.trunk, items[start : start + BLOCK]))
             features = {k: part.to(device) if isinstance(part, Tensor) else part for k, part in features.items()}
             blocks.append(self.trunk(features)["sentence_embedding"].float().cpu())
             told(min(len(items), start + BLOCK))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class _Features(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.network.extract_features(x)  # type: ignore[operator]
+        features: Tensor = cast(Any, self.network).extract_features(x)
         return features.mean((2, 3))
 
 

@@ -12,7 +12,7 @@ import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, cast
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -113,11 +113,31 @@ class Module(nn.Module):
         }
 
 
+class Encodes(Protocol):
+    """What is asked of an encoder, one of ours or of sentence-transformers; `nn.Module` promises none of it."""
+
+    modalities: Sequence[str]
+
+    def preprocess(self, inputs: Sequence[Any]) -> dict[str, Any]:
+        """Turn inputs into features."""
+
+    def get_embedding_dimension(self) -> int:
+        """Return the width of the vectors."""
+
+    def save(self, path: str, *, create_model_card: bool) -> None:
+        """Write a folder."""
+
+
+def encodes(module: nn.Module) -> Encodes:
+    """Return the module as the encoder that it is, for the type checker."""
+    return cast(Encodes, module)
+
+
 def save_encoder(encoder: nn.Module, folder: Path) -> None:
     """Write an encoder as a sentence-transformers model folder."""
     folder.mkdir(parents=True)
     if not isinstance(encoder, Module):
-        encoder.save(str(folder), create_model_card=False)  # type: ignore[operator]
+        encodes(encoder).save(str(folder), create_model_card=False)
         return
     encoder.save(str(folder))
     modules = [{"idx": 0, "name": "0", "path": "", "type": encoder.saved_type}]

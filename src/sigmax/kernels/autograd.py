@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sigmax.kernels.engine import Engine
+from sigmax.kernels.function import apply
 from sigmax.kernels.problem import Gradients, Inputs, Problem, Reduction, Wants
 
 __all__ = ["as_autocast", "reduce", "weighted_loss"]
@@ -19,7 +20,7 @@ __all__ = ["as_autocast", "reduce", "weighted_loss"]
 
 def reduce(engine: Engine, inputs: Inputs, problem: Problem) -> Reduction:
     """`engine.reduce` with gradients: forward makes A and the right pairs' logits, backward runs `engine.gradients`."""
-    rows, columns, pairs = _TwoPasses.apply(*inputs, engine, problem)  # type: ignore[no-untyped-call]
+    rows, columns, pairs = apply(_TwoPasses, *inputs, engine, problem)
     return Reduction(rows, columns, pairs)
 
 
@@ -31,7 +32,7 @@ def weighted_loss(engine: Engine, inputs: Inputs, problem: Problem, weights: Ten
         done = engine.weighted_loss(inputs, problem, weights, wants)
     if done is None:
         return None
-    loss: Tensor = _Given.apply(*done, *inputs)  # type: ignore[no-untyped-call]
+    loss: Tensor = apply(_Given, *done, *inputs)
     return loss
 
 
@@ -68,12 +69,15 @@ class _TwoPasses(torch.autograd.Function):
     def backward(ctx: Any, *arriving: Tensor | None) -> tuple[Tensor | None, ...]:
         *saved, rows, columns = ctx.saved_tensors
         inputs = Inputs(*saved)
+        by_rows, by_columns, by_pairs = arriving
+        assert by_rows is not None
+        assert by_pairs is not None
         with torch.autocast(inputs.device.type, enabled=False):
             by_inputs = ctx.engine.gradients(
                 inputs,
                 ctx.problem,
                 Reduction(rows, columns, rows[:0]),
-                Reduction(*arriving),  # type: ignore[arg-type]
+                Reduction(by_rows, by_columns, by_pairs),
                 Wants(*ctx.needs_input_grad[:4]),
             )
         return (*by_inputs.cast_to(inputs), None, None)

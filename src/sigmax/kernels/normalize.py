@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sigmax.kernels.function import apply
 from sigmax.kernels.problem import working_dtype
 
 __all__ = ["normalize"]
@@ -58,5 +59,5 @@ def _blocks(x: Tensor) -> Iterator[slice]:
 
 def normalize(x: Tensor) -> Tensor:
     """Return x / |x|, in at least float32. A vector of zeros has no direction: it stays 0, with the gradient 0."""
-    unit: Tensor = _Normalized.apply(x)  # type: ignore[no-untyped-call]
+    unit: Tensor = apply(_Normalized, x)
     return unit

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sigmax.kernels.engine import Engine
+from sigmax.kernels.function import apply
 from sigmax.kernels.problem import Gradients, Inputs, Problem, Reduction, Wants
 from sigmax.positives import Positives
 
@@ -97,7 +98,7 @@ def reduce(engine: Engine, inputs: Inputs, problem: Problem, sizes: RankSizes) -
         sizes: what `agree` returned.
     """
     shards = _shards(problem, sizes)
-    rows, columns, pairs = _Ring.apply(*inputs, engine, problem, shards, sizes)  # type: ignore[no-untyped-call]
+    rows, columns, pairs = apply(_Ring, *inputs, engine, problem, shards, sizes)
     return Reduction(rows, columns if problem.columns else None, pairs), _everyones(problem.positives, sizes)
 
 

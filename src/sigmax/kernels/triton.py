@@ -179,8 +179,16 @@ def _spread(
         totals, arriving = totals._replace(columns=None), arriving._replace(columns=None)
     # G is written in the vectors' dtype: float16 loses what is below 6·10⁻⁸, so G is written in units that leave room.
     unit = _headroom(arriving) if queries.dtype == torch.float16 else logits.full((), 1.0)
-    arriving = Reduction(*(None if x is None else (x / unit).contiguous() for x in arriving))  # type: ignore[arg-type]
-    totals = Reduction(*(None if x is None else x.contiguous() for x in totals))  # type: ignore[arg-type]
+    arriving = Reduction(
+        (arriving.rows / unit).contiguous(),
+        None if arriving.columns is None else (arriving.columns / unit).contiguous(),
+        (arriving.pairs / unit).contiguous(),
+    )
+    totals = Reduction(
+        totals.rows.contiguous(),
+        None if totals.columns is None else totals.columns.contiguous(),
+        totals.pairs.contiguous(),
+    )
 
     visits_queries = wants.queries or (wants.scale and not wants.candidates)  # ∂scale is read off either side
     by_queries = torch.zeros_like(queries) if wants.queries else None

@@ -16,9 +16,10 @@ from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
 from sigmax.data.pictures import Item, Query, as_queries
-from sigmax.encoders import as_inputs
+from sigmax.encoders.module import as_inputs, encodes
 from sigmax.errors import check_least, lookup
 from sigmax.evaluation import Evaluation
+from sigmax.kernels.function import apply
 from sigmax.losses import MatchLoss
 from sigmax.metrics.ranking import ORDERS
 from sigmax.model.card import model_card, noted
@@ -110,8 +111,7 @@ class DualEncoder(nn.Module):
     def preprocess(self, items: Sequence[Query], side: str) -> Features:
         """Texts or pictures -> the features of the encoder of that side, "query" or "candidate"."""
         encoder = self._encoder(side)
-        features: Features = encoder.preprocess(as_inputs(encoder, items))  # type: ignore[operator]
-        return features
+        return encodes(encoder).preprocess(as_inputs(encoder, items))
 
     def embed(self, features: Features | list[Features], side: str) -> Tensor:
         """Features -> (b, d) vectors, with gradient.
@@ -122,7 +122,7 @@ class DualEncoder(nn.Module):
         """
         if isinstance(features, list):
             learnt = [parameter for parameter in self._encoder(side).parameters() if parameter.requires_grad]
-            return torch.cat([Replayed.apply(self.embed, part, side, *learnt) for part in features])  # type: ignore[no-untyped-call]
+            return torch.cat([apply(Replayed, self.embed, part, side, *learnt) for part in features])
         vectors: Tensor = self._encoder(side)(dict(features))["sentence_embedding"]
         return vectors
 

@@ -59,6 +59,21 @@ class Section:
     tables: Sequence[DataTable]
 
 
+def _draw_logits(ax: Any, result: Result) -> None:
+    logits = result.evaluations[0].logits
+    assert logits is not None
+    draw_logits(ax, logits)
+
+
+def _draw_curve(ax: Any, result: Result) -> None:
+    assert result.training is not None
+    draw_curve(ax, result.training, result.contender.family)
+
+
+def _of(draw: Callable[[Any, Result], None], result: Result) -> Callable[[Any], None]:
+    return lambda ax: draw(ax, result)
+
+
 def _panels(
     name: str, what: str, results: Sequence[Result], draw: Callable[[Any, Result], None], height: float = 3.1
 ) -> list[Panel]:
@@ -67,7 +82,7 @@ def _panels(
         Panel(
             result.contender.name,
             inline_svg(
-                lambda ax, result=result: draw(ax, result),  # type: ignore[misc]
+                _of(draw, result),
                 f"{name}-{result.contender.name}",
                 f"{what}, {result.contender.name}",
                 f"{what} of {result.contender.name}: {result.contender.describes}. The numbers are in the table below.",
@@ -178,7 +193,7 @@ def logits_section(results: Sequence[Result]) -> Section | None:
     return Section(
         "The less the three kinds overlap, the better a threshold on the logit can tell them apart; each kind’s bars "
         "add up to 1, and of a query with no right answer only the largest logit counts.",
-        _panels("logits", "Logits", results, lambda ax, result: draw_logits(ax, result.evaluations[0].logits)),  # type: ignore[arg-type]
+        _panels("logits", "Logits", results, _draw_logits),
         tables,
     )
 
@@ -238,7 +253,7 @@ def curves_section(results: Sequence[Result]) -> Section | None:
             "curve",
             "Training loss",
             [result for result, _ in drawn],
-            lambda ax, result: draw_curve(ax, result.training, result.contender.family),  # type: ignore[arg-type]
+            _draw_curve,
         ),
         [
             DataTable(

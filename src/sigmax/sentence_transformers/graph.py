@@ -273,7 +273,7 @@ def find_graph(parts: list[Columns], rank: int, known: KnownPairs | None) -> Bat
             torch.from_numpy(right_rows.astype(np.int64)),
             torch.from_numpy(right_columns.astype(np.int64)),
             (len(parts[rank].anchors), shape[1]),
-            tuple(torch.from_numpy(index[~known_right]) for index in ignored),  # type: ignore[arg-type]
+            (torch.from_numpy(ignored[0][~known_right]), torch.from_numpy(ignored[1][~known_right])),
         ),
         float(counts[query].sum()) / (len(query) * shape[1]),
     )

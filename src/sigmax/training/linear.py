@@ -25,6 +25,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from sigmax.encoders.labels import LabelTable
 from sigmax.errors import lookup
 from sigmax.families import OBJECTIVES, Objective, directed_loss, excluded_logits
 from sigmax.losses import make_loss
@@ -98,8 +99,9 @@ def solve(
         )
     found = choose_penalty(features, right, loss, seed=seed, logged=logged)
     vectors = torch.cat([found.weights, found.biases[:, None]], dim=1)
+    assert isinstance(model.candidate_encoder, LabelTable)
     with torch.no_grad():
-        model.candidate_encoder.vectors.copy_(vectors[: len(data.candidates)])  # type: ignore[union-attr, operator]
+        model.candidate_encoder.vectors.copy_(vectors[: len(data.candidates)])
         if model.none_vector is not None:
             model.none_vector.copy_(vectors[-1])
         model.loss.log_scale.zero_()

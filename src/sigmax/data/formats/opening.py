@@ -8,7 +8,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from sigmax.errors import DataError
 
@@ -63,7 +63,7 @@ def opened(path: Path, newline: str | None) -> Iterator[TextIO]:
         DataError: see `opened_bytes`; a file that is neither UTF-8 nor UTF-16 with a byte order mark.
     """
     with opened_bytes(path) as file:
-        head = file.peek(4)[:4]  # type: ignore[attr-defined]
+        head = cast(io.BufferedReader, file).peek(4)[:4]
         if head == _ZIP:
             raise DataError(f"{path}: a zip archive or an Excel workbook. Unpack it, or name the workbook .xlsx.")
         wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
