@@ -51,10 +51,8 @@ def best_first(logits: NDArray[Any], depth: int, presence: Floats | None = None)
     # A curve that all candidates share never falls, so that the order by logit is one by presence as well.
     ordered = np.take_along_axis(presence, order, 1)
     agree = (np.diff(ordered, axis=1) <= 0).all(1)
-    if depth < presence.shape[1]:
-        below = presence.copy()
-        np.put_along_axis(below, order, -np.inf, 1)
-        agree &= ordered[:, -1] >= below.max(1)
+    last = ordered[:, -1:]
+    agree &= np.count_nonzero(presence > last, axis=1) == np.count_nonzero(ordered > last, axis=1)
     for row in np.flatnonzero(~agree):
         order[row] = np.lexsort((-logits[row], -presence[row]))[:depth]
     return order
