@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
+from helpers.worlds import LEVELS, WORLDS, kept
+from sigmax.calibration import calibrator
 from sigmax.calibration.any_right import METHODS, AnyFit, AnyInputs, any_features, fit_any, noisy_or, none_odds
 from sigmax.calibration.calibrator import Calibrator, fit_calibrator
 from sigmax.calibration.curves import Platt
@@ -188,3 +190,56 @@ def test_an_old_curve_and_threshold():
     old = Calibrator(Platt(2.0, -1.0), (), threshold=0.3)
     assert old.default_threshold == 0.3
     assert old.presence(np.array([[0.5]]), ["anything"]).tolist() == [[0.5]]
+
+
+# -- what rules decide by ------------------------------------------------------------------------
+
+
+def test_rules_are_decided_by_queries_that_the_calibration_did_not_see(monkeypatch):
+    """A query's recorded presences do not change with its own truth, but for what the others' fit says."""
+    logits, right = world(60)
+    seen = []
+
+    def fit(pairs, method, *, seed):
+        seen.append(set(pairs.queries.tolist()))
+        return real(pairs, method, seed=seed)
+
+    real = calibrator.fit_calibration
+    monkeypatch.setattr(calibrator, "fit_calibration", fit)
+    fitted = fit_calibrator(logits, right, IDS, method="platt")
+    assert seen[0] == set(range(60))
+    assert len(seen) == 1 + calibrator.FOLDS
+    left_out = [set(range(60)) - part for part in seen[1:]]
+    assert sorted(query for part in left_out for query in part) == list(range(60))
+    shown = fitted.presence(logits, IDS)[fitted.record.rows[0]]
+    assert not np.isin(fitted.record.presence[fitted.record.rows == fitted.record.rows[0]], shown).any()
+
+
+def test_a_part_that_chose_nothing():
+    logits, right = world(200)
+    fitted = fit_calibrator(logits, right, IDS, method="quadratic-candidate", held_out=0.4)
+    assert fitted.record.queries == fitted.about["held_out"] == 80
+    assert fitted.about["queries"] == 120
+    rest = [row for row in range(200) if row in set(np.flatnonzero(np.random.default_rng(0).permutation(200) >= 80))]
+    alone = fit_calibrator(logits[rest], right[rest], IDS, method="quadratic-candidate")
+    assert alone.calibration == fitted.calibration
+    assert alone.any_fit == fitted.any_fit
+    for part in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match="`held_out` from 0 to below 1"):
+            fit_calibrator(logits, right, IDS, held_out=part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORLDS)
+def test_promises_hold_with_a_scale_and_bias_for_each_candidate(name):
+    """Of 60 dev splits at most δ, and three standard errors, break a promise; see benchmarks/promises.py for all."""
+    draws, broken = 60, dict.fromkeys(LEVELS, 0)
+    logits, truth = WORLDS[name].draw(10_000, 2**31)
+    ids = [f"c{j}" for j in range(logits.shape[1])]
+    for draw in range(draws):
+        fitted = fit_calibrator(*WORLDS[name].draw(200, [draw, 5]), ids, method="quadratic-candidate", seed=draw)
+        presence = fitted.presence(logits, ids)
+        for rule, level in LEVELS.items():
+            decision = fitted.decide(f"{rule}={level}")
+            broken[rule] += decision.promised and not kept(decision, presence, truth)
+    assert max(broken.values()) <= draws * 0.1 + 3 * math.sqrt(draws * 0.09), broken

@@ -374,7 +374,8 @@ choices = st.one_of(
 @given(choices, records, st.sampled_from([0.3, 0.9, 0.99]))
 def test_every_decision_is_a_threshold(choice, record, confidence):
     found = decide(choice, record, confidence=confidence)
-    assert record.floor <= found.threshold <= 1 or found.threshold == NOTHING
+    assert 0 <= found.threshold <= 1 or found.threshold == NOTHING
+    assert found.threshold >= record.floor or choice.name in {"recall", "contains"}
     text = json.dumps(found.as_dict(), allow_nan=False)
     assert json.loads(text)["rule"] == str(choice)
     assert found.achieved == record.curve.at(found.threshold)
@@ -459,10 +460,15 @@ def test_how_many_queries_a_promise_needs(text, needed):
     found = decide(text, few)
     assert not found.promised
     assert found.needed == needed
-    assert found.reason == (
+    assert found.reason.startswith(
         f"{text} needs at least {needed} {kind}, the dev split has {needed - 1}; the threshold meets the level on the "
-        "dev split only."
+        "dev split only; "
     )
+    best = found.reason.rpartition("; ")[2].partition(" can be promised with these ")
+    assert best[2] == f"{needed - 1} {kind}."
+    assert decide(best[0], few).promised
+    step = 0.01 if text[0] != "f" else -0.01
+    assert not decide(Choice(found.choice.name, round(float(best[0].partition("=")[2]) + step, 2)), few).promised
     assert found.achieved[FIGURE[text.split("=")[0]]] is not None
 
 
@@ -488,6 +494,8 @@ def test_hard_splits():
     assert not found.promised
     assert found.needed is None
     assert "is not reached at any threshold" in found.reason
+    wrong = (presence[:, 1] > presence[:, 0]).mean()
+    assert f"wrong for {wrong:.0%} of queries, so that any rule must refuse {(wrong - 0.05) / 0.95:.0%}" in found.reason
     nearly = Record.of(random.random((60, 1)), np.arange(60)[:, None] % 20 > 0)
     found = decide("precision=0.94", nearly)
     assert not found.promised
@@ -497,7 +505,7 @@ def test_hard_splits():
     wrong = Record.of(np.full((50, 2), 0.4), np.zeros((50, 2), bool) | ([True, False] * np.ones((50, 1), bool)))
     found = decide("precision=0.9", wrong)
     assert found.threshold == NOTHING
-    assert found.reason.endswith("nothing is accepted.")
+    assert found.reason.partition("; ")[2].startswith("nothing is accepted; precision=0.36 can be promised")
     assert found.achieved["precision"] is None
     assert found.achieved["accepted"] == 0
 
@@ -529,10 +537,10 @@ def test_right_pairs_below_the_floor():
     right = np.array([[True, False]] * 60)
     record = Record.of(presence, right)
     found = decide("recall=0.9", record)
-    assert not found.promised
-    assert found.needed is None
-    assert "needs candidates with a presence below 0.001, which are not on record" in found.reason
-    assert record.floor <= found.threshold < 0.2
+    assert found.promised, "its loss looks at right pairs alone, and these are all on record"
+    assert found.threshold < 1e-5
+    assert found.achieved["recall"] == 1
+    assert found.achieved["precision"] is found.achieved["accepted"] is None, "wrong pairs there are not on record"
     assert decide("recall=0.9", Record.of(presence, right, floor=0)).promised
     assert decide("best-f1", record).achieved["f1"] == pytest.approx(2 * 40 / (40 + 60))
 

@@ -32,7 +32,7 @@ class Record:
     rows: Ints  #: (k,) query of each pair, a place in `answered`
     presence: Floats  #: (k,)
     right: Bools  #: (k,)
-    floor: float = FLOOR  #: wrong pairs below this presence are left out; no threshold is chosen below
+    floor: float = FLOOR  #: wrong pairs below this presence are left out; thresholds below are for right pairs alone
 
     def __post_init__(self) -> None:
         n, k = len(self.answered), len(self.rows)
@@ -137,7 +137,11 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurve:
-    """Sums over queries where presences from t on are accepted, for every recorded t ≥ floor, the highest first."""
+    """Sums over queries where presences from t on are accepted, for every recorded t, the highest first.
+
+    Below the floor only right pairs are on record: `found` and `contained` look at nothing else; what counts wrong
+    pairs too is complete at the first `recorded` places alone.
+    """
 
     t: Floats  #: (c,) distinct presences, falling
     accepted: Floats  #: (c,) pairs
@@ -147,17 +151,25 @@ class ThresholdCurve:
     found: Floats  #: (c,) Σ over answered queries of the share of their right pairs that is accepted
     contained: Floats  #: (c,) answered queries that get a right candidate
     false: Floats  #: (c,) queries without an answer that get any
+    missed: Floats  #: (c,) queries that get any, and of whose candidates the best is wrong
     pairs: int  #: right pairs in all
     answered: int  #: queries
     unanswered: int  #: queries
     floor: float
+
+    @property
+    def recorded(self) -> int:
+        """How many places are not below the floor."""
+        return int(np.searchsorted(-self.t, -self.floor, side="right"))
 
     def threshold(self, place: int) -> float:
         """Half-way from t at a place to the next below, so that equal presences are never split; `NOTHING` for −1."""
         if place < 0:
             return NOTHING
         here = float(self.t[place])
-        below = float(self.t[place + 1]) if place + 1 < len(self.t) else self.floor
+        below = float(self.t[place + 1]) if place + 1 < len(self.t) else 0.0
+        if here >= self.floor:  # wrong pairs may stand right below it
+            below = max(below, self.floor)
         half_way = (here + below) / 2
         return half_way if half_way > below else here  # neighbouring floats have no half
 
@@ -166,30 +178,36 @@ class ThresholdCurve:
         return int(np.searchsorted(-self.t, -threshold, side="right")) - 1
 
     def at(self, threshold: float) -> dict[str, float | None]:
-        """What a threshold gives on this split; None where there is nothing to measure."""
+        """What a threshold gives on this split; None where there is nothing to measure, or nothing on record."""
         at = self.place(threshold)
+        seen = threshold >= self.floor  # wrong pairs too
         value = {
             name: float(getattr(self, name)[at]) if at >= 0 else 0.0
             for name in ("accepted", "hits", "claims", "wrong", "found", "contained", "false")
         }
-        return {
+        both = {
             "precision": _ratio(value["claims"] - value["wrong"], value["claims"]),
-            "recall": _ratio(value["found"], self.answered),
             "f1": _ratio(2 * value["hits"], value["accepted"] + self.pairs),
             "pair_precision": _ratio(value["hits"], value["accepted"]),
-            "pair_recall": _ratio(value["hits"], self.pairs),
-            "contains": _ratio(value["contained"], self.answered),
             "accepted": _ratio(value["accepted"], self.answered + self.unanswered),
             "claims": _ratio(value["claims"], self.answered + self.unanswered),
             "false_claims": _ratio(value["false"], self.unanswered),
+        }
+        return {
+            "precision": None,
+            "recall": _ratio(value["found"], self.answered),
+            "f1": None,
+            "pair_precision": None,
+            "pair_recall": _ratio(value["hits"], self.pairs),
+            "contains": _ratio(value["contained"], self.answered),
+            **(both if seen else dict.fromkeys(both)),
         }
 
 
 def _curve(record: Record) -> ThresholdCurve:
     n = record.queries
-    kept = record.presence >= record.floor  # the right pairs below it are never accepted
-    order = np.argsort(-record.presence[kept], kind="stable")
-    t, row, right = record.presence[kept][order], record.rows[kept][order], record.right[kept][order]
+    order = np.argsort(-record.presence, kind="stable")
+    t, row, right = record.presence[order], record.rows[order], record.right[order]
     wanted = np.bincount(record.rows[record.right], minlength=n)
     together = np.argsort(row, kind="stable")
     accepted, hits = (_running(row, values.astype(np.int64), together) for values in (np.ones(len(row)), right))
@@ -203,6 +221,7 @@ def _curve(record: Record) -> ThresholdCurve:
         "found": right / np.maximum(wanted[row], 1),
         "contained": right & (hits == 1),
         "false": (accepted == 1) & ~record.answered[row],
+        "missed": (accepted == 1) & ~right,
     }
     last = np.flatnonzero(np.append(t[1:] != t[:-1], True)[: len(t)])  # a threshold cannot part equal presences
     sums = {name: np.cumsum(step.astype(np.float64))[last] for name, step in steps.items()}

@@ -3,8 +3,13 @@
 A promise is made *with confidence 1 − δ over dev splits*: of 100 dev splits drawn anew, at most 100·δ lead to a
 threshold that breaks it. It needs no assumption about the model, and two about the data: dev queries and later ones
 come from the same source, one by one, and the model was not chosen by this dev split (training on it would make the
-promise void, choosing an epoch by its metrics makes it slightly optimistic). Calibration on the same split does no
-harm: every rule depends on the order of presences alone.
+promise void, choosing an epoch by its metrics makes it slightly optimistic). Calibration may see the split, but not the
+query whose presences are recorded: a curve that reorders pairs would flatter those that it was fitted on. So what is
+recorded of a query are presences of a calibration that was fitted without it (`fit_calibrator`).
+
+A promise is made over all dev splits that could have been drawn, those included where none can be made. Where it can
+seldom be made, those that are made are broken more often than δ: at the edge of what a world allows, a split that
+allows the promise is a lucky one. No test of the split alone can tell.
 
 MAPIE (`mapie.risk_control`) evaluates dense (n, m) predictions at a grid of thresholds fixed in advance, which no grid
 of presences is once they were calibrated on the split, and knows no query without an answer: so the tests stand here.
@@ -342,7 +347,7 @@ def _certified(rule: Rule, curve: ThresholdCurve, level: float, delta: float) ->
         return bool(rule.p_values(curve, level, slice(place, place + 1))[0] > delta)
 
     # Failures are on one side: p rises, or falls, with every place.
-    places = range(len(curve.t))
+    places = range(len(curve.t) if rule.rises else curve.recorded)
     if rule.rises:
         place = bisect.bisect_left(places, True, key=lambda place: not failed(place))
         return place if place < len(places) else None
@@ -373,10 +378,10 @@ def _chains(rule: Rule, curve: ThresholdCurve, level: float, delta: float) -> in
         place = int(np.searchsorted(curve.claims, start, side="right")) - 1
         if place < 0 or curve.claims[place] < start:
             place += 1  # equal presences: more queries at once
-        if place < len(curve.t):
+        if place < curve.recorded:
             places.append(place)
     last, carried = None, 0.0
-    for place, end in zip(places, [*places, len(curve.t)][1:], strict=True):
+    for place, end in zip(places, [*places, curve.recorded][1:], strict=True):
         carried += delta / len(starts)
         failed = np.zeros(0, np.int64)
         while place < end and not len(failed):
@@ -404,29 +409,46 @@ def _without_promise(choice: Choice, curve: ThresholdCurve, delta: float) -> tup
         place = _best_f1(curve) if rule.population.fallback == "best-f1" else -1
         what = "nothing is accepted" if place < 0 else "the threshold is that of best F1 instead"
         return place, f"The dev split has no {rule.population.words}; {least} would be needed at least; {what}.", least
-    meets = np.flatnonzero(total <= allowed * n + 1e-9)
-    place = len(curve.t) - 1 if rule.rises else -1
-    if len(meets):
-        place = int(meets[0 if rule.rises else -1])
-        what = "the threshold meets the level on the dev split only"
-    elif place < 0:
-        what = "nothing is accepted"
-    else:
-        what = f"the threshold is the lowest presence on record (from {curve.floor:g} on)"
+    usable = len(curve.t) if rule.rises else curve.recorded
+    meets = np.flatnonzero(total[:usable] <= allowed * n[:usable] + 1e-9)
+    place = int(meets[0 if rule.rises else -1]) if len(meets) else -1
+    what = "the threshold meets the level on the dev split only" if len(meets) else "nothing is accepted"
+    best = _best_level(rule, curve, delta)
+    if best is not None:
+        what += f"; {rule.name}={best:g} can be promised with these {available} {rule.population.words}"
     if available < least:
-        return (
-            place,
-            f"{choice} needs at least {least} {rule.population.words}, the dev split has {available}; {what}.",
-            least,
-        )
-    if rule.rises:
-        why = f"needs candidates with a presence below {curve.floor:g}, which are not on record"
-        return place, f"{choice} {why}; {what}.", None
-    needed = _queries_needed(total, n, allowed, delta, available)
+        why = f"needs at least {least} {rule.population.words}, the dev split has {available}"
+        return place, f"{choice} {why}; {what}.", least
+    needed = _queries_needed(total[:usable], n[:usable], allowed, delta, available)
     if needed is None:
-        return place, f"{choice} is not reached at any threshold that can be tested; {what}.", None
+        why = f"is not reached at any threshold that can be tested{_must_refuse(rule, curve, allowed)}"
+        return place, f"{choice} {why}; {what}.", None
     why = f"cannot be promised from {available} {rule.population.words} with so many errors; about {needed} might do"
     return place, f"{choice} {why}; {what}.", needed
+
+
+def _best_level(rule: Rule, curve: ThresholdCurve, delta: float) -> float | None:
+    """Return the strictest level, in steps of a hundredth, that can be promised; None for none at all."""
+    levels = [step / 100 for step in range(1, 100)]
+    if rule.allowed(0.9) > rule.allowed(0.1):
+        levels.reverse()  # now each is stricter than the one before
+    count = bisect.bisect_left(levels, True, key=lambda level: _certified(rule, curve, level, delta) is None)
+    return levels[count - 1] if count else None
+
+
+def _must_refuse(rule: Rule, curve: ThresholdCurve, allowed: float) -> str:
+    """Say how many queries any rule would have to refuse, where that is the reason.
+
+    Let the best candidate be wrong for a part μ of queries, and c be the part that gets one. At most 1 − c of the wrong
+    ones are refused, so that μ − (1 − c) ≤ allowed · c: at least (μ − allowed) / (1 − allowed) are to be refused.
+    """
+    if rule.steady or not curve.recorded:
+        return ""
+    wrong = float(curve.missed[curve.recorded - 1] / curve.claims[curve.recorded - 1])
+    part = (wrong - allowed) / (1 - allowed)
+    if part <= 0:
+        return ""
+    return f": the best candidate is wrong for {wrong:.0%} of queries, so that any rule must refuse {part:.0%} or more"
 
 
 def _queries_needed(total: Floats, n: Floats, allowed: float, delta: float, available: int) -> int | None:
@@ -440,9 +462,9 @@ def _queries_needed(total: Floats, n: Floats, allowed: float, delta: float, avai
 
 
 def _best_f1(curve: ThresholdCurve) -> int:
-    if not curve.pairs or not len(curve.t):
+    if not curve.pairs or not curve.recorded:
         return -1
-    return int((2 * curve.hits / (curve.accepted + curve.pairs)).argmax())
+    return int((2 * curve.hits / (curve.accepted + curve.pairs))[: curve.recorded].argmax())
 
 
 def _fewest(delta: float, rate: float) -> int:
