@@ -1,4 +1,4 @@
-"""Pages that MkDocs makes from the code each time it builds: the command line's help, and the table of metrics."""
+"""Pages that MkDocs makes from the code each time it builds: the help of commands, tables of metrics and formats."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ from mkdocs.structure.files import File, Files
 from typer.cli import get_docs_for_click
 
 from sigmax.cli.main import app
+from sigmax.data.formats.registry import readers
+from sigmax.data.formats.rows import TABLES
 from sigmax.metrics.registry import METRICS
 
 
@@ -27,6 +29,22 @@ def metrics() -> str:
     return "\n".join(rows) + "\n"
 
 
+def formats() -> str:
+    """Return a table of what is read: each format in the order tried, its columns and its files."""
+    rows = ["| format | what it is | columns | files |", "|---|---|---|---|"]
+    for reader in readers():
+        columns = ", ".join(f"`{name}`" for name in reader.columns)
+        files = ", ".join(reader.endings) or ("tables" if reader.columns else "a folder")
+        describes = reader.describes.replace("|", r"\|").replace("*", r"\*")
+        rows.append(f"| {reader.name} | {describes} | {columns} | {files} |")
+    return "\n".join(rows) + "\n"
+
+
+def tables() -> str:
+    """Return the endings of tables."""
+    return ", ".join(f"`{ending}`" for ending in TABLES)
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the page of the command line."""
     files.append(File.generated(config, "reference/cli.md", content=command_line()))
@@ -34,5 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the table of metrics where a page asks for it."""
-    return markdown.replace("<!-- metrics -->", metrics())
+    """Put the tables that are made of registries where a page asks for them."""
+    for place, made in {"metrics": metrics, "formats": formats, "tables": tables}.items():
+        markdown = markdown.replace(f"<!-- {place} -->", made())
+    return markdown

@@ -57,6 +57,7 @@ def _read(path: Path, reading: Reading) -> MatchDataset:
             f"{loose[0]}: {len(loose):,} pictures lie beside the folders of the splits ({listed(folders)}) and "
             "belong to none. Move them into one, or away."
         )
+    notes = _left_out(path, files, places)
     labels_found = {label for row in rows for label in row.labels}
     if len(labels_found) == 1 and all(row.labels for row in rows):
         raise DataError(
@@ -68,7 +69,7 @@ def _read(path: Path, reading: Reading) -> MatchDataset:
             f"{path}: the folders {listed(labels_found)} look like the sides of an annotation and not like labels. "
             "Expected a folder for each label, or a table that names pictures and their labels."
         )
-    return assemble(path, rows, reading.seed, _left_out(path, files, places))
+    return assemble(path, rows, reading.seed, notes)
 
 
 def _splits(path: Path, folders: Sequence[str], deep: Iterable[str]) -> dict[str, str]:

@@ -63,8 +63,8 @@ def _parsed(text: str, where: str, expected: str) -> Any:
         raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}: {around}. {expected}") from None
     except RecursionError:
         raise DataError(f"{where}: JSON that is nested too deeply to be read. {expected}") from None
-    except ValueError as error:  # an integer with thousands of digits
-        raise DataError(f"{where}: JSON that cannot be read: {first_line(error)}. {expected}") from None
+    except ValueError:
+        raise DataError(f"{where}: a number with thousands of digits. {expected}") from None
 
 
 class _Object(dict[str, Any]):
