@@ -1,6 +1,9 @@
-"""Measure how long `import sigmax` and its command line take, beside torch alone.
+"""Measure how long importing Sigmax takes, and its commands until they are done, beside `import torch`.
 
-Usage: python benchmarks/import_time.py [--rounds 9]
+Usage: python benchmarks/import_time.py [--rounds 9] [--model DIR] [--source OTHER/src]
+
+`--model` is a model on n-grams or static vectors, for `sigmax match`; without it one is trained for a moment on the
+built-in emoji set. `--source` measures another checkout's code with the same interpreter and the same model.
 """
 
 from __future__ import annotations
@@ -10,9 +13,12 @@ import datetime
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -21,35 +27,59 @@ import sigmax
 
 RESULTS = Path(__file__).parent / "results"
 BASE = "import torch"
-STATEMENTS = (BASE, "import sigmax", "import sigmax.cli")
-#: Prints the seconds of the processor that a statement takes in a fresh interpreter, so that neighbours do not count.
-TIMED = "import time; began = time.process_time(); {}; print(time.process_time() - began)"
+#: What is measured: Python, or a command line (MODEL stands for the folder of a model).
+MEASURED = {
+    BASE: ["-c", BASE],
+    "import sigmax": ["-c", "import sigmax"],
+    "sigmax --help": ["-m", "sigmax", "--help"],
+    "sigmax train --help": ["-m", "sigmax", "train", "--help"],
+    "a usage error": ["-m", "sigmax", "train", "--epoch", "3"],
+    "sigmax match": ["-m", "sigmax", "match", "MODEL", "what's in the sky?"],
+}
+
+
+def measure(words: list[str], source: Path | None) -> tuple[float, float]:
+    """Return the seconds that a fresh interpreter takes, on the clock and of the processor."""
+    path = {} if source is None else {"PYTHONPATH": str(source)}
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, *words], env=os.environ | path, capture_output=True, check=False)
+    clock, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return clock, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--source", type=Path)
     given = parser.parse_args()
-    seconds: dict[str, list[float]] = {statement: [] for statement in STATEMENTS}
-    for statement in STATEMENTS * (given.rounds + 1):  # the first round writes bytecode and fills the disk's cache
-        command = [sys.executable, "-c", TIMED.format(statement)]
-        seconds[statement].append(float(subprocess.run(command, capture_output=True, check=True).stdout))
-    medians = {statement: statistics.median(values[1:]) for statement, values in seconds.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        model = given.model or Path(scratch, "model")
+        if given.model is None:
+            sigmax.train(sigmax.load_data("emoji"), sigmax.Settings(steps=5), stop_early=False).save(model)
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in MEASURED}
+        for name in list(MEASURED) * (given.rounds + 1):  # the first round writes bytecode and fills the disk's cache
+            words = [str(model) if word == "MODEL" else word for word in MEASURED[name]]
+            seconds[name].append(measure(words, given.source))
+    kept = {name: values[1:] for name, values in seconds.items()}
+    median = {name: [statistics.median(times) for times in zip(*values, strict=True)] for name, values in kept.items()}
     date = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
     result = {
         "date": date,
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system()},
+        "load": os.getloadavg()[0],
         "versions": {"python": platform.python_version(), "sigmax": sigmax.__version__, "torch": torch.__version__},
         "rounds": given.rounds,
-        "seconds_of_the_processor": {statement: values[1:] for statement, values in seconds.items()},
-        "median": medians,
-        "times_torch": {statement: median / medians[BASE] for statement, median in medians.items()},
+        "seconds": {name: {"clock": clock, "processor": processor} for name, (clock, processor) in median.items()},
+        "times_torch": {name: processor / median[BASE][1] for name, (_, processor) in median.items()},
+        "all": kept,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{date}-import-time.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for statement, median in medians.items():
-        print(f"{statement:20} {median:.2f} s, {median / medians[BASE]:.2f} × torch")
+    if given.source is None:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{date}-import-time.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{'':20} {'clock':>8} {'processor':>10} {'× torch':>8}")
+    for name, (clock, processor) in median.items():
+        print(f"{name:20} {clock:6.2f} s {processor:8.2f} s {processor / median[BASE][1]:8.2f}")
 
 
 if __name__ == "__main__":

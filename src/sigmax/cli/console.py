@@ -100,6 +100,9 @@ def deliver(*steps: Callable[[], object]) -> None:
 @contextlib.contextmanager
 def bar(what: str = "starting") -> Iterator[Advance]:
     """Show a progress bar once the work takes longer than `PATIENCE`; yields what moves it. Until moved, it pulses."""
+    if not (is_first() and err.is_terminal):
+        yield lambda fraction, what: None
+        return
     from rich.progress import (
         BarColumn,
         Progress,
@@ -116,7 +119,6 @@ def bar(what: str = "starting") -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
         console=err,
-        disable=not (is_first() and err.is_terminal),
         transient=True,
     )
     task = progress.add_task(what, total=None)

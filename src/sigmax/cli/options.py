@@ -53,12 +53,12 @@ Columns = Annotated[str, _COLUMNS]
 READING = {
     "columns": (_COLUMNS, ""),
     "delimiter": (
-        Option("Between the fields of CSV. Default: told from the file.", group="data", shown="CHARACTER"),
+        Option("Character between the fields of a CSV file. Default: told from the file.", group="data", shown="X"),
         None,
     ),
     "separator": (
         Option(
-            "Between the texts in a cell of a list column (CSV, Excel); empty: a cell is one text.",
+            "Separator of the texts in a cell of a list column (CSV, Excel); if it is empty, a cell is one text.",
             group="data",
             shown="TEXT",
         ),

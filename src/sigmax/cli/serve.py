@@ -91,6 +91,7 @@ def serve(
         max_batch=max_batch,
         started=started,
     )
+    gc.unfreeze()
 
 
 def _without_caches() -> None:
