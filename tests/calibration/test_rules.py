@@ -13,9 +13,9 @@ from sigmax.calibration.record import NOTHING, Record
 from sigmax.calibration.rules import RULES, Choice, Decision, decide, parse_rule, threshold_table
 from sigmax.errors import UnknownNameError
 
-#: Levels that the worlds below can reach, and the figure that each rule promises.
+#: Levels that the worlds below can reach, and the metric that each rule promises.
 LEVELS = {"precision": 0.9, "recall": 0.8, "contains": 0.9, "false-claims": 0.1}
-FIGURE = {name: name.replace("-", "_") for name in LEVELS}
+METRIC = {name: name.replace("-", "_") for name in LEVELS}
 UPPER = {"false-claims"}  # the level is the most, not the least
 levels = pytest.mark.parametrize(("name", "level"), LEVELS.items())
 
@@ -73,7 +73,7 @@ def truth(presence: np.ndarray, right: np.ndarray, threshold: float) -> dict[str
 
 
 @given(st.integers(0, 1000), st.integers(1, 12), st.integers(1, 5), st.sampled_from([None, 2, 5]), st.floats(0, 1))
-def test_figures_of_a_threshold(seed, n, m, values, threshold):
+def test_metrics_of_a_threshold(seed, n, m, values, threshold):
     presence, right = world(n, m, np.random.default_rng(seed))
     if values:
         presence = np.round(presence * values) / values
@@ -81,7 +81,7 @@ def test_figures_of_a_threshold(seed, n, m, values, threshold):
     assert found == pytest.approx(truth(presence, right, threshold))
 
 
-def test_figures_do_not_depend_on_the_floor():
+def test_metrics_do_not_depend_on_the_floor():
     presence, right = world(60, 5, np.random.default_rng(0))
     everything, few = (Record.of(presence, right, floor=floor) for floor in (0, 0.2))
     assert len(few.rows) < len(everything.rows)
@@ -257,7 +257,7 @@ def test_p_values_are_those_of_scipy():
 
 
 class Truth:
-    """Figures of a world by threshold, from a large sample; none of the code that is tested."""
+    """Metrics of a world by threshold, from a large sample; none of the code that is tested."""
 
     grid = np.linspace(0.001, 0.999, 400)
 
@@ -342,7 +342,7 @@ def test_promises_cost_little_where_there_is_much_data(nature, name, level):
     assert found.promised
     assert not nature.broken(name, level, found)
     assert nature(name, found.threshold) == pytest.approx(level, abs=0.012)
-    assert found.achieved[FIGURE[name]] == pytest.approx(level, abs=0.012)
+    assert found.achieved[METRIC[name]] == pytest.approx(level, abs=0.012)
 
 
 @levels
@@ -469,7 +469,7 @@ def test_how_many_queries_a_promise_needs(text, needed):
     assert decide(best[0], few).promised
     step = 0.01 if text[0] != "f" else -0.01
     assert not decide(Choice(found.choice.name, round(float(best[0].partition("=")[2]) + step, 2)), few).promised
-    assert found.achieved[FIGURE[text.split("=")[0]]] is not None
+    assert found.achieved[METRIC[text.split("=")[0]]] is not None
 
 
 def test_precision_starts_above_the_query_that_comes_next():
