@@ -1,5 +1,5 @@
 # make compare   train every loss on the built-in emoji set, print the comparison
-# make test      run the tests: six minutes on two cores
+# make test      run the tests: four minutes on two cores
 # make slow      run the tests that take longer
 # make numeric   run the numeric tests once more, on the plainest instructions the processor has, with one thread
 # make resolve   check on PyPI's metadata that the constraints resolve for every Python found here

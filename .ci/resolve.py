@@ -30,7 +30,7 @@ def main() -> int:
             print(f"python{version}: not here", flush=True)
             continue
         seen.append(version)
-        problem = resolve(python, extras)
+        problem = resolve(python, extras) and resolve(python, extras)  # once more: the registry may have been busy
         print(f"python{version}: {problem or 'resolves'}", flush=True)
         if problem:
             failed.append(version)

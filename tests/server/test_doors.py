@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import http.client
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -145,6 +146,7 @@ http {{
 def nginx(server, tmp_path_factory):
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if program is None:
+        assert "SIGMAX_NGINX" not in os.environ, "SIGMAX_NGINX is set, but there is no nginx"
         pytest.skip("no nginx")
     folder, port = tmp_path_factory.mktemp("nginx"), 18_000 + server.port % 10_000
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, url=server.url))
