@@ -147,7 +147,7 @@ def choose_penalty(
     seed: int = 0,
     logged: Logged | None = None,
 ) -> LinearModel:
-    """Choose λ among `PENALTIES` by the mean loss of queries held out, and fit all queries with it.
+    """Choose λ among `PENALTIES` by the mean loss of queries held out, calibrated, and fit all queries with it.
 
     Each fold goes from the strongest penalty to weaker ones, beginning where the one before ended, until one is worse.
     """
@@ -164,7 +164,7 @@ def choose_penalty(
         best = np.inf
         for place in range(tried):
             found[place] = model = _solve(problem, PENALTIES[place], start=model, tolerance=ROUGH, steps=100)
-            value = _mean_loss(model, test, right[fold], loss)
+            value = _calibrated_loss(model, test, right[fold], loss)
             losses[place] += value * len(fold)
             if value > best:
                 tried = place + 1
@@ -288,13 +288,21 @@ def _solve(
     )
 
 
-@torch.no_grad()
-def _mean_loss(model: LinearModel, features: Tensor, right: sparse.csr_array, loss: str) -> float:
-    return float(
-        make_loss(loss, logit_scale=1.0, logit_bias=0.0).from_logits(
-            features @ model.weights.T + model.biases, _positives(right)
-        )
-    )
+def _calibrated_loss(model: LinearModel, features: Tensor, right: sparse.csr_array, loss: str) -> float:
+    """Mean loss of logits a·s + c at the best a and c: calibration follows, so neither is the penalty's concern."""
+    objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
+    logits, positives = features @ model.weights.T + model.biases, _positives(right)
+    scale, bias = (logits.new_tensor(start, requires_grad=True) for start in (1.0, 0.0))
+    optimizer = torch.optim.LBFGS([scale, bias], max_iter=10, line_search_fn="strong_wolfe")
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        value = objective.from_logits(logits * scale + bias, positives)
+        value.backward()
+        return value
+
+    optimizer.step(step)
+    return step().item()
 
 
 def _positives(right: sparse.csr_array) -> Positives:
