@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sigmax.arrays import Floats
+from sigmax.arrays import Bools, Floats
 from sigmax.calibration.calibrator import Calibrator, fit_calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import lookup
@@ -165,6 +167,18 @@ def quick_metrics(model: Scorer, data: MatchDataset, *, split: str = "dev") -> d
     )
     values = measure(_statistics(watched(), observed), np.ones((1, len(scanned.right))))
     return {name: float(value[0]) for name, value in values.items()}
+
+
+def quick_metric(name: str, logits: NDArray[np.float32], right: Bools) -> float:
+    """Measure one of the metrics that training watches; NaN where the data cannot give it.
+
+    Args:
+        name: of the metric.
+        logits: (n, m).
+        right: (n, m) which pairs are right.
+    """
+    statistic = watched()[name].compute(Observed(logits, right))
+    return math.nan if statistic is None else float(measure({name: statistic}, np.ones((1, len(right))))[name][0])
 
 
 def _statistics(metrics: Mapping[str, Metric], observed: Observed) -> dict[str, Statistic]:

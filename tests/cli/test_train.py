@@ -29,7 +29,7 @@ def test_every_option_of_train_arrives(sigmax, data, tmp_path):
     options = (
         "--loss softmax-any --two-towers --epochs 2 --batch-size 16 --learning-rate 0.01 --logit-scale 7 --answers 2 "
         "--negatives 3 --none-candidate --mini-batch-size 5 --metric mrr --patience 5 --precision bfloat16 "
-        "--seed 3 --encoder ngrams --head cosine --augment mirrored"
+        "--seed 3 --encoder ngrams --head cosine --augment mirrored --no-lexical"
     )
     done = sigmax("train", data, "-o", tmp_path / "model", *options.split(), "--json")
     assert done.code == 0
@@ -40,6 +40,7 @@ def test_every_option_of_train_arrives(sigmax, data, tmp_path):
         "head": "cosine",
         "frozen": False,
         "augment": "mirrored",
+        "lexical": False,
         "epochs": 2,
         "steps": None,
         "batch_size": 16,

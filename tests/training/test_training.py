@@ -99,7 +99,7 @@ def test_learns(loss, encoder, labels, two_towers, static_folder):
 def test_many_candidates(loss):
     """More candidates than a batch can offer, queries without answers among them."""
     data = load_data("emoji-hidden")
-    settings = Settings(loss=loss, steps=4, negatives=50)
+    settings = Settings(loss=loss, steps=4, negatives=50, lexical=False)
     untrained = build_model(data, settings, Batches(data))
     trained = train(data, settings, stop_early=False)
     assert trained.facts["steps"] == 4
@@ -187,7 +187,7 @@ def test_bias_starts_at_the_log_odds():
 def test_bias_follows_the_batches():
     data = load_data("emoji")
     batches = Batches(data, batch_size=64, steps=5, answers=2, negatives=30)
-    model = build_model(data, Settings(loss="sigmoid"), batches)
+    model = build_model(data, Settings(loss="sigmoid", lexical=False), batches)
     right, pairs = 0, 0
     for number in range(5):
         batch = batches[number]
@@ -354,7 +354,7 @@ def test_what_unanswered_queries_teach(loss):
     """The gradient of a softmax does not see them; the sigmoid's does."""
     data = things(unanswered=True)
     batches = Batches(data, batch_size=1000)
-    model = build_model(data, Settings(loss=loss), batches)
+    model = build_model(data, Settings(loss=loss, lexical=False), batches)
     whole = batches[0]
     answered = data.answer_counts[whole.queries] > 0
     assert 0 < answered.sum() < len(answered)

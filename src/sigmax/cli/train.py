@@ -157,7 +157,7 @@ def train(
     settings: Annotated[
         Settings,
         Fields(
-            "encoder head frozen two_towers augment loss none_candidate epochs batch_size mini_batch_size "
+            "encoder head frozen two_towers lexical augment loss none_candidate epochs batch_size mini_batch_size "
             "learning_rate logit_scale answers negatives metric patience precision seed"
         ),
     ] = Settings(),  # noqa: B008, frozen

@@ -1,4 +1,4 @@
-"""The usual baselines of scikit-learn: linear classifiers of tf-idf features or of an encoder's vectors."""
+"""The usual baselines: scikit-learn's linear classifiers of tf-idf features or of an encoder's vectors, and BM25."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sigmax.calibration.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.normal import normal
 from sigmax.data.pictures import Query
+from sigmax.encoders.bm25 import fit_lexical
 from sigmax.encoders.build import build_towers
 from sigmax.encoders.plan import Plan
 from sigmax.errors import DataError
@@ -22,7 +23,7 @@ from sigmax.scan import Logits
 if TYPE_CHECKING:
     from sigmax.encoders.frozen import FrozenEncoder
 
-__all__ = ["OneAgainstRest", "tfidf_regression", "tfidf_svm", "vectors_regression"]
+__all__ = ["BM25", "OneAgainstRest", "tfidf_regression", "tfidf_svm", "vectors_regression"]
 
 #: Inverse penalties of logistic regression on vectors, chosen by MAP on dev.
 STRENGTHS = (1.0, 10.0, 100.0)
@@ -64,6 +65,29 @@ class OneAgainstRest:
         decided = self.classifier.decision_function(self.features(queries)).reshape(len(queries), -1)
         logits[:, self.known] = decided
         return Logits(logits[:, [self.place[name] for name in candidates]])
+
+
+class BM25:
+    """BM25 over words, nothing trained: the stemmer, k₁ and b that rank best on dev.
+
+    Args:
+        data: texts on both sides.
+
+    Raises:
+        DataError: pictures, or labels.
+    """
+
+    def __init__(self, data: MatchDataset) -> None:
+        if data.labels or data.pictures:
+            raise DataError("BM25 compares the words of two texts: queries and candidates have to be texts.")
+        self.calibrator: Calibrator | None = None
+        self.view = fit_lexical(data)
+
+    def logits(self, queries: Sequence[Query], candidates: Sequence[str]) -> Logits:
+        """Return the score of every query over every candidate."""
+        asked = self.view.tokens([str(query) for query in queries], "query").of_kind("words")
+        offered = self.view.tokens(candidates, "candidate").of_kind("words")
+        return Logits(self.view.scores(asked, offered))
 
 
 def tfidf_regression(data: MatchDataset) -> OneAgainstRest:

@@ -64,6 +64,10 @@ def _no_vectors(data: MatchDataset, settings: Filled) -> str | None:
     return None if fits else "needs fixed labels and a pretrained encoder, whose vectors it reads"
 
 
+def _no_text_pairs(data: MatchDataset, settings: Filled) -> str | None:
+    return "needs texts on both sides" if data.labels or data.pictures else None
+
+
 # -- today's practice ----------------------------------------------------------------------------
 
 
@@ -83,6 +87,12 @@ def _vectors_regression(data: MatchDataset, settings: Filled) -> Scorer:
     from sigmax.comparison.baselines import vectors_regression
 
     return vectors_regression(data, settings.encoder)
+
+
+def _bm25(data: MatchDataset, settings: Filled) -> Scorer:
+    from sigmax.comparison.baselines import BM25
+
+    return BM25(data)
 
 
 CONTENDERS: dict[str, Contender] = {
@@ -147,6 +157,14 @@ CONTENDERS: dict[str, Contender] = {
             known_as="logistic regression on the encoder's vectors",
             fit=_vectors_regression,
             missing=_no_vectors,
+        ),
+        Contender(
+            name="bm25",
+            family="today",
+            describes="BM25 over words, nothing trained",
+            known_as="a search engine's BM25",
+            fit=_bm25,
+            missing=_no_text_pairs,
         ),
     )
 }

@@ -25,6 +25,8 @@ __all__ = ["DRAWS", "Batch", "Batches", "Draw"]
 
 #: Up to this many candidates, every one of them is offered in every batch.
 OFFER_ALL = 512
+#: Wrong candidates near each query that a batch draws.
+NEAR = 2
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Batches(torch.utils.data.Dataset[Batch]):
         seed: two runs with one seed see the same batches.
         split: which queries to train on.
         draw: how a batch is made, a name in `DRAWS`.
+        near: (queries of the data, k) wrong candidates near each query, −1 where there are no more; a batch that does
+            not offer all draws `NEAR` of them for each of its queries.
         processes: how many processes share each batch. Item t · processes + r is process r's part of batch t.
 
     Raises:
@@ -99,6 +103,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
         seed: int = 0,
         split: str = "train",
         draw: str = "known-positives",
+        near: Indices | None = None,
         processes: int = 1,
     ) -> None:
         check_least(1, batch_size=batch_size, steps=steps, answers=answers, processes=processes)
@@ -107,6 +112,7 @@ class Batches(torch.utils.data.Dataset[Batch]):
         self.answers = answers
         self.offer_all = negatives is None and len(data.candidates) <= OFFER_ALL
         self.negatives = negatives or 0
+        self.near = near
         self.seed = seed
         self.draw = lookup(DRAWS, draw, "draw")
         self.units = self.draw.units(data, data.split(split))
@@ -151,6 +157,8 @@ def known_positives(batches: Batches, units: Indices, random: np.random.Generato
         drawn = [_sample(row_of(data.graph, i), batches.answers, random) for i in queries]
         drawn += [_sample(row_of(data.wrong_graph, i), batches.answers, random) for i in queries]
         drawn.append(random.integers(len(data.candidates), size=batches.negatives))
+        if batches.near is not None:
+            drawn += [_sample(row[row >= 0], NEAR, random) for row in batches.near[queries]]
         candidates = np.unique(np.concatenate(drawn))
     if not len(candidates):  # only queries without any answer: something must be there to be wrong
         candidates = random.integers(len(data.candidates), size=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
 from sigmax.data.pictures import Item, Query, as_queries
+from sigmax.encoders.lexical import Lexical, Tokens
 from sigmax.encoders.module import as_inputs, encodes
 from sigmax.errors import check_least, lookup
 from sigmax.evaluation import Evaluation
@@ -34,9 +35,7 @@ from sigmax.scan import Logits
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-
 __all__ = ["DualEncoder", "load"]
-
 
 #: Candidates compared at a time: block sizes bound the memory on top of the candidates' vectors.
 CANDIDATE_BLOCK = 2**14
@@ -52,6 +51,7 @@ class DualEncoder(nn.Module):
         candidates: what `match` offers.
         candidate_ids: their ids; the candidates themselves if not given.
         candidate_vectors: (m, d) of the candidates, prepared by the loss, where they need not be encoded again.
+        lexical: what the words that two texts share add to the logit; None for nothing.
         none_vector: (d,) of one more candidate, *none of these*, which training takes as right for the queries that
             have no right answer and as wrong for all others; None to train without. `match` never offers it.
         pictures: whether queries are pictures.
@@ -71,6 +71,7 @@ class DualEncoder(nn.Module):
         candidates: Sequence[str] = (),
         candidate_ids: Sequence[str] = (),
         candidate_vectors: Tensor | None = None,
+        lexical: Lexical | None = None,
         none_vector: Tensor | None = None,
         pictures: bool = False,
         calibrator: Calibrator | None = None,
@@ -80,12 +81,13 @@ class DualEncoder(nn.Module):
         self.query_encoder = query_encoder
         self.candidate_encoder = candidate_encoder
         self.loss = loss
+        self.lexical = lexical
         self.candidates = list(candidates)
         self.candidate_ids = list(self.candidates if candidate_ids is candidates else candidate_ids or self.candidates)
         #: Many candidates and their vectors, encoded once; forgotten when training begins.
         self._kept: tuple[tuple[str, ...], Vectors] | None = None
         if candidate_vectors is not None:
-            self._kept = tuple(self.candidates), Vectors(candidate_vectors)
+            self._kept = tuple(self.candidates), Vectors(candidate_vectors, self._tokens(self.candidates, "candidate"))
         self.none_vector = None if none_vector is None else nn.Parameter(none_vector.detach().clone())
         self.pictures = pictures
         self.calibrator = calibrator
@@ -127,14 +129,21 @@ class DualEncoder(nn.Module):
         return vectors
 
     def forward(
-        self, queries: Features | list[Features], candidates: Features | list[Features], positives: Positives
+        self,
+        queries: Features | list[Features],
+        candidates: Features | list[Features],
+        positives: Positives,
+        tokens: tuple[Tokens, Tokens] | None = None,
     ) -> dict[str, Tensor]:
-        """Features of both sides and the right pairs -> {"loss": ()}."""
+        """Features of both sides, the right pairs, and both sides' tokens for the lexical view -> {"loss": ()}."""
         asked, offered = self.embed(queries, "query"), self.embed(candidates, "candidate")
         if self.none_vector is not None:
             offered = torch.cat([offered, self.none_vector[None].to(offered.dtype)])
             positives = positives.with_none()
-        return {"loss": self.loss(asked, offered, positives)}
+        if self.lexical is None or tokens is None:
+            return {"loss": self.loss(asked, offered, positives)}
+        shared = self.lexical(*tokens, columns=len(offered))  # *none of these* has no words; memory: n × m
+        return {"loss": self.loss.from_logits(self.loss.logits(asked, offered) + shared, positives)}
 
     # -- use -------------------------------------------------------------------------------------
 
@@ -162,7 +171,10 @@ class DualEncoder(nn.Module):
 
     def vectors(self, items: Sequence[Query], side: str = "query") -> Vectors:
         """Encode items for `logits_of`; see `encode`."""
-        return Vectors(self._encode(items, side, None, self.loss.prepare))
+        return Vectors(self._encode(items, side, None, self.loss.prepare), self._tokens(items, side))
+
+    def _tokens(self, items: Sequence[Query], side: str) -> Tokens | None:
+        return None if self.lexical is None else self.lexical.tokens(items, side)
 
     def candidate_vectors(self, candidates: Sequence[str]) -> Vectors:
         """Encode candidates, or, of more than `FEW`, take the vectors kept since they were encoded last or loaded."""
@@ -180,12 +192,14 @@ class DualEncoder(nn.Module):
         return super().train(mode)
 
     def logits_of(self, queries: Vectors, candidates: Vectors) -> Tensor:
-        """Make logits of vectors, (n, m), with gradient: s = logit_scale · similarity + logit_bias.
+        """Make logits of vectors, (n, m): s = logit_scale · similarity + logit_bias + what shared words add.
 
-        Everything that reads a model's logits outside training gets them here: matching, the scan, mining. A second
-        view of the items beside the dense one is a field of `Vectors` and a term here.
+        Everything that reads a model's logits outside training gets them here: matching, the scan, mining.
         """
-        return self.loss.prepared_logits(queries.dense, candidates.dense)
+        logits = self.loss.prepared_logits(queries.dense, candidates.dense)
+        if self.lexical is not None and queries.tokens is not None and candidates.tokens is not None:
+            logits += torch.from_numpy(self.lexical.scores(queries.tokens, candidates.tokens)).to(logits.device)
+        return logits
 
     @torch.no_grad()
     def tiles(
@@ -409,18 +423,9 @@ class DualEncoder(nn.Module):
         )
 
     def _parts(self) -> Parts:
-        return Parts(
-            query_encoder=self.query_encoder,
-            candidate_encoder=self.candidate_encoder,
-            loss=self.loss,
-            candidates=self.candidates,
-            candidate_ids=self.candidate_ids,
-            candidate_vectors=self.candidate_vectors(self.candidates).dense if len(self.candidates) > FEW else None,
-            none_vector=self.none_vector,
-            pictures=self.pictures,
-            calibrator=self.calibrator,
-            facts=self.facts,
-        )
+        vectors = self.candidate_vectors(self.candidates).dense if len(self.candidates) > FEW else None
+        kept = {name: getattr(self, name) for name in Parts.__annotations__}
+        return cast(Parts, kept | {"candidate_vectors": vectors})
 
     def _encoder(self, side: str) -> nn.Module:
         if side == "candidate" and self.candidate_encoder is not None:

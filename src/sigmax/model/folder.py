@@ -17,6 +17,7 @@ from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import calibration_from_dict
 from sigmax.calibration.record import Record
 from sigmax.encoders import load_encoder, save_encoder
+from sigmax.encoders.lexical import Lexical
 from sigmax.errors import DataError
 from sigmax.files import recover_folder, replace_folder
 from sigmax.losses import MatchLoss, make_loss
@@ -27,14 +28,14 @@ __all__ = ["FORMAT", "PARTS", "Parts", "check_place", "find_folder", "read_folde
 #: Raised whenever a saved folder can no longer be read by older versions.
 FORMAT = 3
 #: Candidates that lie in a text file and are encoded when they are first needed; more lie in Parquet, their vectors
-#: beside them. Folders of fewer are of format 2.
+#: beside them. Folders of fewer are of format 2, unless they hold a lexical view.
 FEW = 10_000
 
 #: What a model folder holds.
 PARTS = frozenset(
     {"README.md", "sigmax.json", "candidates.jsonl", "candidates.parquet", "candidates.safetensors"}
     | {"dev.safetensors", "none.safetensors"}
-    | {"query_encoder", "candidate_encoder"}
+    | {"query_encoder", "candidate_encoder", "lexical"}
 )
 
 
@@ -47,6 +48,7 @@ class Parts(TypedDict):
     candidates: Sequence[str]
     candidate_ids: Sequence[str]
     candidate_vectors: Tensor | None
+    lexical: Lexical | None
     none_vector: Tensor | None
     pictures: bool
     calibrator: Calibrator | None
@@ -114,12 +116,12 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
     """
     check_place(folder)
     loss, calibrator, none_vector = parts["loss"], parts["calibrator"], parts["none_vector"]
-    many = len(parts["candidates"]) > FEW
+    lexical, many = parts["lexical"], len(parts["candidates"]) > FEW
     saved = None if calibrator is None else calibrator.as_dict()
     if saved is not None and many:  # so many are told apart by no calibration
         saved["candidate_ids"] = []
     about = {
-        "format": FORMAT if many else 2,
+        "format": FORMAT if many or lexical is not None else 2,
         "loss": loss.objective.name,
         "similarity": loss.similarity,
         "logit_scale": loss.logit_scale.item(),
@@ -134,6 +136,8 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
             save_encoder(parts["query_encoder"], fresh / "query_encoder")
             if parts["candidate_encoder"] is not None:
                 save_encoder(parts["candidate_encoder"], fresh / "candidate_encoder")
+            if lexical is not None:
+                save_encoder(lexical, fresh / "lexical")
         except SafetensorError as error:
             raise OSError(f"{folder}: could not be written ({error}). Is the disk full?") from error
         _write_candidates(parts, fresh, many)
@@ -164,7 +168,7 @@ def read_folder(folder: Path) -> Parts:
             similarity=about["similarity"],
         )
         candidate_ids, candidates, vectors = _read_candidates(folder)
-        none_file = folder / "none.safetensors"
+        none_file, lexical_folder = folder / "none.safetensors", folder / "lexical"
         parts = Parts(
             query_encoder=load_encoder(folder / "query_encoder"),
             candidate_encoder=load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,
@@ -172,12 +176,13 @@ def read_folder(folder: Path) -> Parts:
             candidates=candidates,
             candidate_ids=candidate_ids,
             candidate_vectors=vectors,
+            lexical=Lexical.read(lexical_folder) if lexical_folder.exists() else None,
             none_vector=load_file(str(none_file))["vector"] if none_file.exists() else None,
             pictures=about.get("pictures", False),
             calibrator=_read_calibrator(about, folder),
             facts=about["facts"],
         )
-        for module in (parts["query_encoder"], parts["candidate_encoder"]):
+        for module in (parts["query_encoder"], parts["candidate_encoder"], parts["lexical"]):
             for tensor in () if module is None else (*module.parameters(), *module.buffers()):
                 tensor.data = tensor.data.clone()  # safetensors maps files: one cut short later would end the process
         return parts

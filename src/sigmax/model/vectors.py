@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sigmax.data.pictures import Query
+from sigmax.encoders.lexical import Tokens
 
 __all__ = ["Tile", "Vectors", "in_parts", "tiled"]
 
@@ -33,17 +34,18 @@ class Vectors:
     """
 
     dense: Tensor  #: (b, d) as `MatchLoss.prepare` leaves them: of unit length where the similarity is the cosine
+    tokens: Tokens | None = None  #: of the b texts, for the lexical view; None without it, and for *none of these*
 
     def __len__(self) -> int:
         return len(self.dense)
 
     def __getitem__(self, rows: slice) -> Vectors:
         """Return the vectors of some of the items."""
-        return Vectors(self.dense[rows])
+        return Vectors(self.dense[rows], None if self.tokens is None else self.tokens[rows])
 
     def to(self, device: torch.device) -> Vectors:
         """Return the vectors on a device."""
-        return Vectors(self.dense.to(device))
+        return Vectors(self.dense.to(device), self.tokens)
 
 
 def in_parts(encode: Callable[[Sequence[Query]], Tensor], items: Sequence[Query], size: int) -> Tensor:

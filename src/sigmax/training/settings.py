@@ -32,6 +32,8 @@ class Settings:
             that is a convex problem, which is solved: epochs, batch sizes, rates and scales do not matter.
         two_towers: candidates that are texts get an encoder of their own.
         augment: what training does to pictures, a name in `AUGMENTATIONS`; None: depends on their size.
+        lexical: where both sides are texts, let the words that they share add to the logit, see
+            `sigmax.encoders.lexical.Lexical`; not where several processes train.
         none_candidate: train one more candidate, *none of these*, right for the queries that have no right answer:
             what a softmax needs to learn from them.
         epochs: passes over the training queries, at most; 0: a pretrained encoder as it is, calibrated on dev.
@@ -89,6 +91,14 @@ class Settings:
             choices="sigmax.encoders:AUGMENTATIONS",
         ),
     ] = None
+    lexical: Annotated[
+        bool,
+        Option(
+            "Beside the encoder, count the words that both texts share: BM25, its weights trained along.",
+            group="model",
+            flags=("--lexical/--no-lexical",),
+        ),
+    ] = True
     none_candidate: Annotated[
         bool,
         Option("Train *none of these* as one more candidate, right where no other is.", group="model"),
@@ -150,6 +160,7 @@ class Settings:
         """Return the settings with nothing left to choose, on this data."""
         from sigmax.encoders.build import default_head, defaults_of
         from sigmax.encoders.choose import choose_encoder
+        from sigmax.processes import launched
 
         chosen = choose_encoder(data) if self.encoder in (None, "auto") else None
         encoder = str(self.encoder) if chosen is None else chosen.encoder
@@ -166,6 +177,7 @@ class Settings:
                 "batch_size": self.batch_size or defaults.batch_size,
                 "learning_rate": self.learning_rate or defaults.learning_rate,
                 "logit_scale": self.logit_scale or defaults.logit_scale,
+                "lexical": self.lexical and not (data.labels or data.pictures or launched() > 1),
             },
             defaults=defaults,
             chosen=chosen,

@@ -15,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from sigmax.data.batches import Batches
 from sigmax.data.check import DataFacts
 from sigmax.data.dataset import MatchDataset
+from sigmax.encoders.bm25 import fit_lexical, nearest_wrong
 from sigmax.encoders.build import ENCODERS, build_towers
 from sigmax.encoders.plan import Plan
 from sigmax.errors import DataError
@@ -40,6 +41,7 @@ from sigmax.training.trainer import (
     _threads,
     _Trainer,
 )
+from sigmax.training.views import start_lexical, weigh_views
 
 __all__ = ["build_model", "loss_floor", "train"]
 
@@ -64,6 +66,7 @@ def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> Dua
         towers.query,
         towers.candidate,
         loss,
+        lexical=fit_lexical(data) if settings.lexical else None,
         candidates=data.candidates,
         candidate_ids=data.candidate_ids,
         pictures=data.pictures,
@@ -74,6 +77,7 @@ def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> Dua
         typical = model.encode(data.candidates[:1], "candidate")[0]
         drawn = torch.randn(len(typical), generator=torch.Generator().manual_seed(settings.seed))
         model.none_vector = nn.Parameter(drawn * typical.norm() / drawn.norm())
+    start_lexical(model, batches)
     return model
 
 
@@ -129,6 +133,7 @@ def train(
             "sentence-transformers model, or candidates that are texts."
         )
     model = build_model(data, settings, batches)
+    start = None if model.lexical is None else model.lexical.log_weights.detach().clone()
     if settings.epochs == 0:
         steps = 0
     elif settings.defaults.solved:
@@ -150,6 +155,8 @@ def train(
             callback=None if progress is None and logged is None else _Report(progress, logged),
         )
     model.eval()
+    if start is not None:
+        weigh_views(model, data, start, settings.metric)
     if calibrated:
         calibrate(model, data)
     model.facts = {
@@ -233,6 +240,7 @@ def _batches(data: MatchDataset, settings: Filled) -> Batches:
         negatives=settings.negatives,
         seed=settings.seed,
         draw=settings.draw,
+        near=nearest_wrong(data) if settings.lexical else None,
         processes=max(1, launched()),
     )
 

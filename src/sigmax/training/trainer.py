@@ -35,6 +35,10 @@ Progress = Callable[[int, int, dict[str, float]], None]
 Logged = Callable[[int, dict[str, float]], None]
 
 
+#: Learning rate of the logarithms of words' weights, whatever the encoder's: a step changes a weight by 5%, at most.
+LEXICAL_RATE = 0.05
+
+
 class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
     """Batch t as the model's arguments. One item is one whole batch."""
 
@@ -49,11 +53,17 @@ class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
     def __getitem__(self, number: int) -> dict[str, Any]:
         batch = self.batches[number]
         data = self.batches.data
-        return {
-            "queries": self._features([data.queries[i] for i in batch.queries], "query"),
-            "candidates": self._features([data.candidates[j] for j in batch.candidates], "candidate"),
+        queries = [data.queries[i] for i in batch.queries]
+        candidates = [data.candidates[j] for j in batch.candidates]
+        made: dict[str, Any] = {
+            "queries": self._features(queries, "query"),
+            "candidates": self._features(candidates, "candidate"),
             "positives": batch.positives,
         }
+        if self.model.lexical is not None:
+            lexical = self.model.lexical
+            made["tokens"] = lexical.tokens(queries, "query"), lexical.tokens(candidates, "candidate")
+        return made
 
     def _features(self, items: Sequence[Query], side: str) -> Features | list[Features]:
         size = self.mini_batch_size
@@ -117,6 +127,9 @@ def make_optimizer(model: DualEncoder, settings: Filled) -> torch.optim.Optimize
     if model.none_vector is not None:
         groups.setdefault(rate * defaults.label_rate, []).append(model.none_vector)
     groups.setdefault(rate * defaults.scale_rate, []).extend(model.loss.parameters())
+    if model.lexical is not None:
+        groups.setdefault(LEXICAL_RATE, []).append(model.lexical.theta)
+        groups.setdefault(rate * defaults.scale_rate, []).append(model.lexical.log_weights)
     return torch.optim.AdamW(
         [{"params": parameters, "lr": lr} for lr, parameters in groups.items() if parameters],
         eps=defaults.epsilon,
