@@ -624,7 +624,7 @@ def test_what_cannot_be_asked_for():
             fit_calibration(replace(pairs, right=np.ones(60, bool)), method)
 
 
-def test_steps_have_to_be_better_by_a_standard_error(monkeypatch):
+def test_steps_have_to_be_better_by_half_a_standard_error(monkeypatch):
     """Log losses that are known query by query: one of 0 for a curve, −gain for steps."""
     pairs, _ = world("platt", 60, 2)
     noise = np.tile([-1.0, 1.0], 30)  # its mean has a standard error of 1/√59 = 0.13
@@ -632,7 +632,7 @@ def test_steps_have_to_be_better_by_a_standard_error(monkeypatch):
         name: Method(name=name, fit=lambda pairs: Platt(1.0, 0.0), steps=name == "steps") for name in ["a", "steps"]
     }
     monkeypatch.setattr(module, "CALIBRATIONS", methods)
-    for gain, chosen in ((0.14, "steps"), (0.12, "a")):
+    for gain, chosen in ((0.07, "steps"), (0.06, "a")):
         losses = {"a": np.zeros(60), "steps": -(noise + gain)}
         monkeypatch.setattr(module, "_cross_validated", lambda *_, losses=losses: losses)
         found = fit_calibration(pairs)

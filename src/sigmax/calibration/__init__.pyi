@@ -17,6 +17,8 @@ from .fits import CALIBRATIONS as CALIBRATIONS
 from .fits import Fitted as Fitted
 from .fits import fit_calibration as fit_calibration
 from .fits import fit_platt as fit_platt
+from .novelty import Novelty as Novelty
+from .novelty import fit_novelty as fit_novelty
 from .pairs import Pairs as Pairs
 from .record import Record as Record
 from .rules import RULES as RULES

@@ -6,6 +6,7 @@ The way with the lowest cross-validated log loss on dev is kept, all are reporte
   candidates that are alike are counted each as independent evidence.
 - head: a logistic regression on what the sorted logits say, z = scale · s + bias of the shared calibration:
   the largest z, its lead over the next, log Σ exp z, and log Σ softplus z (the logarithm of noisy-or's own exponent).
+- head-novelty: the same, and how near the training queries are (`sigmax.calibration.novelty`): logits do not know.
 - none-candidate: where *none of these* was trained as a candidate with the logit s₀, a logistic regression on
   log Σ exp s − s₀, the log odds that its share leaves to the others.
 """
@@ -95,6 +96,7 @@ class AnyInputs:
     z: Floats  #: (n, m) log odds of the shared calibration
     none: NDArray[Any] | None = None  #: (n,) logits of *none of these*, where it was trained
     weights: Floats | None = None  #: (n, m) pairs that each stands for; None: each for itself
+    novelty: Floats | None = None  #: (n, f) how near the training queries are, see `Novelty.features`
 
     @property
     def presence(self) -> Floats:
@@ -115,11 +117,24 @@ def _none_candidate(inputs: AnyInputs) -> Floats | None:
     return None if inputs.none is None else none_odds(inputs.logits, inputs.none, inputs.weights)
 
 
+def _logits_and_novelty(inputs: AnyInputs) -> Floats | None:
+    return None if inputs.novelty is None else np.concatenate([_sorted_logits(inputs), inputs.novelty], axis=1)
+
+
+def _none_and_novelty(inputs: AnyInputs) -> Floats | None:
+    odds = _none_candidate(inputs)
+    if odds is None or inputs.novelty is None:
+        return None
+    return np.concatenate([odds, _sorted_logits(inputs), inputs.novelty], axis=1)
+
+
 #: Ways to make P(any) by name: (n, f) features of its logistic regression, None where it does not apply.
 METHODS: dict[str, Callable[[AnyInputs], Floats | None]] = {
     "noisy-or": _no_features,
     "head": _sorted_logits,
     "none-candidate": _none_candidate,
+    "head-novelty": _logits_and_novelty,
+    "none-candidate-novelty": _none_and_novelty,
 }
 
 

@@ -76,6 +76,7 @@ class Calibrator:
         candidate_ids: Sequence[str],
         none: NDArray[Any] | None = None,
         weights: Floats | None = None,
+        novelty: Floats | None = None,
     ) -> tuple[Floats, Floats]:
         """Return (n, m) presences and (n,) P(any).
 
@@ -85,11 +86,13 @@ class Calibrator:
             candidate_ids: (m,) their ids; not read where there are weights.
             none: (n,) logits of *none of these*, where it was trained.
             weights: (n, m) pairs that each stands for, see `sigmax.metrics.condense`; None: each for itself.
+            novelty: (n, 2) how near the training queries are, see `Novelty.features`. A P(any) that was fitted with it
+                is noisy-or without.
         """
         # Columns that stand for many pairs are no candidates: they get the scale and bias that all share.
         places = self.places(candidate_ids) if weights is None else np.full(logits.shape[1], -1)
         z = self.calibration.log_odds(logits, places, row_totals(logits, none, weights))
-        inputs = AnyInputs(logits, z, none, weights)
+        inputs = AnyInputs(logits, z, none, weights, novelty)
         presence = inputs.presence
         return presence, noisy_or(presence, weights) if self.any_fit is None else self.any_fit.probability(inputs)
 
@@ -157,6 +160,7 @@ def fit_calibrator(
     *,
     none: NDArray[Any] | None = None,
     weights: Floats | None = None,
+    novelty: Floats | None = None,
     method: str = "auto",
     held_out: float = 0.0,
     about: Mapping[str, Any] | None = None,
@@ -176,6 +180,7 @@ def fit_calibrator(
         candidate_ids: (m,).
         none: (n,) logits of *none of these*, where it was trained.
         weights: (n, m) pairs that each stands for, see `sigmax.metrics.condense`; None: each for itself.
+        novelty: (n, 2) how near the training queries are, see `Novelty.features`: P(any) may look at it.
         method: a name in `CALIBRATIONS`, or "auto": chosen by cross-validated log loss.
         held_out: part of the queries, from 0 to below 1, that nothing is fitted on and rules are decided by; 0: all
             queries serve both, by cross-fitting.
@@ -197,6 +202,7 @@ def fit_calibrator(
             candidate_ids,
             none=nones[0],
             weights=counts[0],
+            novelty=None if novelty is None else novelty[~out],
             method=method,
             about=about,
             seed=seed,
@@ -209,7 +215,7 @@ def fit_calibrator(
     pairs = Pairs.of(logits, right, none=none, weights=weights, most=CALIBRATION_PAIRS, seed=seed)
     fitted = fit_calibration(pairs, method, seed=seed)
     totals = row_totals(logits, none, weights)
-    inputs = AnyInputs(logits, fitted.calibration.log_odds(logits, None, totals), none, weights)
+    inputs = AnyInputs(logits, fitted.calibration.log_odds(logits, None, totals), none, weights, novelty)
     unseen = _unseen(logits, totals, pairs, fitted.method, inputs.presence, seed)
     calibrator = Calibrator(
         fitted.calibration,

@@ -198,7 +198,7 @@ def fit_calibration(pairs: Pairs, method: str = "auto", *, folds: int = 5, seed:
 
     All pairs of a query are in one fold. "auto" takes the method with the lowest log loss: first among the curves that
     all candidates share, then with or without a scale and bias for each candidate on top of the best of those. Isotonic
-    makes steps, on which pairs lose their order: it has to be better by more than one standard error over queries.
+    makes steps, on which pairs lose their order: it has to be better by more than half a standard error over queries.
 
     Args:
         pairs: of the dev split.
@@ -229,7 +229,7 @@ def fit_calibration(pairs: Pairs, method: str = "auto", *, folds: int = 5, seed:
             method, log_loss = _choose(pairs.thinned(COMPARED_PAIRS, seed=seed), folds, seed)
             reason = "the lowest cross-validated log loss"
             if log_loss[method] > min(log_loss.values()):
-                reason += " but for steps, which are within one standard error"
+                reason += " but for steps, which are within half a standard error"
     return Fitted(CALIBRATIONS[method].fit(pairs), log_loss, method, reason)
 
 
@@ -266,7 +266,7 @@ def _choose(pairs: Pairs, folds: int, seed: int) -> tuple[str, dict[str, float]]
     chosen = min((name for name in losses if not CALIBRATIONS[name].steps), key=lambda name: losses[name].mean())
     for name in losses:
         gain = losses[chosen] - losses[name]
-        if CALIBRATIONS[name].steps and gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)):
+        if CALIBRATIONS[name].steps and gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)) / 2:
             chosen = name
     return chosen, {name: float(value.mean()) for name, value in losses.items()}
 
