@@ -547,6 +547,13 @@ def test_bad_files(tmp_path, case):
         assert str(tmp_path / name) in str(caught.value)
 
 
+def test_parquet_whose_names_are_not_utf8(tmp_path):
+    path = write(tmp_path / "x.parquet", [{"text": "a", "label": "b"}])
+    path.write_bytes(path.read_bytes().replace(b"text", b"t\xffxt"))
+    with pytest.raises(DataError, match=r"x\.parquet: not a readable Parquet file"):
+        read(path)
+
+
 BAD_QRELS = {
     "no such document": (
         "q0 d0 1\nq1 doc 1",

@@ -84,6 +84,10 @@ def test_a_type_that_is_not_imported(tmp_path):
     listing.write_text(json.dumps(modules))
     with pytest.raises(DataError, match=r"the encoder is a os\.nowhere\.Encoder\. Import os\.nowhere before loading"):
         load_encoder(tmp_path / "model")
+    for name in ("sigmax.encoders.labels.more.Encoder", "sigmax.encoders.\\ud800.Encoder"):
+        listing.write_text(f'[{{"type": "{name}"}}]')
+        with pytest.raises(DataError, match="which this version of Sigmax does not have"):
+            load_encoder(tmp_path / "model")
     assert "os.nowhere" not in sys.modules, "a folder cannot have anything imported"
 
 

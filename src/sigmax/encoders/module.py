@@ -157,7 +157,13 @@ def load_encoder(folder: Path) -> nn.Module:
     if len(types) == 1:
         home = _STAND_INS.get(types[0], types[0].rpartition(".")[0])
         if home.startswith("sigmax.encoders."):
-            importlib.import_module(home)  # registers it
+            try:
+                importlib.import_module(home)  # registers it
+            except (ImportError, ValueError) as error:
+                raise DataError(
+                    f"{folder}: the encoder is a {types[0]!r}, which this version of Sigmax does not have: "
+                    f"{first_line(error)}"
+                ) from error
         if types[0] in Module.types:
             return Module.types[types[0]].load(str(folder))
         if not home.startswith("sentence_transformers."):

@@ -168,7 +168,9 @@ def parquet_file(path: Path) -> Any:
     try:
         # By default a whole row group is read ahead; one may be all of the file.
         return parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
-    except (pyarrow.ArrowException, OSError) as error:
+    except MemoryError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}.") from None
 
 

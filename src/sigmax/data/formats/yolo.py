@@ -97,9 +97,9 @@ def _names(place: Path) -> dict[int, str]:
     else:
         given = _yaml(file)
         entries = given.get("names") if isinstance(given, dict) else None
-        pairs = entries.items() if isinstance(entries, dict) else enumerate(entries or ())
+        listed = entries if isinstance(entries, dict) else dict(enumerate(entries if isinstance(entries, list) else ()))
         named = {}
-        for number, name in pairs if isinstance(entries, dict | list) else ():
+        for number, name in listed.items():
             if not isinstance(number, int) or not isinstance(name, str | int):
                 raise DataError(f"{file}: expected `names` to give each label a name, got {number!r}: {name!r}.")
             named[number] = trimmed(str(name))
