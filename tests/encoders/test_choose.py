@@ -42,8 +42,7 @@ def installed(monkeypatch, static_folder):
     module = types.ModuleType("gt_tiny_model")
     module.get_model_path = lambda: static_folder
     monkeypatch.setitem(sys.modules, "gt_tiny_model", module)
-    there = [types.SimpleNamespace(name="numpy"), types.SimpleNamespace(name="gt-tiny-model")]
-    monkeypatch.setattr("sigmax.encoders.pretrained.metadata", types.SimpleNamespace(distributions=lambda: there))
+    monkeypatch.setattr("sigmax.encoders.pretrained._packages", lambda: ["numpy", "gt-tiny-model"])
     monkeypatch.setattr(choose, "TEXT_ENCODERS", ("tiny-model",))
     monkeypatch.setitem(choose._ENCODED, "tiny-model", 1e-3)
 

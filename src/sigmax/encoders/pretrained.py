@@ -6,7 +6,6 @@ import importlib
 import json
 import logging
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,14 +45,20 @@ def find(name: str) -> Path | None:
     if Path(name).is_dir():
         return Path(name)
     wanted = _plain(name.rpartition("/")[2])
-    for distribution in metadata.distributions():
-        package = _plain(distribution.name or "")
+    for package in map(_plain, _packages()):
         if wanted and (package == wanted or package.endswith(f"_{wanted}")):
             try:
                 return Path(importlib.import_module(package).get_model_path())
             except (ImportError, AttributeError):
                 continue
     return None
+
+
+def _packages() -> list[str]:
+    """Names of the installed packages."""
+    from importlib import metadata  # slower to import than all that help needs
+
+    return [distribution.name or "" for distribution in metadata.distributions()]
 
 
 def load_pretrained(name: str) -> nn.Module:
