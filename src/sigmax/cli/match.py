@@ -11,6 +11,7 @@ import typer
 from sigmax.cli.app import command
 from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
 from sigmax.cli.options import AsJson, Columns, Model, renamed
+from sigmax.cli.serve import without_caches
 from sigmax.files import check_file
 from sigmax.training.option import Option
 
@@ -218,7 +219,7 @@ def _in_bulk(
     if output != "-":
         ending_of_answers(Path(output))
         check_file(Path(output))
-    with bar("reading") as advance:
+    with bar("reading") as advance, without_caches():
         model = load(folder)
         if output == "-":
             match_stream(model, source, sys.stdout.buffer, columns=columns, advance=advance, **how)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +16,7 @@ from sigmax.cli.console import quiet, say
 from sigmax.errors import extra
 from sigmax.training.option import Option
 
-__all__ = ["serve"]
+__all__ = ["serve", "without_caches"]
 
 
 @command("Use")
@@ -72,31 +74,37 @@ def serve(
             f"others can reach {host}, so a key is needed; set one: SIGMAX_API_KEY=… sigmax serve …",
             param_hint="--host",
         )
-    _without_caches()
 
     def started(url: str) -> None:
         gc.collect()
         gc.freeze()  # what is there stays; looking through it time and again would stop all answers for a while
         say(f"Serving {', '.join(names)} at {url}")
 
-    run(
-        dict(zip(names, folders, strict=True)),
-        host=host,
-        port=port,
-        key=key,
-        seconds=timeout,
-        allowed_hosts=allowed_host,
-        root_path=root_path,
-        max_queue=max_queue,
-        max_batch=max_batch,
-        started=started,
-    )
+    with without_caches():
+        run(
+            dict(zip(names, folders, strict=True)),
+            host=host,
+            port=port,
+            key=key,
+            seconds=timeout,
+            allowed_hosts=allowed_host,
+            root_path=root_path,
+            max_queue=max_queue,
+            max_batch=max_batch,
+            started=started,
+        )
     gc.unfreeze()
 
 
-def _without_caches() -> None:
+@contextlib.contextmanager
+def without_caches() -> Iterator[None]:
     """Keep nothing of a query for the next time: requests seldom repeat, and a cache would only grow."""
     from sigmax.data import pictures
     from sigmax.encoders import ngrams
 
+    before = ngrams.CACHED_BYTES, pictures.KEPT_BYTES
     ngrams.CACHED_BYTES = pictures.KEPT_BYTES = 0
+    try:
+        yield
+    finally:
+        ngrams.CACHED_BYTES, pictures.KEPT_BYTES = before
