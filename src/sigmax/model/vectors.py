@@ -74,7 +74,8 @@ def tiled(
         block = queries[rows].to(candidates.dense.device)
         for left in range(0, len(candidates), width):
             columns = slice(left, min(left + width, len(candidates)))
-            logits = logits_of(block, candidates[columns]).float().cpu().numpy()
-            if not (np.isfinite(logits.min()) and np.isfinite(logits.max())):
+            logits = logits_of(block, candidates[columns]).float()
+            low, high = logits.aminmax()
+            if not (low.isfinite() and high.isfinite()):
                 raise ValueError("The model's logits are not finite: training diverged. Try a lower learning rate.")
-            yield Tile(rows, columns, logits)
+            yield Tile(rows, columns, logits.cpu().numpy())
