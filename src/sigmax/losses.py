@@ -107,7 +107,9 @@ class MatchLoss(nn.Module):
     def prepared_logits(self, queries: Tensor, candidates: Tensor) -> Tensor:
         """Make the logits of prepared vectors; see `logits`."""
         scores = (queries @ candidates.T).to(working_dtype(queries))
-        if not torch.is_grad_enabled():  # in place: over many candidates each tensor of logits costs as the product does
+        if (
+            not torch.is_grad_enabled()
+        ):  # in place: over many candidates each tensor of logits costs as the product does
             scores.mul_(self.logit_scale)
             return scores if self.logit_bias is None else scores.add_(self.logit_bias)
         scores = scores * self.logit_scale

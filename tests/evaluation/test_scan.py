@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,16 @@ def test_condensed_metrics_are_those_of_all_pairs(many, monkeypatch):
     assert sum(one.pairs for one in found.reliability) == sum(one.pairs for one in whole.reliability)
     assert found.logits.right.tolist() == whole.logits.right.tolist()
     assert found.logits.wrong.sum() == whole.logits.wrong.sum()
+
+
+def test_condensed_metrics_where_nothing_is_claimed(many, monkeypatch):
+    """Candidates that are claimed, right, or both are other ones, and few of all."""
+    model, data = many
+    calibrator = replace(calibrate_logits(scan(model, data, "dev")), record=None, threshold=0.999)
+    whole = evaluate_logits(scan(model, data, "test"), calibrator=calibrator, draws=20)
+    found = evaluate_logits(condensed(monkeypatch, model, data, "test"), calibrator=calibrator, draws=20)
+    for name in ("micro_f1", "macro_f1"):
+        assert found.draws[name] == pytest.approx(whole.draws[name], nan_ok=True), name
 
 
 def test_condensed_calibration_is_that_of_all_pairs(many, monkeypatch):

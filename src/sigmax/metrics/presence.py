@@ -28,6 +28,8 @@ __all__ = ["METRICS", "PRESENCE", "PresenceTally", "ReliabilityBin", "presence_t
 PRESENCE = "presence"
 #: Pairs from which the bins and the grid are chosen, at most.
 SAMPLE = 4_000_000
+#: Candidates of which macro-F1 keeps a column each, whether or not there is anything in it.
+MOST_COLUMNS = 10_000
 #: Queries that are added up at a time.
 BLOCK = 256
 
@@ -132,7 +134,7 @@ class PresenceTally:
     def metrics(self) -> dict[str, Statistic]:
         """Return the metrics over all that was added, in the order of `METRICS`."""
         total = self._total()
-        hits, said, there = (_stacked(parts) for parts in zip(*self._claims, strict=True))
+        hits, said, there = _same_columns([_stacked(parts) for parts in zip(*self._claims, strict=True)])
         pairs = total["pairs"].sum(1)
         residuals = _stacked(self._residuals).T.tocsr()
         start = smooth_error(np.asarray(residuals.sum(1))[None] / pairs.sum(), 4 / self.grid)[0]
@@ -242,6 +244,21 @@ def _stacked(parts: Sequence[sparse.csr_array]) -> sparse.csr_array:
         part.resize(part.shape[0], width)
     stacked: sparse.csr_array = sparse.vstack(parts).tocsr()
     return stacked
+
+
+def _same_columns(tables: list[sparse.csr_array]) -> list[sparse.csr_array]:
+    """Tables of the same columns; of very many, those alone that one of them has anything in."""
+    if len({table.shape[1] for table in tables}) == 1 and tables[0].shape[1] <= MOST_COLUMNS:
+        return tables
+    from scipy import sparse
+
+    used = np.unique(np.concatenate([table.indices for table in tables]))
+    return [
+        sparse.csr_array(
+            (table.data, np.searchsorted(used, table.indices), table.indptr), shape=(table.shape[0], len(used))
+        )
+        for table in tables
+    ]
 
 
 def _in_bins(presence: Floats, right: Bools, weights: Floats | None, edges: Floats, prefix: str) -> dict[str, Floats]:
