@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,7 +137,8 @@ def test_fit_and_round_trip(method):
     assert (again.any(new, IDS) == fitted.any(new, IDS)).all()
     for rule in RULES:
         text = rule if rule == "best-f1" else f"{rule}=0.6"
-        assert again.decide(text) == fitted.decide(text) == decide(text, fitted.record)
+        cautious = decide(text, fitted.record, confidence=0.95)
+        assert again.decide(text) == fitted.decide(text) == replace(cautious, confidence=0.9)
     assert fitted.threshold == fitted.default_threshold == fitted.decide().threshold
 
 
@@ -223,6 +225,7 @@ def test_a_part_that_chose_nothing():
     rest = [row for row in range(200) if row in set(np.flatnonzero(np.random.default_rng(0).permutation(200) >= 80))]
     alone = fit_calibrator(logits[rest], right[rest], IDS, method="quadratic-candidate")
     assert alone.calibration == fitted.calibration
+    assert fitted.decide("recall=0.5") == decide("recall=0.5", fitted.record), "all of δ: nothing was fitted on these"
     assert alone.any_fit == fitted.any_fit
     for part in (-0.1, 1.0, math.nan):
         with pytest.raises(ValueError, match="`held_out` from 0 to below 1"):

@@ -17,7 +17,6 @@ from helpers.data import things
 from helpers.models import calibrated, tiny
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import PlattCandidate
-from sigmax.calibration.rules import decide
 from sigmax.encoders import LabelTable
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.model import dual_encoder
@@ -609,7 +608,7 @@ def test_as_json():
 def test_rules(rule, tmp_path):
     model = calibrated()
     model.save(tmp_path / "model")
-    expected = decide(rule, model.calibrator.record)
+    expected = model.calibrator.decide(rule)
     for one in (model, load(tmp_path / "model")):
         matches = one.match("moon light", top_k=1, rule=rule)
         assert matches.decision == expected

@@ -5,8 +5,8 @@ far off it is. The distance to the nearest training queries does (Sun et al. 202
 
 Where the dev split has no query without an answer, nothing can be fitted, and a flag remains: *unlike the training
 queries*, for a query that is farther from them than nearly all dev queries are. Its p-value is conformal (Vovk et al.
-2005): (1 + dev queries that are as far or farther) / (dev queries + 1). A query drawn as dev's were has one of α or less
-with a probability of at most α, whatever the distribution.
+2005): (1 + dev queries that are as far or farther) / (dev queries + 1). A query drawn as dev's were has one of at most
+α with a probability of at most α, whatever the distribution.
 """
 
 from __future__ import annotations
