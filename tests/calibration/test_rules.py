@@ -9,6 +9,7 @@ from scipy import stats
 from scipy.special import expit
 
 from sigmax.calibration import rules
+from sigmax.calibration.p_values import fewest, p_values
 from sigmax.calibration.record import NOTHING, Record
 from sigmax.calibration.rules import RULES, Choice, Decision, decide, parse_rule, threshold_table
 from sigmax.errors import UnknownNameError
@@ -248,8 +249,8 @@ def test_p_values_are_those_of_scipy():
     total, n = np.array([0.0, 1.5, 3.0, 30.0, 0.0, 100.0]), np.array([20.0, 40.0, 100.0, 100.0, 0.0, 100.0])
     for exact in (True, False):
         expected = [min(1.0, p_value([s / k] * int(k) if k else [], 0.1, exact)) for s, k in zip(total, n, strict=True)]
-        assert rules._p_values(total, n, 0.1, exact=exact) == pytest.approx(expected, rel=1e-9)
-    rounded = rules._p_values(np.array([0.1 * 3 * 10]), np.array([50.0]), 0.1, exact=True)
+        assert p_values(total, n, 0.1, exact=exact) == pytest.approx(expected, rel=1e-9)
+    rounded = p_values(np.array([0.1 * 3 * 10]), np.array([50.0]), 0.1, exact=True)
     assert rounded == pytest.approx(stats.binom.cdf(3, 50, 0.1)), "0.1 · 3 · 10 is a little above 3"
 
 
@@ -454,7 +455,7 @@ def test_how_many_queries_a_promise_needs(text, needed):
     kind = {"p": "queries that get a candidate", "r": "answered queries", "c": "answered queries"}.get(
         text[0], "queries without an answer"
     )
-    assert rules._fewest(0.1, -math.log(0.5)) == 4
+    assert fewest(0.1, -math.log(0.5)) == 4
     enough, few = ((perfect(n) if text[0] != "f" else perfect(3, n)) for n in (needed, needed - 1))
     assert decide(text, enough).promised
     found = decide(text, few)

@@ -34,9 +34,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 
 from sigmax.arrays import Floats
+from sigmax.calibration.p_values import fewest, kl, p_values
 from sigmax.calibration.record import Record, ThresholdCurve
 from sigmax.errors import lookup
 
@@ -44,8 +44,6 @@ __all__ = ["RULES", "Choice", "Decision", "Rule", "decide", "parse_rule", "thres
 
 
 CONFIDENCE = 0.9
-
-
 #: Testing for precision starts at some number of queries, and again at this many times as many, and so on.
 RATIO = 4
 
@@ -101,11 +99,11 @@ class Rule:
         """P-values of `the average loss is not below the one allowed`, one for each t of the curve, or at some."""
         assert self.loss is not None
         total, n = self.loss(curve)
-        return _p_values(total[places], n[places], self.allowed(level), exact=self.exact)
+        return p_values(total[places], n[places], self.allowed(level), exact=self.exact)
 
     def needed(self, level: float, delta: float) -> int:
         """How many queries a promise needs if nothing at all is lost: the least n with (1 − a)ⁿ ≤ δ."""
-        return _fewest(delta, -math.log1p(-self.allowed(level)))
+        return fewest(delta, -math.log1p(-self.allowed(level)))
 
 
 @dataclass(frozen=True)
@@ -322,22 +320,6 @@ def threshold_table(record: Record, at: Iterable[float] | None = None) -> list[d
     return rows
 
 
-def _p_values(total: Floats, n: Floats, allowed: float, *, exact: bool) -> Floats:
-    """P-values of E ℓ ≥ allowed, from Σ ℓ over n queries; see the module's head. 1 where n is 0."""
-    least = np.ceil(total - 1e-9)  # sums of shares are rounded
-    binomial: Floats = scipy.special.bdtr(np.minimum(least, n), n.astype(np.int64), allowed)
-    if exact:
-        return np.where(n > 0, binomial, 1.0)
-    mean = np.minimum(total / np.maximum(n, 1), allowed)
-    hoeffding = np.exp(-n * _kl(mean, allowed))
-    return np.where(n > 0, np.minimum(hoeffding, np.minimum(np.e * binomial, 1.0)), 1.0)
-
-
-def _kl(mean: Any, allowed: float) -> Any:
-    """Mean · log(mean / allowed) + (1 − mean) · log((1 − mean) / (1 − allowed))."""
-    return scipy.special.rel_entr(mean, allowed) + scipy.special.rel_entr(1 - mean, 1 - allowed)
-
-
 def _certified(rule: Rule, curve: ThresholdCurve, level: float, delta: float) -> int | None:
     """Place of the threshold whose promise holds with confidence 1 − δ, −1 for `NOTHING`; None if there is none."""
     if not rule.steady:
@@ -457,7 +439,7 @@ def _queries_needed(total: Floats, n: Floats, allowed: float, delta: float, avai
     hopeful = mean < allowed - 1e-9
     if not hopeful.any():
         return None
-    enough = -np.log(delta / np.e) / _kl(mean[hopeful], allowed)
+    enough = -np.log(delta / np.e) / kl(mean[hopeful], allowed)
     return max(math.ceil(float((enough / n[hopeful]).min() * available)), available + 1)
 
 
@@ -465,8 +447,3 @@ def _best_f1(curve: ThresholdCurve) -> int:
     if not curve.pairs or not curve.recorded:
         return -1
     return int((2 * curve.hits / (curve.accepted + curve.pairs))[: curve.recorded].argmax())
-
-
-def _fewest(delta: float, rate: float) -> int:
-    """Return the least n with exp(−n · rate) ≤ δ."""
-    return max(1, math.ceil(-math.log(delta) / rate - 1e-9))
