@@ -421,13 +421,18 @@ def test_datasets_in_memory():
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.tsv.zst", "array.json", "x.jsonl", "x.xlsx"])
-def test_standard_input(name):
+def test_standard_input(name, monkeypatch):
     content = DOORS[name]
+    content = content if isinstance(content, bytes) else content.encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert len(load_data("-").queries) == 15
+
+
+def test_standard_input_of_a_process():
+    content = DOORS["x.csv.gz"]
+    assert isinstance(content, bytes)
     done = subprocess.run(
-        [sys.executable, "-m", "sigmax", "check", "-", "--json"],
-        input=content if isinstance(content, bytes) else content.encode(),
-        capture_output=True,
-        check=False,
+        [sys.executable, "-m", "sigmax", "check", "-", "--json"], input=content, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["queries"] == 15

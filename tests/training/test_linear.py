@@ -73,11 +73,12 @@ def test_the_gradient_of_the_objective_is_zero_at_the_minimum(loss, kind):
 
 
 def test_blocks_of_rows_change_nothing(monkeypatch):
+    """Twenty steps along the same way: the sums differ by rounding alone."""
     x, right = problem("several")
-    whole = fit_linear(x, right, "softmax-decoupled", 0.01, tolerance=1e-14, steps=2000)
+    whole = fit_linear(x, right, "softmax-decoupled", 0.01, tolerance=0.0, steps=20)
     monkeypatch.setattr("sigmax.training.linear.PAIR_BLOCK", 10 * M)
-    parts = fit_linear(x, right, "softmax-decoupled", 0.01, tolerance=1e-14, steps=2000)
-    torch.testing.assert_close(parts.weights, whole.weights, atol=1e-5, rtol=1e-5)
+    parts = fit_linear(x, right, "softmax-decoupled", 0.01, tolerance=0.0, steps=20)
+    torch.testing.assert_close(parts.weights, whole.weights, atol=1e-7, rtol=1e-7)
 
 
 def test_single_precision_finds_the_same_minimum():
@@ -116,10 +117,11 @@ def test_queries_without_an_answer_count_for_the_sigmoid_alone():
 
 
 def test_the_penalty_follows_the_noise():
-    x, right = problem(n=400)
-    noise = sparse.csr_array(right.toarray()[np.random.default_rng(1).permutation(400)])
-    assert choose_penalty(x, noise, "softmax-average").penalty > choose_penalty(x, right, "softmax-average").penalty
-    assert choose_penalty(x, right, "softmax-average").penalty in PENALTIES
+    x, right = problem(n=200)
+    noise = sparse.csr_array(right.toarray()[np.random.default_rng(1).permutation(200)])
+    found = choose_penalty(x, right, "softmax-average").penalty
+    assert choose_penalty(x, noise, "softmax-average").penalty > found
+    assert found in PENALTIES
 
 
 # -- end to end ------------------------------------------------------------------------------------
