@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["bar", "deliver", "err", "fail", "out", "prepare_streams", "print_json", "quiet", "say"]
 
-# A table is never narrower than this, so that output piped to a file reads as it does on a wide screen.
-out = Console(width=None if sys.stdout and sys.stdout.isatty() else 110, highlight=False)
+# Output piped to a file reads as it does on a wide screen: no table is cut there.
+out = Console(width=None if sys.stdout and sys.stdout.isatty() else 200, highlight=False)
 err = Console(stderr=True, highlight=False)
 #: Seconds after which work shows its progress.
 PATIENCE = 1.0

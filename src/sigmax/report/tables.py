@@ -35,7 +35,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table = Table(title=Text(title), title_justify="left")
     table.add_column("")
     for result in comparison.results:
-        table.add_column(result.contender.name.replace("-", "-\n", 1), justify="right")
+        table.add_column(result.contender.name.replace("-", "-\n", 1), justify="right", overflow="fold")
     for group, metrics in groups().items():
         shown = [metric for metric in metrics if metric.name in comparison.metrics and metric.shown]
         if shown:
