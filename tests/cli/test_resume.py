@@ -63,7 +63,8 @@ def test_a_killed_run_goes_on(sigmax, data, tmp_path):
     assert json.loads(done.out) == whole | {"model": str(killed)}
     one, other = weights(tmp_path / "whole"), weights(killed)
     assert one.keys() == other.keys()
-    assert len(one) == 11  # of each tower: n-grams, their idf, their vectors; of dev: what rules decide from
+    # of each tower: n-grams, their idf, their vectors; of words: counts and weights; of dev: what rules decide from
+    assert len(one) == 15
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert not torch.equal(other["query_encoder/model.safetensors table.weight"], then)  # it learnt more after the kill
     assert (killed / "sigmax.json").read_bytes() == (tmp_path / "whole" / "sigmax.json").read_bytes()
@@ -125,6 +126,7 @@ TORCHRUN = "torch.distributed.run --standalone --nproc-per-node=2 -m sigmax trai
 def test_two_processes(sigmax, data, tmp_path):
     """They train one model; the first of them alone writes and prints."""
     words = [*TORCHRUN.split(), data, "-o", tmp_path / "model", "--loss", "sigmoid", "--epochs", "4", "--json"]
+    words += ["--no-lexical"]  # many processes train without it
     with spawn(*words, "--batch-size", "16", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
@@ -138,7 +140,8 @@ def test_two_processes(sigmax, data, tmp_path):
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     # The model that one process with twice the batch size trains, but for the order in which floats are added.
-    alone = sigmax("train", data, "-o", tmp_path / "alone", "--loss", "sigmoid", "--epochs", "4", "--batch-size", "32")
+    options = "--loss sigmoid --epochs 4 --batch-size 32 --no-lexical"
+    alone = sigmax("train", data, "-o", tmp_path / "alone", *options.split())
     assert alone.code == 0
     for name, weights in load(tmp_path / "alone").state_dict().items():
         torch.testing.assert_close(trained.state_dict()[name], weights, rtol=1e-3, atol=1e-4)

@@ -152,7 +152,8 @@ def test_there_and_back(tmp_path):
     assert said[4].startswith("me/nothing: no such folder, and no such model on the Hugging Face hub.")
     assert said[5].startswith("me/sky: could not be published (")
     first, second = hub.repositories[repository][1:]
-    assert {name.split("/")[0] for name in first} == PARTS
+    parts = {name.split("/")[0] for name in first}
+    assert parts == PARTS - {"lexical", "candidates.parquet", "candidates.safetensors"}  # those of larger models
     assert first.keys() - second.keys() == {"none.safetensors"}
     assert 'sigmax.load("me/sky")' in first["README.md"].decode()
     cached = run(CACHED, address)

