@@ -19,7 +19,7 @@ from sigmax.data.formats.opening import COMPRESSIONS, opened_bytes
 from sigmax.data.formats.rows import TABLES
 from sigmax.errors import DataError, first_line
 
-__all__ = ["MAX_BYTES", "STDIN", "downloaded", "from_stdin", "is_address"]
+__all__ = ["MAX_BYTES", "STDIN", "downloaded", "from_stdin", "is_address", "is_loopback"]
 
 #: What standard input is called.
 STDIN = "-"
@@ -97,11 +97,12 @@ def _check_address(address: str) -> None:
         raise DataError(f"{address}: not an address: {error}.") from None
     if not host or parts.scheme not in ("https", "http"):
         raise DataError(f"{address}: expected an address such as https://example.com/faq.csv.")
-    if parts.scheme == "http" and not _is_this_machine(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise DataError(f"{address}: expected https; over http anyone on the way could change the data.")
 
 
-def _is_this_machine(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach a host."""
     if host == "localhost":
         return True
     try:

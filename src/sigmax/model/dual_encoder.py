@@ -16,7 +16,6 @@ from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
 from sigmax.data.pictures import Item, Query, as_queries
-from sigmax.encoders.lexical import Lexical, Tokens
 from sigmax.encoders.module import as_inputs, encodes
 from sigmax.errors import check_least, lookup
 from sigmax.evaluation import Evaluation
@@ -34,6 +33,7 @@ from sigmax.scan import Logits
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from sigmax.encoders.lexical import Lexical, Tokens
 
 __all__ = ["DualEncoder", "load"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
@@ -17,11 +17,13 @@ from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import calibration_from_dict
 from sigmax.calibration.record import Record
 from sigmax.encoders import load_encoder, save_encoder
-from sigmax.encoders.lexical import Lexical
 from sigmax.errors import DataError
 from sigmax.files import recover_folder, replace_folder
 from sigmax.losses import MatchLoss, make_loss
 from sigmax.model.hub import fetch, is_hub_name
+
+if TYPE_CHECKING:
+    from sigmax.encoders.lexical import Lexical
 
 __all__ = ["FORMAT", "PARTS", "Parts", "check_place", "find_folder", "read_folder", "write_folder"]
 
@@ -168,7 +170,7 @@ def read_folder(folder: Path) -> Parts:
             similarity=about["similarity"],
         )
         candidate_ids, candidates, vectors = _read_candidates(folder)
-        none_file, lexical_folder = folder / "none.safetensors", folder / "lexical"
+        none_file = folder / "none.safetensors"
         parts = Parts(
             query_encoder=load_encoder(folder / "query_encoder"),
             candidate_encoder=load_encoder(folder / "candidate_encoder") if about["two_encoders"] else None,
@@ -176,7 +178,7 @@ def read_folder(folder: Path) -> Parts:
             candidates=candidates,
             candidate_ids=candidate_ids,
             candidate_vectors=vectors,
-            lexical=Lexical.read(lexical_folder) if lexical_folder.exists() else None,
+            lexical=_read_lexical(folder / "lexical"),
             none_vector=load_file(str(none_file))["vector"] if none_file.exists() else None,
             pictures=about.get("pictures", False),
             calibrator=_read_calibrator(about, folder),
@@ -193,6 +195,14 @@ def read_folder(folder: Path) -> Parts:
         raise DataError(
             f"{folder}: the model folder is damaged ({type(error).__name__}: {reason}). Train it again."
         ) from error
+
+
+def _read_lexical(folder: Path) -> Lexical | None:
+    if not folder.exists():
+        return None
+    from sigmax.encoders.lexical import Lexical
+
+    return Lexical.read(folder)
 
 
 def _write_candidates(parts: Parts, folder: Path, many: bool) -> None:

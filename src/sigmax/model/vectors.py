@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sigmax.data.pictures import Query
-from sigmax.encoders.lexical import Tokens
+
+if TYPE_CHECKING:
+    from sigmax.encoders.lexical import Tokens
 
 __all__ = ["Tile", "Vectors", "in_parts", "tiled"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
+from sigmax.data.fetching import is_loopback
 from sigmax.server.api import OPEN_PATHS, make_api
 from sigmax.server.connection import Connection
 from sigmax.server.guard import Guard
@@ -24,16 +24,6 @@ __all__ = ["is_loopback", "serve"]
 MAX_BODY, MAX_PICTURES_BODY = 1 << 20, 32 << 20
 #: Seconds in which requests that have begun may end after SIGTERM, beyond the time that each one has.
 GRACE = 5
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach a host."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def serve(
