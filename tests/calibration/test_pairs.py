@@ -31,6 +31,13 @@ def test_shares_leave_room_for_none_of_these():
     assert row_totals(np.zeros((2, 0))).tolist() == [-math.inf, -math.inf]
 
 
+def test_columns_that_are_no_candidates_are_not_told_apart():
+    logits = np.arange(6.0).reshape(2, 3)
+    pairs = Pairs.of(logits, logits > 3, most=6, weights=np.array([[1.0, 1, 0], [1, 1, 1]]))
+    assert (pairs.size, len(pairs)) == (1, 5)
+    assert not pairs.candidates.any()
+
+
 def test_pairs_that_are_nearly_taken_for_right_are_kept():
     random = np.random.default_rng(1)
     logits = random.normal(size=(50, 40)) + 3 * random.normal(size=(50, 1))

@@ -82,6 +82,32 @@ def test_metrics_of_a_threshold(seed, n, m, values, threshold):
     assert found == pytest.approx(truth(presence, right, threshold))
 
 
+@given(st.integers(0, 500), st.integers(1, 12), st.integers(1, 4), st.floats(0, 1))
+def test_answers_that_were_not_offered(seed, n, m, threshold):
+    """They are right pairs that no threshold accepts, not even 0: a column that is never said, and counts."""
+    random = np.random.default_rng(seed)
+    presence, right = world(n, m, random)
+    missing = random.integers(0, 3, size=n)
+    record = Record.of(presence, right, floor=0, missing=missing)
+    never = np.arange(2) < missing[:, None]
+    expected = truth(np.c_[presence, np.full((n, 2), -1.0)], np.c_[right, never], threshold)
+    assert record.curve.at(threshold) == pytest.approx(expected)
+    again = Record.from_tensors(record.as_tensors())
+    assert again.missing is not None
+    assert again.curve.at(threshold) == record.curve.at(threshold)
+
+
+def test_no_recall_is_promised_beyond_what_was_offered():
+    presence, right = world(400, 4, np.random.default_rng(2), none=0.0)
+    missing = (np.arange(400) % 4 == 0).astype(int)
+    right[missing > 0] = False
+    record = Record.of(presence, right, missing=missing)
+    assert decide("contains=0.6", record).promised
+    found = decide("contains=0.8", record)
+    assert not found.promised
+    assert decide("contains=0.8", Record.of(presence, right)).promised
+
+
 def test_metrics_do_not_depend_on_the_floor():
     presence, right = world(60, 5, np.random.default_rng(0))
     everything, few = (Record.of(presence, right, floor=floor) for floor in (0, 0.2))

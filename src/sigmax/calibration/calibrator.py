@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats
+from sigmax.arrays import Bools, Floats, Ints
 from sigmax.calibration.any_right import AnyFit, AnyInputs, fit_any, folds_of, noisy_or
 from sigmax.calibration.curves import Calibration, calibration_from_dict
 from sigmax.calibration.fits import fit_calibration
@@ -168,6 +168,7 @@ def fit_calibrator(
     none: NDArray[Any] | None = None,
     weights: Floats | None = None,
     novelty: Floats | None = None,
+    missing: Ints | None = None,
     method: str = "auto",
     held_out: float = 0.0,
     about: Mapping[str, Any] | None = None,
@@ -188,6 +189,8 @@ def fit_calibrator(
         none: (n,) logits of *none of these*, where it was trained.
         weights: (n, m) pairs that each stands for, see `sigmax.metrics.condense`; None: each for itself.
         novelty: (n, 2) how near the training queries are, see `Novelty.features`: P(any) may look at it.
+        missing: (n,) right answers of each query that it was not offered, such as those that a search did not return:
+            for rules they are answers that nothing accepts, for P(any) they are not there.
         method: a name in `CALIBRATIONS`, or "auto": chosen by cross-validated log loss.
         held_out: part of the queries, from 0 to below 1, that nothing is fitted on and rules are decided by; 0: all
             queries serve both, by cross-fitting.
@@ -210,13 +213,15 @@ def fit_calibrator(
             none=nones[0],
             weights=counts[0],
             novelty=None if novelty is None else novelty[~out],
+            missing=None if missing is None else missing[~out],
             method=method,
             about=about,
             seed=seed,
         )
         totals = row_totals(logits[out], nones[1], counts[1])
         presence = calibrator.calibration.presence(logits[out], None, totals)
-        record = Record.of(presence, right[out], weights=counts[1])
+        gone = None if missing is None else missing[out]
+        record = Record.of(presence, right[out], weights=counts[1], missing=gone)
         about = {**calibrator.about, "held_out": int(out.sum()), "crossed": False}
         calibrator = replace(calibrator, record=record, about=about)
         return replace(calibrator, threshold=calibrator.default_threshold)
@@ -229,7 +234,7 @@ def fit_calibrator(
         fitted.calibration,
         tuple(candidate_ids),
         fit_any(inputs, unseen, np.asarray(right.any(1)), seed=seed),
-        Record.of(unseen, right, weights=weights),
+        Record.of(unseen, right, weights=weights, missing=missing),
         about={
             **(about or {}),
             "queries": len(right),

@@ -27,7 +27,7 @@ class Pairs:
         queries: (k,) row of the split.
         candidates: (k,) column, in [0, size).
         weights: (k,) pairs that each stands for, above 0.
-        size: m, how many candidates there are.
+        size: how many candidates are told apart: m, or 1 where columns are no candidates.
 
     Raises:
         ValueError: shapes that do not fit, logits or weights that are not finite, columns out of range.
@@ -86,9 +86,9 @@ class Pairs:
         odds = share_odds(logits, total[:, None])
         if weights is not None:
             queries, columns = np.nonzero(weights)
-            size = max(round(float(weights.sum(1).max(initial=0.0))), right.shape[1])
             chosen = logits[queries, columns], odds[queries, columns], right[queries, columns]
-            return cls(*chosen, queries, columns, weights[queries, columns], size).thinned(most, seed=seed)
+            alike = np.zeros_like(queries)
+            return cls(*chosen, queries, alike, weights[queries, columns], 1).thinned(most, seed=seed)
         places, drawn = _drawn(logits.ravel(), odds.ravel(), right.ravel(), np.ones(right.size), most, seed)
         queries, candidates = np.divmod(places, max(right.shape[1], 1))
         chosen = logits.ravel()[places], odds.ravel()[places], right.ravel()[places]

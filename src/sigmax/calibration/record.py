@@ -33,6 +33,7 @@ class Record:
     presence: Floats  #: (k,)
     right: Bools  #: (k,)
     floor: float = FLOOR  #: wrong pairs below this presence are left out; thresholds below are for right pairs alone
+    missing: Ints | None = None  #: (n,) right answers that a query was not offered: no threshold accepts them; None: 0
 
     def __post_init__(self) -> None:
         n, k = len(self.answered), len(self.rows)
@@ -47,7 +48,7 @@ class Record:
         _check_presence(self.presence)
         if (self.presence[~self.right] < self.floor).any():
             raise ValueError(f"Expected no wrong pair below the floor of {self.floor}.")
-        if not np.array_equal(np.bincount(self.rows[self.right], minlength=n) > 0, self.answered):
+        if not np.array_equal(self.wanted > 0, self.answered):
             raise ValueError("Expected the queries with a right pair to be the answered ones. Record all right pairs.")
 
     @classmethod
@@ -58,6 +59,7 @@ class Record:
         *,
         floor: float = FLOOR,
         weights: Floats | None = None,
+        missing: Ints | None = None,
     ) -> Record:
         """Keep what is needed of a split.
 
@@ -67,6 +69,7 @@ class Record:
             floor: wrong pairs below are left out.
             weights: (n, m) pairs that each presence stands for; None: each for itself. No rule can tell pooled pairs
                 apart: the floor rises above them.
+            missing: (n,) right answers of each query that are no column, such as those that a search did not return.
 
         Raises:
             ValueError: shapes that differ, a presence that is no probability.
@@ -88,18 +91,26 @@ class Record:
             start += len(block)
         if start != len(right):
             raise ValueError(f"Expected presences of {len(right)} queries, got {start}.")
+        answered = np.asarray(right.any(1)) if right.size else np.zeros(len(right), bool)
         return cls(
-            np.asarray(right.any(1)) if right.size else np.zeros(len(right), bool),
+            answered if missing is None else answered | (missing > 0),
             np.concatenate([np.zeros(0, np.int64), *rows]).astype(np.int64),
             np.concatenate([np.zeros(0), *(part for part, _ in kept)]),
             np.concatenate([np.zeros(0, bool), *(part for _, part in kept)]),
             floor,
+            missing,
         )
 
     @property
     def queries(self) -> int:
         """How many queries the split has."""
         return len(self.answered)
+
+    @property
+    def wanted(self) -> Ints:
+        """(n,) right answers of each query, offered or not."""
+        offered: Ints = np.bincount(self.rows[self.right], minlength=len(self.answered))
+        return offered if self.missing is None else offered + self.missing
 
     def as_tensors(self) -> dict[str, NDArray[Any]]:
         """Return arrays by name, to be saved."""
@@ -109,6 +120,7 @@ class Record:
             "presence": self.presence,
             "right": self.right,
             "floor": np.array([self.floor]),
+            **({} if self.missing is None else {"missing": self.missing}),
         }
 
     @classmethod
@@ -127,6 +139,7 @@ class Record:
             tensors["presence"].astype(np.float64),
             tensors["right"].astype(bool),
             float(tensors["floor"][0]),
+            tensors["missing"].astype(np.int64) if "missing" in tensors else None,
         )
 
     @cached_property
@@ -152,7 +165,7 @@ class ThresholdCurve:
     contained: Floats  #: (c,) answered queries that get a right candidate
     false: Floats  #: (c,) queries without an answer that get any
     missed: Floats  #: (c,) queries that get any, and of whose candidates the best is wrong
-    pairs: int  #: right pairs in all
+    pairs: int  #: right pairs in all, offered or not
     answered: int  #: queries
     unanswered: int  #: queries
     floor: float
@@ -208,7 +221,7 @@ def _curve(record: Record) -> ThresholdCurve:
     n = record.queries
     order = np.argsort(-record.presence, kind="stable")
     t, row, right = record.presence[order], record.rows[order], record.right[order]
-    wanted = np.bincount(record.rows[record.right], minlength=n)
+    wanted = record.wanted
     together = np.argsort(row, kind="stable")
     accepted, hits = (_running(row, values.astype(np.int64), together) for values in (np.ones(len(row)), right))
     wrong = accepted - hits
@@ -229,7 +242,7 @@ def _curve(record: Record) -> ThresholdCurve:
     return ThresholdCurve(
         t[last],
         **sums,
-        pairs=int(record.right.sum()),
+        pairs=int(wanted.sum()),
         answered=answered,
         unanswered=n - answered,
         floor=record.floor,
