@@ -15,7 +15,6 @@ from sigmax.model.matches import Match
 
 if TYPE_CHECKING:
     from sigmax.arrays import Floats
-    from sigmax.calibration.calibrator import Calibrator
     from sigmax.data.pictures import Item, Picture, Query
     from sigmax.model.dual_encoder import DualEncoder
     from sigmax.model.matches import Rated
@@ -47,6 +46,9 @@ class Activation(Match):
     exp: float  #: eˢ; infinite where a float cannot hold it
     binary: float  #: σ(s) = 1 / (1 + e⁻ˢ)
     verdict: str  #: "present", "perhaps" or "absent", by `probability`
+    #: What each word that the item shares with the candidate adds to the logit, the most first; empty where they share
+    #: none, None for a model without a lexical view.
+    shared: Mapping[str, float] | None = None
 
     @property
     def probability(self) -> float:
@@ -145,18 +147,19 @@ def explain(
     check_least(1, top_k=top_k)
     queries = model.as_queries(items)
     rated = list(model.rate(queries, model.offer()))
-    return explain_rated(queries, rated, model.calibrator, top_k=top_k, bounds=bounds)
+    return explain_rated(queries, rated, model, top_k=top_k, bounds=bounds)
 
 
 def explain_rated(
     items: Sequence[Query],
     rated: Sequence[Rated],
-    calibrator: Calibrator | None,
+    model: DualEncoder,
     *,
     top_k: int,
     bounds: tuple[float, float] = BOUNDS,
 ) -> list[Explanation]:
-    """Explain items from their ratings, all over the same offer; see `explain`."""
+    """Explain items from the ratings that a model gave them, all over the same offer; see `explain`."""
+    calibrator = model.calibrator
     offered = len(rated[0].logits) if rated else 0
     shown = offered if offered <= top_k + _SPARE else top_k
     largest: dict[int, float] = {}
@@ -167,7 +170,9 @@ def explain_rated(
     return [
         Explanation(
             str(item),
-            tuple(_activation(one.match(place), bounds) for place in order),
+            tuple(
+                _activation(one.match(place), bounds, _shared(model, item, one.candidates[place])) for place in order
+            ),
             offered,
             float((_binary(one.logits.astype(np.float64)) if one.presence is None else one.presence).sum()),
             one.any,
@@ -253,7 +258,14 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _activation(match: Match, bounds: tuple[float, float]) -> Activation:
+def _shared(model: DualEncoder, item: Query, candidate: str) -> dict[str, float] | None:
+    if model.lexical is None or not isinstance(item, str):
+        return None
+    weight = 1.0 if model.reranker is None else model.reranker.first
+    return {word: weight * added for word, added in model.lexical.shared(item, candidate).items()}
+
+
+def _activation(match: Match, bounds: tuple[float, float], shared: Mapping[str, float] | None = None) -> Activation:
     try:
         exp = math.exp(match.logit)
     except OverflowError:
@@ -262,7 +274,7 @@ def _activation(match: Match, bounds: tuple[float, float]) -> Activation:
     probability = binary if match.presence is None else match.presence
     low, high = bounds
     verdict = "present" if probability >= high else "perhaps" if probability >= low else "absent"
-    return Activation(**vars(match), exp=exp, binary=binary, verdict=verdict)
+    return Activation(**vars(match), exp=exp, binary=binary, verdict=verdict, shared=shared)
 
 
 def _binary(logits: Floats | np.float64) -> Floats:

@@ -57,7 +57,7 @@ def mine(
 
     Raises:
         ValueError: `negatives` below 1, a bound out of range.
-        DataError: pictures or labels, or a model without calibration.
+        DataError: pictures or labels, a model without calibration, or one with a second look.
     """
     check_least(1, negatives=negatives)
     if not 0 < bound <= 1:
@@ -67,6 +67,8 @@ def mine(
             f"{data.name}: mining needs texts on both sides, got {'pictures' if data.pictures else 'labels'}. "
             "Labels are all offered in every batch already, or with --negatives at random."
         )
+    if model.reranker is not None:
+        raise DataError("The model takes a second look, which mining does not. Mine with one trained without `rerank`.")
     if model.calibrator is None:
         raise DataError("The model was not calibrated, so it cannot say what may be right. Try sigmax calibrate.")
     if len(data.candidates) <= OFFER_ALL:

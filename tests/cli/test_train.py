@@ -5,6 +5,7 @@ import json
 import pytest
 
 from helpers.commands import COMMANDS, changed, refused
+from helpers.readers import save_reader
 from sigmax.cli.options import READING
 from sigmax.data.sources import load_data
 from sigmax.evaluation import evaluate
@@ -25,11 +26,30 @@ def test_train(sigmax, data, tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]  # the checkpoints are gone
 
 
+def test_a_second_look(sigmax, data, tmp_path):
+    words = {word for one in load_data(data).queries for word in one.split()}
+    reader = save_reader(tmp_path / "reader", sorted(words))
+    options = ["--epochs", "1", "--loss", "sigmoid", "--rerank-depth", "3"]
+    done = sigmax("train", data, "-o", tmp_path / "model", "--rerank", reader, *options, "--json")
+    assert done.code == 0
+    settings = json.loads(done.out)["facts"]["settings"]
+    assert (settings["rerank"], settings["rerank_depth"]) == ("reader", 3)
+    assert "pairs of 162 queries are trained on, then the 3 best candidates" in done.words
+    found = json.loads(sigmax("match", tmp_path / "model", "my sky", "--json").out)["results"][0]
+    assert [one["accepted"] for one in found["matches"]] and 0 <= found["any"] <= 1
+    shown = sigmax("explain", tmp_path / "model", "the sun")
+    assert "words shared with “the sun” make up" in " ".join(shown.out.split())
+    for name, said in (("nowhere/at-all", "did not load"), (str(tmp_path / "model"), "did not load")):
+        refused(sigmax("train", data, "-o", tmp_path / "other", "--rerank", name, *options), 1, said)
+    assert not (tmp_path / "other").exists()
+
+
 def test_every_option_of_train_arrives(sigmax, data, tmp_path):
     options = (
         "--loss softmax-any --two-towers --epochs 2 --batch-size 16 --learning-rate 0.01 --logit-scale 7 --answers 2 "
         "--negatives 3 --none-candidate --mini-batch-size 5 --metric mrr --patience 5 --precision bfloat16 "
-        "--seed 3 --encoder ngrams --head cosine --augment mirrored --no-lexical"
+        "--seed 3 --encoder ngrams --head cosine --augment mirrored --no-lexical "
+        "--rerank-depth 9"
     )
     done = sigmax("train", data, "-o", tmp_path / "model", *options.split(), "--json")
     assert done.code == 0
@@ -41,6 +61,8 @@ def test_every_option_of_train_arrives(sigmax, data, tmp_path):
         "frozen": False,
         "augment": "mirrored",
         "lexical": False,
+        "rerank": None,
+        "rerank_depth": 9,
         "epochs": 2,
         "steps": None,
         "batch_size": 16,

@@ -14,11 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from helpers.models import tiny
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import Platt
 from sigmax.data.pictures import Picture
+from sigmax.encoders.lexical import Lexical
 from sigmax.explain import BOUNDS, common_shift, explain, explain_logits, parse_logits
 from sigmax.model.matches import Offer, Rated
+from sigmax.model.reranker import Reranker
 from sigmax.model.vectors import Vectors
 from sigmax.report.activations import activation_figure, activation_tables, explanation_words, shifts
 from sigmax.report.style import save_figure
@@ -202,6 +205,8 @@ def test_parser_refuses(text, said):
 class Scripted:
     """A model of known logits: what `explain` needs of one."""
 
+    lexical = reranker = None
+
     def __init__(self, logits, calibrated=True):
         self.logits = np.asarray(logits, float)
         self.candidates = [f"c{j}" for j in range(self.logits.shape[1])]
@@ -310,6 +315,56 @@ def test_words_of_a_calibrated_model():
 
 
 # -- the terminal --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def worded():
+    """An untrained model with a lexical view."""
+    candidates = ["waxing moon", "waning moon", "pizza with cheese", "sun"]
+    return tiny(candidates, lexical=Lexical.fit(candidates))
+
+
+def test_shared_words_add_up_to_their_part_of_the_activation(worded):
+    (one,) = explain(worded, ["waxing moon"])
+    alone = tiny(worded.candidates).match("waxing moon", top_k=4)
+    dense = {match.candidate: match.logit for match in alone}
+    for row in one.activations:
+        assert list(row.shared.values()) == sorted(row.shared.values(), reverse=True)
+        assert row.logit == pytest.approx(dense[row.candidate] + sum(row.shared.values()), abs=1e-5)
+    shared = {row.candidate: row.shared for row in one.activations}
+    assert set(shared["waxing moon"]) == {"waxing", "moon", "waxing moon"} and shared["pizza with cheese"] == {}
+    assert one.as_dict()["activations"][0]["shared"] == one.activations[0].shared
+
+
+def test_words_of_shared_words(worded):
+    words = explanation_words(explain(worded, ["waxing moon", "fire"]))
+    shared = [said for said in words if "shared with" in said or "share no words" in said]
+    assert re.fullmatch(
+        r"Of the activation [\d.]+ of waxing moon, words shared with “waxing moon” make up ([\d.]+): (.*)\.", shared[0]
+    )
+    assert "waxing +" in shared[0] and "moon +" in shared[0]
+    assert shared[-1].startswith("“Fire” and ") or "“fire” and " in shared[-1]
+    assert explain_logits(FIRST).activations[0].shared is None
+    assert not any("words" in said for said in explanation_words([explain_logits(FIRST)]))
+
+
+def test_a_second_look_weighs_shared_words(worded):
+    plain = explain(worded, ["waxing moon"])[0].activations[0].shared
+    worded.reranker = Reranker(torch.nn.Identity(), depth=1, first=0.25)
+    worded.reranker._known = Known()
+    weighed = explain(worded, ["waxing moon"])[0].activations[0].shared
+    worded.reranker = None
+    assert weighed == {word: pytest.approx(0.25 * added) for word, added in plain.items()}
+
+
+class Known(dict):
+    """Pairs that need not be read."""
+
+    def __contains__(self, key):
+        return True
+
+    def __missing__(self, key):
+        return 0.0
 
 
 def test_side_by_side(both):

@@ -157,8 +157,8 @@ def train(
     settings: Annotated[
         Settings,
         Fields(
-            "encoder head frozen two_towers lexical augment loss none_candidate epochs batch_size mini_batch_size "
-            "learning_rate logit_scale answers negatives metric patience precision seed"
+            "encoder head frozen two_towers lexical rerank rerank_depth augment loss none_candidate epochs batch_size "
+            "mini_batch_size learning_rate logit_scale answers negatives metric patience precision seed"
         ),
     ] = Settings(),  # noqa: B008, frozen
     output: Annotated[Path, Option("Folder for the model.", group="run", shown="DIR", flags=("--output", "-o"))] = ...,  # type: ignore[assignment]

@@ -14,7 +14,7 @@ from sigmax.errors import DataError, first_line
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["UnloadableError", "find", "is_static", "load_pretrained"]
+__all__ = ["UnloadableError", "find", "is_static", "load_pretrained", "on_hub"]
 
 log = logging.getLogger(__name__)
 
@@ -79,16 +79,20 @@ def load_pretrained(name: str) -> nn.Module:
         if folder is not None:
             model: nn.Module = SentenceTransformer(str(folder))
         else:
-            model = SentenceTransformer(name, local_files_only=not _on_hub(name))
+            model = SentenceTransformer(name, local_files_only=not on_hub(name, "sentence-transformers"))
     except (OSError, ValueError, RuntimeError) as error:
         raise UnloadableError(f"The encoder {name!r} did not load: {first_line(error)}") from error
     return model
 
 
-def _on_hub(name: str) -> bool:
+def on_hub(name: str, owner: str) -> bool:
     """Whether the hub answers and has a model; False if it cannot be reached, and the cache is all there is.
 
     One request that waits for at most `HUB_SECONDS`: loading would try again and again for minutes.
+
+    Args:
+        name: of the model.
+        owner: whose it is where the name does not say.
 
     Raises:
         UnloadableError: the hub has no such model.
@@ -97,10 +101,10 @@ def _on_hub(name: str) -> bool:
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
-        HfApi().model_info(name if "/" in name else f"sentence-transformers/{name}", timeout=HUB_SECONDS)
+        HfApi().model_info(name if "/" in name else f"{owner}/{name}", timeout=HUB_SECONDS)
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise UnloadableError(
-            f"The encoder {name!r} did not load: no folder, no installed package and no model of the hub has that name."
+            f"The model {name!r} did not load: no folder, no installed package and no model of the hub has that name."
         ) from error
     except Exception as error:  # whatever the client makes of a network that fails
         log.warning("%s: the hub cannot be reached (%s); looking in its cache.", name, first_line(error))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
@@ -27,18 +26,16 @@ from sigmax.model.folder import FEW, PARTS, Parts, find_folder, read_folder, wri
 from sigmax.model.hub import publish
 from sigmax.model.matches import PAIR_BLOCK, Matches, Offer, Rated, rate
 from sigmax.model.replay import Features, Replayed
-from sigmax.model.vectors import Tile, Vectors, in_parts, tiled
+from sigmax.model.vectors import CANDIDATE_BLOCK, Tile, Vectors, in_parts, tiled
 from sigmax.positives import Positives
 from sigmax.scan import Logits
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from sigmax.encoders.lexical import Lexical, Tokens
+    from sigmax.model.reranker import Reranker
 
 __all__ = ["DualEncoder", "load"]
-
-#: Candidates compared at a time: block sizes bound the memory on top of the candidates' vectors.
-CANDIDATE_BLOCK = 2**14
 
 
 class DualEncoder(nn.Module):
@@ -52,6 +49,7 @@ class DualEncoder(nn.Module):
         candidate_ids: their ids; the candidates themselves if not given.
         candidate_vectors: (m, d) of the candidates, prepared by the loss, where they need not be encoded again.
         lexical: what the words that two texts share add to the logit; None for nothing.
+        reranker: a second look at the best candidates, where both sides are texts; None for none.
         none_vector: (d,) of one more candidate, *none of these*, which training takes as right for the queries that
             have no right answer and as wrong for all others; None to train without. `match` never offers it.
         pictures: whether queries are pictures.
@@ -72,6 +70,7 @@ class DualEncoder(nn.Module):
         candidate_ids: Sequence[str] = (),
         candidate_vectors: Tensor | None = None,
         lexical: Lexical | None = None,
+        reranker: Reranker | None = None,
         none_vector: Tensor | None = None,
         pictures: bool = False,
         calibrator: Calibrator | None = None,
@@ -82,12 +81,13 @@ class DualEncoder(nn.Module):
         self.candidate_encoder = candidate_encoder
         self.loss = loss
         self.lexical = lexical
+        self.reranker = reranker
         self.candidates = list(candidates)
         self.candidate_ids = list(self.candidates if candidate_ids is candidates else candidate_ids or self.candidates)
         #: Many candidates and their vectors, encoded once; forgotten when training begins.
         self._kept: tuple[tuple[str, ...], Vectors] | None = None
         if candidate_vectors is not None:
-            self._kept = tuple(self.candidates), Vectors(candidate_vectors, self._tokens(self.candidates, "candidate"))
+            self._kept = tuple(self.candidates), self._seen(candidate_vectors, self.candidates, "candidate")
         self.none_vector = None if none_vector is None else nn.Parameter(none_vector.detach().clone())
         self.pictures = pictures
         self.calibrator = calibrator
@@ -171,10 +171,11 @@ class DualEncoder(nn.Module):
 
     def vectors(self, items: Sequence[Query], side: str = "query") -> Vectors:
         """Encode items for `logits_of`; see `encode`."""
-        return Vectors(self._encode(items, side, None, self.loss.prepare), self._tokens(items, side))
+        return self._seen(self._encode(items, side, None, self.loss.prepare), items, side)
 
-    def _tokens(self, items: Sequence[Query], side: str) -> Tokens | None:
-        return None if self.lexical is None else self.lexical.tokens(items, side)
+    def _seen(self, dense: Tensor, items: Sequence[Query], side: str) -> Vectors:
+        tokens = None if self.lexical is None else self.lexical.tokens(items, side)
+        return Vectors(dense, tokens, None if self.reranker is None else items)
 
     def candidate_vectors(self, candidates: Sequence[str]) -> Vectors:
         """Encode candidates, or, of more than `FEW`, take the vectors kept since they were encoded last or loaded."""
@@ -194,7 +195,7 @@ class DualEncoder(nn.Module):
     def logits_of(self, queries: Vectors, candidates: Vectors) -> Tensor:
         """Make logits of vectors, (n, m): s = logit_scale · similarity + logit_bias + what shared words add.
 
-        Everything that reads a model's logits outside training gets them here: matching, the scan, mining.
+        Everything that reads a model's logits outside training gets them here; a second look comes after it.
         """
         logits = self.loss.prepared_logits(queries.dense, candidates.dense)
         if self.lexical is not None and queries.tokens is not None and candidates.tokens is not None:
@@ -358,6 +359,8 @@ class DualEncoder(nn.Module):
         values = np.empty((len(queries), len(candidates)), np.float32) if values is None else values
         for tile in self.tiles(queries, candidates):
             values[tile.rows, tile.columns] = tile.logits
+        if self.reranker is not None and queries.texts is not None and candidates.texts is not None:
+            self.reranker.look(values, queries.texts, candidates.texts)
         if self.none_vector is None:
             return Logits(values)
         none = Vectors(self.loss.prepare(self.none_vector.detach()[None]))
@@ -404,11 +407,8 @@ class DualEncoder(nn.Module):
         Raises:
             DataError: the hub cannot be reached, or refuses.
         """
-        with TemporaryDirectory() as scratch:
-            folder = Path(scratch, "model")
-            self.save(folder)
-            (folder / "README.md").write_text(self.card(repo_id), encoding="utf-8")
-            return publish(folder, repo_id, parts=PARTS, private=private, token=token)
+        parts, card = self._parts(), self.card(repo_id)
+        return publish(lambda folder: write_folder(folder, parts, card=card), repo_id, PARTS, private, token)
 
     def as_sentence_transformer(self) -> SentenceTransformer:
         """Return the encoders as one SentenceTransformer, sharing their parameters.

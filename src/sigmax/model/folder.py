@@ -24,20 +24,21 @@ from sigmax.model.hub import fetch, is_hub_name
 
 if TYPE_CHECKING:
     from sigmax.encoders.lexical import Lexical
+    from sigmax.model.reranker import Reranker
 
 __all__ = ["FORMAT", "PARTS", "Parts", "check_place", "find_folder", "read_folder", "write_folder"]
 
 #: Raised whenever a saved folder can no longer be read by older versions.
-FORMAT = 3
+FORMAT = 4
 #: Candidates that lie in a text file and are encoded when they are first needed; more lie in Parquet, their vectors
-#: beside them. Folders of fewer are of format 2, unless they hold a lexical view.
+#: beside them. Folders of fewer are of format 2, those with a lexical view 3, those with a second look 4.
 FEW = 10_000
 
 #: What a model folder holds.
 PARTS = frozenset(
     {"README.md", "sigmax.json", "candidates.jsonl", "candidates.parquet", "candidates.safetensors"}
     | {"dev.safetensors", "none.safetensors"}
-    | {"query_encoder", "candidate_encoder", "lexical"}
+    | {"query_encoder", "candidate_encoder", "lexical", "reranker"}
 )
 
 
@@ -51,6 +52,7 @@ class Parts(TypedDict):
     candidate_ids: Sequence[str]
     candidate_vectors: Tensor | None
     lexical: Lexical | None
+    reranker: Reranker | None
     none_vector: Tensor | None
     pictures: bool
     calibrator: Calibrator | None
@@ -118,12 +120,12 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
     """
     check_place(folder)
     loss, calibrator, none_vector = parts["loss"], parts["calibrator"], parts["none_vector"]
-    lexical, many = parts["lexical"], len(parts["candidates"]) > FEW
+    lexical, reranker, many = parts["lexical"], parts["reranker"], len(parts["candidates"]) > FEW
     saved = None if calibrator is None else calibrator.as_dict()
     if saved is not None and many:  # so many are told apart by no calibration
         saved["candidate_ids"] = []
     about = {
-        "format": FORMAT if many or lexical is not None else 2,
+        "format": FORMAT if reranker is not None else 3 if many or lexical is not None else 2,
         "loss": loss.objective.name,
         "similarity": loss.similarity,
         "logit_scale": loss.logit_scale.item(),
@@ -131,6 +133,7 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
         "calibrator": saved,
         "two_encoders": parts["candidate_encoder"] is not None,
         "pictures": parts["pictures"],
+        **({} if reranker is None else {"reranker": reranker.config()}),
         "facts": parts["facts"],
     }
     with replace_folder(folder) as fresh:
@@ -140,6 +143,8 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
                 save_encoder(parts["candidate_encoder"], fresh / "candidate_encoder")
             if lexical is not None:
                 save_encoder(lexical, fresh / "lexical")
+            if reranker is not None:
+                reranker.save(fresh / "reranker")
         except SafetensorError as error:
             raise OSError(f"{folder}: could not be written ({error}). Is the disk full?") from error
         _write_candidates(parts, fresh, many)
@@ -179,12 +184,13 @@ def read_folder(folder: Path) -> Parts:
             candidate_ids=candidate_ids,
             candidate_vectors=vectors,
             lexical=_read_lexical(folder / "lexical"),
+            reranker=_read_reranker(about, folder / "reranker"),
             none_vector=load_file(str(none_file))["vector"] if none_file.exists() else None,
             pictures=about.get("pictures", False),
             calibrator=_read_calibrator(about, folder),
             facts=about["facts"],
         )
-        for module in (parts["query_encoder"], parts["candidate_encoder"], parts["lexical"]):
+        for module in (parts["query_encoder"], parts["candidate_encoder"], parts["lexical"], parts["reranker"]):
             for tensor in () if module is None else (*module.parameters(), *module.buffers()):
                 tensor.data = tensor.data.clone()  # safetensors maps files: one cut short later would end the process
         return parts
@@ -203,6 +209,14 @@ def _read_lexical(folder: Path) -> Lexical | None:
     from sigmax.encoders.lexical import Lexical
 
     return Lexical.read(folder)
+
+
+def _read_reranker(about: dict[str, Any], folder: Path) -> Reranker | None:
+    if "reranker" not in about:
+        return None
+    from sigmax.model.reranker import Reranker
+
+    return Reranker.read(folder, **about["reranker"])
 
 
 def _write_candidates(parts: Parts, folder: Path, many: bool) -> None:

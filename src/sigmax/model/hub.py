@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sigmax.errors import DataError, first_line
 
@@ -61,11 +62,13 @@ def fetch(name: str, revision: str | None = None) -> Path:
     return folder
 
 
-def publish(folder: Path, name: str, *, parts: Iterable[str], private: bool = False, token: str | None = None) -> str:
+def publish(
+    write: Callable[[Path], None], name: str, parts: Iterable[str], private: bool = False, token: str | None = None
+) -> str:
     """Upload a model folder as one commit.
 
     Args:
-        folder: as `DualEncoder.save` writes it.
+        write: writes the folder, as `DualEncoder.save` does.
         name: user/name; made if it is not there.
         parts: files and folders that are Sigmax's: those in the repository that the folder lacks are removed.
         private: whether a repository that is made is.
@@ -81,17 +84,20 @@ def publish(folder: Path, name: str, *, parts: Iterable[str], private: bool = Fa
     from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError
 
     api = HfApi(token=token, library_name="sigmax")
-    try:
-        made = api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=made.repo_id,
-            folder_path=folder,
-            commit_message="Model trained with Sigmax",
-            delete_patterns=[pattern for part in parts for pattern in (part, f"{part}/*")],
-        )
-    except (HFValidationError, LocalTokenNotFoundError, HTTPError, ConnectionError) as error:
-        raise DataError(
-            f"{name}: could not be published ({first_line(error)}). It takes a name such as user/name, a network, and "
-            "a token that may write: hf auth login."
-        ) from error
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch, "model")
+        write(folder)
+        try:
+            made = api.create_repo(name, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=made.repo_id,
+                folder_path=folder,
+                commit_message="Model trained with Sigmax",
+                delete_patterns=[pattern for part in parts for pattern in (part, f"{part}/*")],
+            )
+        except (HFValidationError, LocalTokenNotFoundError, HTTPError, ConnectionError) as error:
+            raise DataError(
+                f"{name}: could not be published ({first_line(error)}). It takes a name such as user/name, a network, "
+                "and a token that may write: hf auth login."
+            ) from error
     return str(made)

@@ -16,7 +16,10 @@ from sigmax.data.pictures import Query
 if TYPE_CHECKING:
     from sigmax.encoders.lexical import Tokens
 
-__all__ = ["Tile", "Vectors", "in_parts", "tiled"]
+__all__ = ["CANDIDATE_BLOCK", "Tile", "Vectors", "in_parts", "tiled"]
+
+#: Candidates compared at a time: block sizes bound the memory on top of the candidates' vectors.
+CANDIDATE_BLOCK = 2**14
 
 
 class Tile(NamedTuple):
@@ -37,17 +40,22 @@ class Vectors:
 
     dense: Tensor  #: (b, d) as `MatchLoss.prepare` leaves them: of unit length where the similarity is the cosine
     tokens: Tokens | None = None  #: of the b texts, for the lexical view; None without it, and for *none of these*
+    texts: Sequence[Query] | None = None  #: the b texts, for a second look; None without it
 
     def __len__(self) -> int:
         return len(self.dense)
 
     def __getitem__(self, rows: slice) -> Vectors:
         """Return the vectors of some of the items."""
-        return Vectors(self.dense[rows], None if self.tokens is None else self.tokens[rows])
+        return Vectors(
+            self.dense[rows],
+            None if self.tokens is None else self.tokens[rows],
+            None if self.texts is None else self.texts[rows],
+        )
 
     def to(self, device: torch.device) -> Vectors:
         """Return the vectors on a device."""
-        return Vectors(self.dense.to(device), self.tokens)
+        return Vectors(self.dense.to(device), self.tokens, self.texts)
 
 
 def in_parts(encode: Callable[[Sequence[Query]], Tensor], items: Sequence[Query], size: int) -> Tensor:

@@ -24,6 +24,8 @@ __all__ = ["activation_figure", "activation_tables", "explanation_words", "shift
 
 #: Names listed in a sentence, at most; beyond, they are counted.
 _NAMED = 4
+#: Candidates of an item whose shared words are told, the most probable ones.
+_CANDIDATES = 2
 _VERDICT_STYLES = {"present": "bold", "perhaps": "", "absent": "dim"}
 
 
@@ -45,6 +47,8 @@ def explanation_words(explanations: Sequence[Explanation]) -> list[str]:
         words.append(f"{_upper(name)}: {_findings(one)}.")
         if one.any is not None:
             words[-1] += f" At least one of all {one.offered:,} is right with probability {one.any:.3f}."
+        told = [row for place, row in enumerate(_best(one)[:_CANDIDATES]) if not place or row.verdict != "absent"]
+        words.extend(_shared(name, row) for row in told if row.shared is not None)
     rows, offered = len(explanations[0].activations), explanations[0].offered
     if rows < offered:
         best = f"the {rows} best" if len(explanations) == 1 else f"{rows}, the best of each item,"
@@ -75,7 +79,7 @@ def explanation_words(explanations: Sequence[Explanation]) -> list[str]:
 
 def _findings(one: Explanation) -> str:
     """Which candidates are present, perhaps, absent; the largest probability first."""
-    order = sorted(one.activations, key=lambda row: -row.probability)
+    order = _best(one)
     parts = []
     for verdict in ("present", "perhaps", "absent"):
         found = [row for row in order if row.verdict == verdict]
@@ -88,6 +92,24 @@ def _findings(one: Explanation) -> str:
             named.append(f"{len(found) - _NAMED} more")
         parts.append(f"{verdict} {_listed(named)}")
     return "; ".join(parts)
+
+
+def _best(one: Explanation) -> list[Activation]:
+    return sorted(one.activations, key=lambda row: -row.probability)
+
+
+def _shared(name: str, row: Activation) -> str:
+    """What the words that an item shares with a candidate add to its activation, in a sentence."""
+    shared, candidate = row.shared or {}, _short(row.candidate)
+    if not shared:
+        return f"{_upper(name)} and {candidate} share no words: all of the activation {_logit_text(row)} is learnt."
+    named = [f"{word} {added:+.2f}" for word, added in list(shared.items())[:_NAMED]]
+    if len(shared) > _NAMED:
+        named.append(f"{len(shared) - _NAMED} more {math.fsum(list(shared.values())[_NAMED:]):+.2f}")
+    return (
+        f"Of the activation {_logit_text(row)} of {candidate}, words shared with {name} make up "
+        f"{math.fsum(shared.values()):.2f}: {_listed(named)}."
+    )
 
 
 def _shifted(name: str, one: Explanation, other_name: str, other: Explanation, shift: float) -> str:

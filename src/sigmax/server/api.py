@@ -141,6 +141,9 @@ class Activation(BaseModel):
     binary: float = Field(description="The logit through σ.")
     presence: float | None
     verdict: str = Field(description="present, perhaps or absent")
+    shared: dict[str, float] | None = Field(
+        description="What each word shared with the query adds to the logit; null for a model without shared words."
+    )
 
 
 class Explanation(BaseModel):

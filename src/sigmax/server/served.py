@@ -83,7 +83,7 @@ class ExplainWork:
 
     def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> dict[str, Any]:
         """Return the tables, and what they say in words."""
-        explanations = explain_rated(self.queries, list(rated), loaded.model.calibrator, top_k=self.top_k)
+        explanations = explain_rated(self.queries, list(rated), loaded.model, top_k=self.top_k)
         return {
             "items": [one.as_dict() for one in explanations],
             "shift": shifts(explanations),

@@ -34,6 +34,9 @@ class Settings:
         augment: what training does to pictures, a name in `AUGMENTATIONS`; None: depends on their size.
         lexical: where both sides are texts, let the words that they share add to the logit, see
             `sigmax.encoders.lexical.Lexical`; not where several processes train.
+        rerank: a cross-encoder of sentence-transformers, or a transformer that becomes one, trained to read a query
+            together with its best candidates, see `sigmax.model.reranker.Reranker`; None for none.
+        rerank_depth: how many of the best candidates it reads.
         none_candidate: train one more candidate, *none of these*, right for the queries that have no right answer:
             what a softmax needs to learn from them.
         epochs: passes over the training queries, at most; 0: a pretrained encoder as it is, calibrated on dev.
@@ -99,6 +102,18 @@ class Settings:
             flags=("--lexical/--no-lexical",),
         ),
     ] = True
+    rerank: Annotated[
+        str | None,
+        Option(
+            "A second look: train this cross-encoder of sentence-transformers, or a transformer such as "
+            "all-MiniLM-L6-v2, to read a query together with its best candidates.",
+            group="model",
+            shown="NAME",
+        ),
+    ] = None
+    rerank_depth: Annotated[
+        int, Option("How many of the best candidates it reads.", group="model", shown="K", least=1)
+    ] = 20
     none_candidate: Annotated[
         bool,
         Option("Train *none of these* as one more candidate, right where no other is.", group="model"),

@@ -132,6 +132,13 @@ def train(
             f"The encoder {settings.encoder} has no vectors of labels before it is trained: `epochs` of 0 needs a "
             "sentence-transformers model, or candidates that are texts."
         )
+    reranker = None
+    if settings.rerank is not None:
+        from sigmax.model.reranker import Reranker
+        from sigmax.training.rerank import check_rerank, train_reranker
+
+        check_rerank(data, settings)
+        reranker = Reranker.load(settings.rerank, depth=settings.rerank_depth)
     model = build_model(data, settings, batches)
     start = None if model.lexical is None else model.lexical.log_weights.detach().clone()
     if settings.epochs == 0:
@@ -157,11 +164,15 @@ def train(
     model.eval()
     if start is not None:
         weigh_views(model, data, start, settings.metric)
+    if reranker is not None:
+        told = None if progress is None and logged is None else _Report(progress, logged)
+        train_reranker(model, data, reranker, settings, report_to=report_to, callback=told)
     if calibrated:
         calibrate(model, data)
     model.facts = {
         "data": DataFacts.of(data).as_dict(),
-        "settings": settings.as_dict() | {"encoder": public_name(settings.encoder)},
+        "settings": settings.as_dict()
+        | {"encoder": public_name(settings.encoder), "rerank": settings.rerank and public_name(settings.rerank)},
         "steps": steps,
     }
     return model
