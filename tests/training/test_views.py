@@ -87,17 +87,44 @@ def test_the_start_has_the_least_loss(loss):
     batches = Batches(data, batch_size=60, negatives=60)
     model = build_model(data, Settings(loss=loss, batch_size=60, negatives=60), batches)
     batch = batches[0]
-    asked = model.lexical.tokens([data.queries[i] for i in batch.queries], "query")
-    offered = model.lexical.tokens([data.candidates[j] for j in batch.candidates], "candidate")
+    queries, candidates = [data.queries[i] for i in batch.queries], [data.candidates[j] for j in batch.candidates]
+    shared = model.lexical(model.lexical.tokens(queries, "query"), model.lexical.tokens(candidates, "candidate"))
+    dense = model.loss.logits(model.encode(queries), model.encode(candidates, "candidate")).detach()
 
     def value(scale: float, shift: float) -> float:
-        bias = 0.0 if model.loss.logit_bias is None else model.loss.logit_bias + shift
-        return model.loss.from_logits(model.lexical(asked, offered) * scale + bias, batch.positives).item()
+        logits = dense + shared.detach() * scale + (0.0 if model.loss.logit_bias is None else shift)
+        return model.loss.from_logits(logits, batch.positives).item()
 
     least = value(1.0, 0.0)
     for scale, shift in ((0.7, 0.0), (1.4, 0.0), (1.0, 0.5), (1.0, -0.5)):
         assert value(scale, shift) >= least - 2e-3  # what keeps the scale near 1 costs a little
     start_lexical(build_model(things(labels=True), Settings(), batches), batches)  # no such view: nothing to do
+
+
+def test_words_that_the_encoder_sees_are_not_counted_twice():
+    data = parts()
+    started = {}
+    for scale in (0.1, 30.0):
+        settings = Settings(logit_scale=scale, batch_size=60, negatives=60)
+        model = build_model(data, settings, Batches(data, batch_size=60, negatives=60))
+        started[scale] = model.lexical.log_weights[0].item()
+    assert started[30.0] < started[0.1]  # n-grams not trained yet see the codes as well
+
+
+def test_dev_can_leave_words_out():
+    """Where they mislead."""
+    data = parts()
+    model = train(data, Settings(epochs=3))
+    with torch.no_grad():
+        model.lexical.log_weights.fill_(-60)
+    alone = quick_metrics(model, data)["map"]
+    with torch.no_grad():
+        model.lexical.log_weights[1] = 5  # parts of words alone, each with a weight of chance
+        model.lexical.theta.uniform_(-9, 9, generator=torch.Generator().manual_seed(0))
+    before = quick_metrics(model, data)["map"]
+    weigh_views(model, data, torch.full((3,), -60.0), "map")
+    assert before < alone
+    assert quick_metrics(model, data)["map"] >= alone - 0.01  # what is left of the words breaks ties
 
 
 def test_mini_batches_and_none_of_these_train_it():
