@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from helpers.data import things
 from helpers.models import calibrated, tiny
 from sigmax.calibration.calibrator import Calibrator
-from sigmax.calibration.curves import PlattCandidate
+from sigmax.calibration.curves import Platt, PlattCandidate
 from sigmax.encoders import LabelTable
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.model import dual_encoder
@@ -365,7 +365,9 @@ def many(monkeypatch):
     for module in (dual_encoder, folders):
         monkeypatch.setattr(module, "FEW", 5)
     names = ["moon", "sun", "fire", "sea\u2028", "ein größerer", "tree"]
-    return calibrated(candidates=names, candidate_ids=[f"c{j}" for j in range(6)])
+    model = calibrated(candidates=names, candidate_ids=[f"c{j}" for j in range(6)])
+    model.calibrator = replace(model.calibrator, calibration=Platt(1.0, -1.0))  # so many are told apart by none
+    return model
 
 
 def test_vectors_of_many_candidates_are_made_once(many, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from sigmax.calibration.rules import CONFIDENCE, Choice, Decision, decide
 from sigmax.calibration.worlds import moved
 from sigmax.errors import DataError
 
-__all__ = ["DEFAULT_RULE", "Calibrator", "fit_calibrator"]
+__all__ = ["DEFAULT_RULE", "Calibrator", "fit_calibrator", "unseen_presences"]
 
 
 #: The rule that `match` uses by default.
@@ -229,7 +229,7 @@ def fit_calibrator(
     fitted = fit_calibration(pairs, method, seed=seed)
     totals = row_totals(logits, none, weights)
     inputs = AnyInputs(logits, fitted.calibration.log_odds(logits, None, totals), none, weights, novelty)
-    unseen = _unseen(logits, totals, pairs, fitted.method, inputs.presence, seed)
+    unseen = unseen_presences(logits, totals, pairs, fitted.method, inputs.presence, seed)
     calibrator = Calibrator(
         fitted.calibration,
         tuple(candidate_ids),
@@ -249,7 +249,9 @@ def fit_calibrator(
     return replace(calibrator, threshold=calibrator.default_threshold)
 
 
-def _unseen(logits: NDArray[Any], totals: Floats, pairs: Pairs, method: str, presence: Floats, seed: int) -> Floats:
+def unseen_presences(
+    logits: NDArray[Any], totals: Floats, pairs: Pairs, method: str, presence: Floats, seed: int
+) -> Floats:
     """(n, m) presences of each query by a calibration of the same kind that did not see it, where one can be fitted."""
     pairs = pairs.thinned(CALIBRATION_PAIRS // 5, seed=seed)
     unseen: Floats = presence.copy()

@@ -10,7 +10,7 @@ import typer
 
 from sigmax.cli.app import command
 from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
-from sigmax.cli.options import AsJson, Columns, Model, renamed
+from sigmax.cli.options import AsJson, Columns, Exact, Model, renamed
 from sigmax.cli.serve import without_caches
 from sigmax.files import check_file
 from sigmax.training.option import Option
@@ -68,6 +68,7 @@ def match(
             choices="sigmax.metrics.ranking:ORDERS",
         ),
     ] = "presence",
+    exact: Exact = False,
     output: Annotated[
         str,
         Option(
@@ -86,7 +87,8 @@ def match(
     *share* is the softmax over all candidates: it adds up to 1 whether or not anything is right. *presence* is the
     probability that this one is right; ✓ marks those that the rule accepts. *any right* is the probability that at
     least one of all candidates is. Where the rule accepts nothing
-    and *any right* is below one half, the answer is *none of these*.
+    and *any right* is below one half, the answer is *none of these*. Where DIR has an index (`sigmax index`), the best
+    100 candidates come from it.
 
     The rules:
 
@@ -106,13 +108,15 @@ def match(
     quiet()
     if source is not None:
         how = {"top_k": top_k, "rule": rule, "confidence": confidence, "order": order}
-        _in_bulk(folder, source, output, renamed(columns), as_json, how)
+        _in_bulk(folder, exact, source, output, renamed(columns), as_json, how)
         return
-    from sigmax.model import load
+    from sigmax.model.index import load_for_matching
     from sigmax.model.matches import answer
 
     with bar("matching"):
-        found = load(folder).match(queries or [], top_k=top_k, rule=rule, confidence=confidence, order=order)
+        found = load_for_matching(folder, exact=exact).match(
+            queries or [], top_k=top_k, rule=rule, confidence=confidence, order=order
+        )
     decision = found[0].decision
     if decision is not None and decision.reason:
         say(f"{decision.choice}: {decision.reason}")
@@ -210,17 +214,17 @@ def explain(
 
 
 def _in_bulk(
-    folder: str, source: str, output: str, columns: dict[str, str], as_json: bool, how: dict[str, Any]
+    folder: str, exact: bool, source: str, output: str, columns: dict[str, str], as_json: bool, how: dict[str, Any]
 ) -> None:
     """Match a table, to a file or to standard output."""
-    from sigmax.model import load
     from sigmax.model.bulk import ending_of_answers, match_stream, match_table
+    from sigmax.model.index import load_for_matching
 
     if output != "-":
         ending_of_answers(Path(output))
         check_file(Path(output))
     with bar("reading") as advance, without_caches():
-        model = load(folder)
+        model = load_for_matching(folder, exact=exact)
         if output == "-":
             match_stream(model, source, sys.stdout.buffer, columns=columns, advance=advance, **how)
             return

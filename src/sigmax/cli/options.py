@@ -21,6 +21,7 @@ __all__ = [
     "Columns",
     "Command",
     "Data",
+    "Exact",
     "Fields",
     "Folder",
     "Group",
@@ -39,6 +40,9 @@ Model = Annotated[
     typer.Argument(
         metavar="DIR", help="Model folder, as `sigmax train` writes it, or a model on the Hugging Face hub: user/name."
     ),
+]
+Exact = Annotated[
+    bool, Option("Look at all candidates, also where DIR has an index of them.", group="answer", flags=("--exact",))
 ]
 AsJson = Annotated[bool, Option("Print the result as JSON.", group="run", flags=("--json",))]
 _COLUMNS = Option(

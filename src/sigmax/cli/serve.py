@@ -13,6 +13,7 @@ import typer
 
 from sigmax.cli.app import command
 from sigmax.cli.console import quiet, say
+from sigmax.cli.options import Exact
 from sigmax.errors import extra
 from sigmax.training.option import Option
 
@@ -44,10 +45,12 @@ def serve(
     max_batch: Annotated[
         int, Option("Queries that a model answers together, at most.", group="load", shown="N", least=1)
     ] = 64,
+    exact: Exact = False,
 ) -> None:
     """Serve models: an HTTP API, and a page at / to try them.
 
-    A model's name is that of its folder. When a folder changes, its new model takes over and no request is lost.
+    A model's name is that of its folder. When a folder changes, its new model, candidates or index take over and no
+    request is lost.
     Whoever can reach the server can use it: for any HOST that other machines can reach, a key in the environment
     variable SIGMAX_API_KEY is required, and requests must bring it (Authorization: Bearer KEY). SIGTERM and Ctrl-C
     let requests in flight finish, then stop the server.
@@ -89,6 +92,7 @@ def serve(
             seconds=timeout,
             allowed_hosts=allowed_host,
             root_path=root_path,
+            exact=exact,
             max_queue=max_queue,
             max_batch=max_batch,
             started=started,

@@ -60,6 +60,18 @@ class Tokens:
         cut: Tokens = self._known[start, stop]
         return cut
 
+    def take(self, texts: Ints) -> Tokens:
+        """Return the tokens of the texts at some places."""
+        starts, lengths = self.ends[texts], self.ends[texts + 1] - self.ends[texts]
+        ends = np.append(0, lengths.cumsum())
+        inside = np.arange(ends[-1]) + np.repeat(starts - ends[:-1], lengths)
+        return Tokens(self.keys[inside], self.values[inside], ends)
+
+    def followed_by(self, other: Tokens) -> Tokens:
+        """Return the tokens of these texts, and then of others."""
+        keys, values = np.concatenate([self.keys, other.keys]), np.concatenate([self.values, other.values])
+        return Tokens(keys, values, np.concatenate([self.ends, other.ends[1:] + self.ends[-1]]))
+
     def of_kind(self, kind: str) -> Tokens:
         """Return the tokens of one kind alone."""
         kept = kind_of(self.keys) == KINDS.index(kind)

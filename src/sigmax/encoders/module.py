@@ -100,7 +100,7 @@ class Module(nn.Module):
             raise DataError(
                 f"{folder}/model.safetensors: expected the tensors {', '.join(expected)}, got {', '.join(weights)}."
             )
-        module.load_state_dict(weights, strict=False)
+        module.load_state_dict(weights, strict=False, assign=True)  # as the file has them, mapped: nothing is copied
         return module
 
     def _own_weights(self) -> dict[str, Tensor]:

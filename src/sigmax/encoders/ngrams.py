@@ -90,7 +90,7 @@ class NgramEmbedding(Module):
         self.register_buffer("buckets", torch.as_tensor(buckets, dtype=torch.int64))
         self.register_buffer("idf", torch.as_tensor(idf, dtype=torch.float32))
         # One more row for the constant: a text without any known n-gram still has a vector.
-        start = torch.zeros(len(self.buckets) + 1, dimension)
+        start = torch.empty(len(self.buckets) + 1, dimension)  # `fit` or `restore` fills it
         self.table = nn.EmbeddingBag.from_pretrained(start, freeze=False, mode="sum")
         self._cache: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
         self._cached = 0  # bytes

@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from sigmax.model.dual_encoder import DualEncoder
     from sigmax.model.matches import Matches
 
-__all__ = ["FORMATS", "Asked", "Format", "ending_of_answers", "match_rows", "match_stream", "match_table"]
+__all__ = [
+    "FORMATS",
+    "Asked",
+    "Format",
+    "ending_of_answers",
+    "match_rows",
+    "match_stream",
+    "match_table",
+    "opened_table",
+]
 
 #: Queries per part: what a kill costs, at most.
 PART = 4096
@@ -179,7 +188,7 @@ def match_table(
     check_file(output)
     reading = Reading(columns=dict(columns or {}))
     parts = output.with_name(f"{output.name}.parts")
-    with _table(source) as path:
+    with opened_table(source) as path:
         total = sum(1 for _ in _asked(model, path, reading))
         done = _resumed(parts, _fingerprint(model, path, columns, how)) * PART
         rows = islice(_asked(model, path, reading), done, None)
@@ -219,7 +228,7 @@ def match_stream(
         DataError: a table that cannot be read, a row without a query.
     """
     reading = Reading(columns=dict(columns or {}))
-    with _table(source) as path:
+    with opened_table(source) as path:
         total = sum(1 for _ in _asked(model, path, reading))
         answers = match_rows(model, _asked(model, path, reading), **how)
         done = 0
@@ -251,6 +260,8 @@ def match_rows(
         confidence: see `DualEncoder.match`.
         order: see `DualEncoder.match`.
     """
+    if model.searched is not None:
+        model.searched.check(top_k)
     decision = model.decide(rule, confidence=confidence)
     offer = model.offer()
     rows = iter(rows)
@@ -261,7 +272,12 @@ def match_rows(
 
 
 @contextlib.contextmanager
-def _table(source: str | Path) -> Iterator[Path]:
+def opened_table(source: str | Path) -> Iterator[Path]:
+    """Give the path of a table: a file's own, or that of what standard input ("-") or an https address holds.
+
+    Raises:
+        DataError: no such file, or one that cannot be fetched.
+    """
     with contextlib.ExitStack() as stack:
         if str(source) == STDIN:
             yield stack.enter_context(from_stdin())
@@ -324,6 +340,8 @@ def _fingerprint(model: DualEncoder, path: Path, columns: Mapping[str, str] | No
     hashed = hashlib.blake2b(digest_size=16)
     for name, tensor in model.state_dict().items():
         hashed.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    if model.searched is not None:
+        hashed.update(f"{model.searched.store.fingerprint} {model.searched.store.describe()}".encode())
     for key, text in zip(model.candidate_ids, model.candidates, strict=True):
         hashed.update(f"{key}\0{text}\n".encode())
     calibrator = None if model.calibrator is None else model.calibrator.as_dict()

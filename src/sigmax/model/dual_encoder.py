@@ -26,6 +26,8 @@ from sigmax.model.folder import FEW, PARTS, Parts, find_folder, read_folder, wri
 from sigmax.model.hub import publish
 from sigmax.model.matches import PAIR_BLOCK, Matches, Offer, Rated, rate
 from sigmax.model.replay import Features, Replayed
+from sigmax.model.searched import Searched
+from sigmax.model.stored import held, listed, same
 from sigmax.model.vectors import CANDIDATE_BLOCK, Tile, Vectors, in_parts, tiled
 from sigmax.positives import Positives
 from sigmax.scan import Logits
@@ -47,7 +49,7 @@ class DualEncoder(nn.Module):
         loss: the objective with its scale, bias and similarity.
         candidates: what `match` offers.
         candidate_ids: their ids; the candidates themselves if not given.
-        candidate_vectors: (m, d) of the candidates, prepared by the loss, where they need not be encoded again.
+        candidate_vectors: of the m candidates, prepared by the loss, where they need not be encoded again.
         lexical: what the words that two texts share add to the logit; None for nothing.
         reranker: a second look at the best candidates, where both sides are texts; None for none.
         none_vector: (d,) of one more candidate, *none of these*, which training takes as right for the queries that
@@ -68,7 +70,7 @@ class DualEncoder(nn.Module):
         *,
         candidates: Sequence[str] = (),
         candidate_ids: Sequence[str] = (),
-        candidate_vectors: Tensor | None = None,
+        candidate_vectors: Vectors | None = None,
         lexical: Lexical | None = None,
         reranker: Reranker | None = None,
         none_vector: Tensor | None = None,
@@ -82,15 +84,15 @@ class DualEncoder(nn.Module):
         self.loss = loss
         self.lexical = lexical
         self.reranker = reranker
-        self.candidates = list(candidates)
-        self.candidate_ids = list(self.candidates if candidate_ids is candidates else candidate_ids or self.candidates)
+        self.candidates, self.candidate_ids = listed(candidates), listed(candidate_ids or candidates)
         #: Many candidates and their vectors, encoded once; forgotten when training begins.
-        self._kept: tuple[tuple[str, ...], Vectors] | None = None
+        self._kept: tuple[Sequence[str], Vectors] | None = None
         if candidate_vectors is not None:
-            self._kept = tuple(self.candidates), self._seen(candidate_vectors, self.candidates, "candidate")
+            self._kept = held(self.candidates), self._seen(candidate_vectors, self.candidates, "candidate")
         self.none_vector = None if none_vector is None else nn.Parameter(none_vector.detach().clone())
         self.pictures = pictures
         self.calibrator = calibrator
+        self.searched: Searched | None = None  #: where `match` finds candidates; None: it looks at all
         self.facts = dict(facts or {})
 
     @property
@@ -171,19 +173,20 @@ class DualEncoder(nn.Module):
 
     def vectors(self, items: Sequence[Query], side: str = "query") -> Vectors:
         """Encode items for `logits_of`; see `encode`."""
-        return self._seen(self._encode(items, side, None, self.loss.prepare), items, side)
+        return self._seen(Vectors(self._encode(items, side, None, self.loss.prepare)), items, side)
 
-    def _seen(self, dense: Tensor, items: Sequence[Query], side: str) -> Vectors:
-        tokens = None if self.lexical is None else self.lexical.tokens(items, side)
-        return Vectors(dense, tokens, None if self.reranker is None else items)
+    def _seen(self, made: Vectors, items: Sequence[Query], side: str) -> Vectors:
+        untold = self.lexical if made.tokens is None else None
+        tokens = made.tokens if untold is None else untold.tokens(items, side)
+        return Vectors(made.dense, tokens, None if self.reranker is None else items)
 
     def candidate_vectors(self, candidates: Sequence[str]) -> Vectors:
         """Encode candidates, or, of more than `FEW`, take the vectors kept since they were encoded last or loaded."""
-        if self._kept is not None and self._kept[0] == tuple(candidates):
+        if self._kept is not None and same(self._kept[0], candidates):
             return self._kept[1]
         vectors = self.vectors(candidates, "candidate")
         if len(candidates) > FEW and not self.training:
-            self._kept = tuple(candidates), vectors
+            self._kept = held(candidates), vectors
         return vectors
 
     def train(self, mode: bool = True) -> DualEncoder:
@@ -206,13 +209,9 @@ class DualEncoder(nn.Module):
     def tiles(
         self, queries: Vectors, candidates: Vectors, *, height: int = 1024, width: int = CANDIDATE_BLOCK
     ) -> Iterator[Tile]:
-        """Make the logits of every query over every candidate, tile by tile: all columns of a block of rows first.
+        """Make the logits of every query over every candidate, in tiles of at most `height` rows and `width` columns.
 
-        Args:
-            queries: of n queries.
-            candidates: of m candidates.
-            height: rows of a tile, at most.
-            width: columns of a tile, at most.
+        All columns of a block of rows come first.
 
         Raises:
             ValueError: logits that are not finite.
@@ -232,16 +231,7 @@ class DualEncoder(nn.Module):
     ) -> Iterator[tuple[slice, Logits]]:
         """Make the logits of some queries over every candidate, then of the next; both sides are encoded once.
 
-        Args:
-            queries: n queries.
-            candidates: m candidates.
-            height: queries at a time, at most.
-
-        Yields:
-            Which queries, and their logits, which the next block overwrites.
-
-        Raises:
-            ValueError: logits that are not finite.
+        See `sigmax.scan.BlockScorer`. Yields which queries, and their logits, which the next block overwrites.
         """
         query_vectors, candidate_vectors = self.vectors(queries), self.candidate_vectors(candidates)
         block = np.empty((min(height, len(queries)), len(candidates)), np.float32)
@@ -309,6 +299,8 @@ class DualEncoder(nn.Module):
         self, queries: Sequence[Item], top_k: int, rule: str | Choice, confidence: float, order: str
     ) -> list[Matches]:
         check_least(1, top_k=top_k)
+        if self.searched is not None:
+            self.searched.check(top_k)
         lookup(ORDERS, order, "order")
         checked = self.as_queries(queries)
         if not checked:
@@ -317,24 +309,28 @@ class DualEncoder(nn.Module):
         rated = self.rate(checked, self.offer())
         return [one.matches(query, top_k, decision, order=order) for query, one in zip(checked, rated, strict=True)]
 
-    def offer(self) -> Offer:
-        """Encode the candidates, for `rate`.
+    def offer(self, *, exact: bool = False) -> Offer | Searched:
+        """Encode the candidates, for `rate`; or, unless it must be exact, give the store that `searched` names.
 
         Raises:
             ValueError: a model without candidates.
         """
+        if self.searched is not None and not exact:
+            return self.searched
         if not self.candidates:
             raise ValueError("The model has no candidates to offer. Set model.candidates to a list of texts.")
-        return Offer(tuple(self.candidates), tuple(self.candidate_ids), self.candidate_vectors(self.candidates))
+        return Offer(held(self.candidates), held(self.candidate_ids), self.candidate_vectors(self.candidates))
 
-    def rate(self, queries: Sequence[Query], offer: Offer) -> Iterator[Rated]:
-        """Rate every candidate of an offer for each query, some queries at a time.
+    def rate(self, queries: Sequence[Query], offer: Offer | Searched) -> Iterator[Rated]:
+        """Rate every candidate of an offer for each query, or those that a store finds, some queries at a time.
 
         Raises:
             ValueError: logits that are not finite.
             DataError: a picture that cannot be read.
+            UnavailableError: a store that cannot be reached just now.
         """
-        if not queries:
+        if isinstance(offer, Searched) or not queries:
+            yield from offer.rate(self, queries) if isinstance(offer, Searched) else ()
             return
         vectors = self.vectors(queries)
         height = max(1, PAIR_BLOCK // len(offer.candidates))
@@ -361,11 +357,15 @@ class DualEncoder(nn.Module):
             values[tile.rows, tile.columns] = tile.logits
         if self.reranker is not None and queries.texts is not None and candidates.texts is not None:
             self.reranker.look(values, queries.texts, candidates.texts)
+        return Logits(values, self.none_logits(queries))
+
+    def none_logits(self, queries: Vectors) -> NDArray[np.float32] | None:
+        """(n,) logits of *none of these*; None for a model trained without it."""
         if self.none_vector is None:
-            return Logits(values)
+            return None
         none = Vectors(self.loss.prepare(self.none_vector.detach()[None]))
         parts = [tile.logits[:, 0] for tile in self.tiles(queries, none)]
-        return Logits(values, np.concatenate([np.zeros(0, np.float32), *parts]))
+        return np.concatenate([np.zeros(0, np.float32), *parts])
 
     # -- files -----------------------------------------------------------------------------------
 
@@ -423,7 +423,7 @@ class DualEncoder(nn.Module):
         )
 
     def _parts(self) -> Parts:
-        vectors = self.candidate_vectors(self.candidates).dense if len(self.candidates) > FEW else None
+        vectors = self.candidate_vectors(self.candidates) if len(self.candidates) > FEW else None
         kept = {name: getattr(self, name) for name in Parts.__annotations__}
         return cast(Parts, kept | {"candidate_vectors": vectors})
 

@@ -14,30 +14,37 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sigmax.calibration.calibrator import Calibrator
-from sigmax.calibration.curves import calibration_from_dict
+from sigmax.calibration.curves import PlattCandidate, calibration_from_dict
 from sigmax.calibration.record import Record
 from sigmax.encoders import load_encoder, save_encoder
 from sigmax.errors import DataError
 from sigmax.files import recover_folder, replace_folder
 from sigmax.losses import MatchLoss, make_loss
+from sigmax.model.fingerprints import texts_fingerprint, vectors_fingerprint
 from sigmax.model.hub import fetch, is_hub_name
+from sigmax.model.stored import FILES, read_candidates, write_candidates
+from sigmax.model.vectors import Vectors
 
 if TYPE_CHECKING:
     from sigmax.encoders.lexical import Lexical
     from sigmax.model.reranker import Reranker
 
-__all__ = ["FORMAT", "PARTS", "Parts", "check_place", "find_folder", "read_folder", "write_folder"]
+__all__ = ["FEW", "FORMAT", "INDEX", "PARTS", "Parts", "check_place", "find_folder", "read_folder", "write_folder"]
 
 #: Raised whenever a saved folder can no longer be read by older versions.
 FORMAT = 4
 #: Candidates that lie in a text file and are encoded when they are first needed; more lie in Parquet, their vectors
 #: beside them. Folders of fewer are of format 2, those with a lexical view 3, those with a second look 4.
 FEW = 10_000
+#: Bytes of a tensor from which it stays mapped, as vectors of candidates do: only what a query touches is read.
+MAPPED_FROM = 2**26
+
+#: The folder of an index over the candidates, see `sigmax.model.index`; what begins like it is one being built.
+INDEX = "index"
 
 #: What a model folder holds.
 PARTS = frozenset(
-    {"README.md", "sigmax.json", "candidates.jsonl", "candidates.parquet", "candidates.safetensors"}
-    | {"dev.safetensors", "none.safetensors"}
+    {"README.md", "sigmax.json", *FILES, "dev.safetensors", "none.safetensors", INDEX}
     | {"query_encoder", "candidate_encoder", "lexical", "reranker"}
 )
 
@@ -50,7 +57,7 @@ class Parts(TypedDict):
     loss: MatchLoss
     candidates: Sequence[str]
     candidate_ids: Sequence[str]
-    candidate_vectors: Tensor | None
+    candidate_vectors: Vectors | None
     lexical: Lexical | None
     reranker: Reranker | None
     none_vector: Tensor | None
@@ -95,6 +102,7 @@ def check_place(folder: Path) -> None:
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
     if found and "sigmax.json" not in found:
         raise DataError(f"{folder}: is there already and no model. Choose another folder, or remove it.")
+    found = {name for name in found if not name.startswith(f".{INDEX}.")}
     if found - PARTS:
         raise DataError(
             f"{folder}: a model beside which something else would be lost ({', '.join(sorted(found - PARTS))}). Choose "
@@ -122,7 +130,8 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
     loss, calibrator, none_vector = parts["loss"], parts["calibrator"], parts["none_vector"]
     lexical, reranker, many = parts["lexical"], parts["reranker"], len(parts["candidates"]) > FEW
     saved = None if calibrator is None else calibrator.as_dict()
-    if saved is not None and many:  # so many are told apart by no calibration
+    # So many are told apart by no calibration, but for one that was fitted when there were fewer.
+    if calibrator is not None and saved is not None and many and not isinstance(calibrator.calibration, PlattCandidate):
         saved["candidate_ids"] = []
     about = {
         "format": FORMAT if reranker is not None else 3 if many or lexical is not None else 2,
@@ -136,6 +145,12 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
         **({} if reranker is None else {"reranker": reranker.config()}),
         "facts": parts["facts"],
     }
+    if many:
+        encoders = parts["query_encoder"], parts["candidate_encoder"]
+        about["fingerprints"] = {
+            "vectors": vectors_fingerprint(*encoders, loss.similarity),
+            "candidates": texts_fingerprint(parts["candidate_ids"], parts["candidates"]),
+        }
     with replace_folder(folder) as fresh:
         try:
             save_encoder(parts["query_encoder"], fresh / "query_encoder")
@@ -147,7 +162,8 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
                 reranker.save(fresh / "reranker")
         except SafetensorError as error:
             raise OSError(f"{folder}: could not be written ({error}). Is the disk full?") from error
-        _write_candidates(parts, fresh, many)
+        vectors = parts["candidate_vectors"] if many else None
+        write_candidates(fresh, parts["candidate_ids"], parts["candidates"], vectors)
         if calibrator is not None and calibrator.record is not None:
             save_arrays(calibrator.record.as_tensors(), str(fresh / "dev.safetensors"))
         if none_vector is not None:
@@ -174,7 +190,7 @@ def read_folder(folder: Path) -> Parts:
             logit_bias=about["logit_bias"] or 0.0,
             similarity=about["similarity"],
         )
-        candidate_ids, candidates, vectors = _read_candidates(folder)
+        candidate_ids, candidates, vectors = read_candidates(folder)
         none_file = folder / "none.safetensors"
         parts = Parts(
             query_encoder=load_encoder(folder / "query_encoder"),
@@ -192,7 +208,8 @@ def read_folder(folder: Path) -> Parts:
         )
         for module in (parts["query_encoder"], parts["candidate_encoder"], parts["lexical"], parts["reranker"]):
             for tensor in () if module is None else (*module.parameters(), *module.buffers()):
-                tensor.data = tensor.data.clone()  # safetensors maps files: one cut short later would end the process
+                if tensor.nbytes < MAPPED_FROM:  # safetensors maps files: one cut short later would end the process
+                    tensor.data = tensor.data.clone()
         return parts
     except DataError:
         raise
@@ -217,39 +234,6 @@ def _read_reranker(about: dict[str, Any], folder: Path) -> Reranker | None:
     from sigmax.model.reranker import Reranker
 
     return Reranker.read(folder, **about["reranker"])
-
-
-def _write_candidates(parts: Parts, folder: Path, many: bool) -> None:
-    if not many:
-        with (folder / "candidates.jsonl").open("w", encoding="utf-8") as file:
-            for key, text in zip(parts["candidate_ids"], parts["candidates"], strict=True):
-                file.write(json.dumps({"_id": key, "text": text}, ensure_ascii=False) + "\n")
-        return
-    import pyarrow
-    from pyarrow import parquet
-
-    table = pyarrow.table({"id": list(parts["candidate_ids"]), "text": list(parts["candidates"])})
-    parquet.write_table(table, folder / "candidates.parquet", compression="zstd")
-    if parts["candidate_vectors"] is not None:
-        save_file({"vectors": parts["candidate_vectors"].contiguous()}, str(folder / "candidates.safetensors"))
-
-
-def _read_candidates(folder: Path) -> tuple[list[str], list[str], Tensor | None]:
-    """Ids, texts, and vectors where they are stored: mapped, so that nothing is read before it is needed."""
-    if (folder / "candidates.parquet").exists():
-        from pyarrow import parquet
-
-        table = parquet.read_table(folder / "candidates.parquet", columns=["id", "text"])
-        ids, texts = (table[name].to_pylist() for name in ("id", "text"))
-        stored = folder / "candidates.safetensors"
-        vectors = load_file(str(stored))["vectors"] if stored.exists() else None
-        if vectors is not None and (vectors.ndim != 2 or len(vectors) != len(ids)):
-            raise ValueError(f"{tuple(vectors.shape)} vectors of {len(ids)} candidates")
-        return ids, texts, vectors
-    # Not splitlines(): JSON leaves U+2028 and its like as they are.
-    lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").split("\n")
-    rows = [json.loads(line) for line in lines if line]
-    return [row["_id"] for row in rows], [row["text"] for row in rows], None
 
 
 def _read_calibrator(about: dict[str, Any], folder: Path) -> Calibrator | None:

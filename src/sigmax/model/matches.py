@@ -55,6 +55,8 @@ class Matches(Sequence[Match]):
     #: calibration.
     accepted: tuple[Match, ...] = ()
     unlisted: int = 0  #: how many more the rule accepts than `accepted` lists
+    #: Standard error of the shares, as a part of them, where candidates come from an index or a database; None: exact.
+    share_error: float | None = None
 
     @overload
     def __getitem__(self, place: int) -> Match: ...
@@ -94,6 +96,7 @@ class Matches(Sequence[Match]):
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the decision, for JSON; the accepted are None if the model was not calibrated."""
         decided = self.decision is not None
+        estimated = {} if self.share_error is None else {"share_error": self.share_error}
         return {
             "query": str(self.query),
             "any": self.any,
@@ -101,6 +104,7 @@ class Matches(Sequence[Match]):
             "accepted_count": self.accepted_count if decided else None,
             "accepted": [match.as_dict() for match in self.accepted] if decided else None,
             "matches": [{**match.as_dict(), "accepted": self.accepts(match)} for match in self.best],
+            **estimated,
         }
 
 
@@ -124,6 +128,11 @@ class Offer:
     candidate_ids: Sequence[str]
     vectors: Vectors  #: of the m candidates
 
+    @property
+    def size(self) -> int:
+        """How many candidates are offered."""
+        return len(self.candidates)
+
 
 @dataclass(frozen=True, eq=False)
 class Rated:
@@ -135,6 +144,8 @@ class Rated:
     shares: Floats  #: (m,) softmax of the logits
     presence: Floats | None  #: (m,); None if the model was not calibrated
     any: float | None  #: probability that at least one is right; None if the model was not calibrated
+    #: Standard error of the sum that shares are parts of, as a part of it, where it is estimated; see `Searched`.
+    share_error: float | None = None
 
     def best(self, top_k: int, *, order: str = "presence") -> Ints:
         """(k,) places of the best candidates, in an order of `sigmax.metrics.ranking.ORDERS`; equal ones as offered."""
@@ -182,6 +193,7 @@ class Rated:
             self.any,
             tuple(self.match(place) for place in listed.tolist()),
             len(accepted) - len(listed),
+            self.share_error,
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sigmax.comparison.results import Comparison
     from sigmax.data.check import Check
     from sigmax.evaluation import Evaluation
+    from sigmax.model.index import Measured
     from sigmax.model.matches import Matches
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "check_table",
     "comparison_table",
     "evaluation_table",
+    "index_table",
     "matches_table",
     "threshold_rows",
 ]
@@ -120,6 +123,29 @@ def matches_table(matches: Matches) -> Table:
         presence = "–" if one.presence is None else f"{one.presence:.3f}"
         mark = "✓" if matches.accepts(one) else ""
         table.add_row(mark, Text(one.candidate), f"{one.logit:.2f}", f"{one.share:.3f}", presence)
+    return table
+
+
+def index_table(about: Mapping[str, Any], measured: Measured) -> Table:
+    """Show what an index or a database is, and how it does beside the scan of all."""
+    title = f"{about['kind']} over {about['size']:,} candidates"
+    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("measured on", f"{measured.queries:,} {measured.what}")
+    table.add_row("of the best 10 of all, found", f"{measured.recall:.3f}")
+    table.add_row("of the best 100 of all, found", f"{measured.recall_all:.3f}")
+    if measured.presence_error is not None:
+        table.add_row("largest difference from the exact presence", f"{measured.presence_error:.1e}")
+    table.add_row("standard error of shares, as a part of them", f"{measured.share_error:.1%}")
+    for metric, name in (("precision", "precision"), ("recall", "recall"), ("f1", "F1")):
+        values = [rule[metric] for rule in measured.rules.values()]
+        if values:
+            shown = ", ".join(
+                f"{'–' if value is None else format(value, '.3f')} ({by})"
+                for by, value in zip(measured.rules, values, strict=True)
+            )
+            table.add_row(f"best-f1 on dev: {name}", shown)
     return table
 
 

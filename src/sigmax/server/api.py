@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 import sigmax
 from sigmax.calibration.calibrator import DEFAULT_RULE
 from sigmax.calibration.rules import CONFIDENCE, RULES, parse_rule
+from sigmax.candidates.store import UnavailableError
 from sigmax.errors import nearest
 from sigmax.server.items import Items, queries_of
 from sigmax.server.metrics import Metrics
@@ -120,6 +121,9 @@ class Result(BaseModel):
     accepted_count: int | None = Field(description="How many the rule accepts.")
     accepted: list[Candidate] | None = Field(description="The best 100 of them.")
     matches: list[RankedCandidate]
+    share_error: float | None = Field(
+        None, description="Standard error of the shares, as a part of them, where the candidates come from an index."
+    )
 
 
 class MatchAnswer(BaseModel):
@@ -219,7 +223,7 @@ _WHY = {
     413: "The body is too large.",
     415: "The body is of another type or encoding.",
     422: "The request is not as it should be.",
-    503: "Too many queries are waiting.",
+    503: "Too many queries are waiting, or the database of candidates cannot be reached.",
     504: "The answer took too long.",
 }
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -273,6 +277,8 @@ def make_api(served: Mapping[str, Served], metrics: Metrics, *, root_path: str =
             raise HTTPException(
                 503, f"{model.max_queue} queries wait already. Try again in a second.", {"Retry-After": "1"}
             ) from None
+        except UnavailableError as error:
+            raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
         except ValueError as error:
             _refuse(422, str(error))
 
@@ -297,7 +303,7 @@ def make_api(served: Mapping[str, Served], metrics: Metrics, *, root_path: str =
         told = [
             {
                 "name": name,
-                "candidates": len(one.loaded.offer.candidates),
+                "candidates": one.loaded.offer.size,
                 "pictures": one.loaded.model.pictures,
                 "calibrated": one.loaded.model.calibrator is not None,
                 "loss": one.loaded.model.loss.objective.name,

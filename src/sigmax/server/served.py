@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,11 +21,14 @@ from torch import Tensor
 
 from sigmax.calibration.calibrator import DEFAULT_RULE
 from sigmax.calibration.rules import CONFIDENCE, Decision
+from sigmax.candidates.store import UnavailableError
 from sigmax.data.pictures import Query, as_picture
 from sigmax.errors import DataError
 from sigmax.explain import explain_rated
-from sigmax.model.dual_encoder import DualEncoder, load
-from sigmax.model.matches import Rated, answer
+from sigmax.model.dual_encoder import DualEncoder
+from sigmax.model.folder import FEW
+from sigmax.model.index import load_for_matching
+from sigmax.model.matches import Offer, Rated, answer
 from sigmax.report.activations import explanation_words, shifts
 from sigmax.server.metrics import Metrics
 
@@ -50,6 +53,10 @@ class Work(Protocol):
     def queries(self) -> Sequence[Query]:
         """What is rated."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether all candidates must be rated, and not only those that an index finds."""
+
     def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> Any:
         """Make the answer, in the model's thread."""
 
@@ -62,6 +69,7 @@ class MatchWork:
     top_k: int
     rule: str
     confidence: float
+    exact: bool = False
 
     def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> dict[str, Any]:
         """Return the decision and a result for each query."""
@@ -80,6 +88,7 @@ class ExplainWork:
 
     queries: Sequence[Query]
     top_k: int
+    exact: bool = True
 
     def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> dict[str, Any]:
         """Return the tables, and what they say in words."""
@@ -98,12 +107,14 @@ class Loaded:
         DataError: not a model folder, a model that is damaged, has no candidates or whose logits are not finite.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.model: DualEncoder = load(folder)
+    def __init__(self, folder: Path, *, exact: bool = False) -> None:
+        self.model: DualEncoder = load_for_matching(folder, exact=exact)
         self.since = datetime.datetime.now(tz=datetime.timezone.utc)
         try:
-            offer = self.model.offer()
-            self.offer = replace(offer, vectors=replace(offer.vectors, dense=_mapped(offer.vectors.dense)))
+            self.offer = self.model.offer()
+            if isinstance(self.offer, Offer) and len(self.offer.candidates) <= FEW:  # those of more are mapped already
+                vectors = self.offer.vectors
+                self.offer = replace(self.offer, vectors=replace(vectors, dense=_mapped(vectors.dense)))
             # A first query, so that none later waits for what is loaded on use.
             first = as_picture(np.zeros((8, 8), np.uint8)) if self.model.pictures else "a"
             list(self.model.rate([first], self.offer))
@@ -117,8 +128,13 @@ class Loaded:
     def answer(self, works: Sequence[Work]) -> list[Any]:
         """Rate the queries of all works together; an exception stands for the answer of a work that failed."""
         try:
-            rated = self.model.rate([query for work in works for query in work.queries], self.offer)
+            if len(works) > 1 and len({work.exact for work in works}) > 1:
+                return [answer for work in works for answer in self.answer([work])]
+            offer = self.model.offer(exact=True) if works[0].exact else self.offer
+            rated = self.model.rate([query for work in works for query in work.queries], offer)
             return [self._one(work, islice(rated, len(work.queries))) for work in works]
+        except UnavailableError as error:
+            return [error] * len(works)
         except Exception as error:
             if len(works) == 1:
                 return [error]
@@ -148,16 +164,20 @@ class Served:
         max_queue: queries that may wait.
         max_batch: queries answered together, but for one request that has more.
         metrics: where batches are counted.
+        exact: whether to look at all candidates, also where the folder has an index.
 
     Raises:
         DataError: see `Loaded`.
     """
 
-    def __init__(self, name: str, folder: Path, *, max_queue: int, max_batch: int, metrics: Metrics) -> None:
+    def __init__(
+        self, name: str, folder: Path, *, max_queue: int, max_batch: int, metrics: Metrics, exact: bool = False
+    ) -> None:
         self.name, self.folder = name, folder
+        self._load = partial(Loaded, folder, exact=exact)
         self.max_queue, self.max_batch, self.metrics = max_queue, max_batch, metrics
         self._seen = _signature(folder)
-        self.loaded = Loaded(folder)
+        self.loaded = self._load()
         self.error: str | None = None  #: why a newer model could not be loaded
         self._waiting: dict[asyncio.Future[Any], Work] = {}  # the first comes first
         self._queries = 0
@@ -217,7 +237,7 @@ class Served:
 
     async def _reload(self) -> None:
         try:
-            self.loaded = await asyncio.to_thread(Loaded, self.folder)
+            self.loaded = await asyncio.to_thread(self._load)
         except Exception as error:
             self.error = f"The newer model could not be loaded: {str(error).replace(str(self.folder), self.name)}"
             self.metrics.reloads.labels(self.name, "failed").inc()
@@ -260,7 +280,9 @@ def _mapped(vectors: Tensor) -> Tensor:
 def _signature(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
     """What tells one state of a folder from another; empty where there is no model, or just now none."""
     try:
-        found = [(str(path.relative_to(folder)), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = [(path, path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+        # What is being built is hidden.
+        found = [(str(name), path.stat()) for path, name in files if not name.parts[0].startswith(".")]
     except OSError:
         return ()
     if "sigmax.json" not in {name for name, _ in found}:

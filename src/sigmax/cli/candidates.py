@@ -1,0 +1,159 @@
+"""What a model offers, and where it is searched: add and remove candidates, build an index."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from sigmax.cli.app import command
+from sigmax.cli.console import bar, out, print_json, quiet, say
+from sigmax.cli.data import read
+from sigmax.cli.options import AsJson, Columns, Folder, Reading, renamed
+from sigmax.files import check_folder
+from sigmax.training.option import Option
+
+__all__ = ["candidates", "index"]
+
+#: What may be done with candidates.
+ACTIONS = ("add", "remove", "list")
+
+
+@command("Use")
+def candidates(
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="add, remove or list.")],
+    folder: Folder,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE", help="Table with their ids and texts: any that Sigmax reads, - or an https address."
+        ),
+    ] = None,
+    columns: Columns = "",
+    as_json: AsJson = False,
+) -> None:
+    """Add, replace, remove or list what a model offers, without training.
+
+    *add* takes a table with a column text, and a column id where ids are not the texts; a candidate whose id is known
+    is replaced. *remove* takes a table with a column id. Only what is new is encoded. The folder is the old one until
+    the new one is whole, and `sigmax serve` takes over what changed. *list* prints a line of JSON for each, as *add*
+    reads it.
+
+    New candidates have calibrated presences at once: those of the curve that all share. What rules promise, they
+    promise for the candidates that the model was calibrated with: sigmax calibrate DIR DATA makes that the new ones.
+
+    Example: sigmax candidates add runs/faq new-answers.csv
+
+    Example: sigmax candidates list runs/faq > answers.jsonl
+    """
+    if action not in ACTIONS:
+        raise typer.BadParameter(f"expected {', '.join(ACTIONS)}, got {action!r}", param_hint="ACTION")
+    if (action == "list") != (source is None):
+        raise typer.BadParameter(
+            "expected none for list, which prints them" if source else f"expected a table of what to {action}",
+            param_hint="FILE",
+        )
+    quiet()
+    if source is None:
+        from sigmax.model import load
+
+        model = load(folder)
+        for key, text in zip(model.candidate_ids, model.candidates, strict=True):
+            sys.stdout.write(json.dumps({"id": key, "text": text}, ensure_ascii=False) + "\n")
+        return
+    from sigmax.model.changes import add_candidates, remove_candidates
+
+    with bar("reading") as advance:
+        if action == "add":
+            change = add_candidates(folder, source, columns=renamed(columns), advance=advance)
+        else:
+            change = remove_candidates(folder, source, columns=renamed(columns))
+    if as_json:
+        print_json(change.as_dict())
+    counts = (
+        (change.added, "added"),
+        (change.replaced, "replaced"),
+        (change.removed, "removed"),
+        (change.same, "same"),
+    )
+    told = ", ".join(f"{number:,} {what}" for number, what in counts if number)
+    say(f"{folder}: {told}; the model offers {change.candidates:,} candidates.")
+    if change.index:
+        say(f"The index was of the candidates before and is gone. Build it again: sigmax index {folder}")
+
+
+@command("Use")
+def index(
+    folder: Folder,
+    reading: Reading,
+    data: Annotated[
+        str | None,
+        Option(
+            "Measure on these queries, and let P(any) and rules know what the index misses: file, folder, hf:user/name "
+            "or built-in set.",
+            group="data",
+            shown="DATA",
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        Option(
+            "Which queries of --data: {choices}; none that the model was trained on.",
+            group="data",
+            choices="sigmax.data.dataset:SPLITS",
+            open=True,
+        ),
+    ] = "dev",
+    kind: Annotated[
+        str | None,
+        Option(
+            "What to build: {choices}. Default: by the number of candidates; below 50,000 nothing, for there the "
+            "scan of all takes milliseconds.",
+            group="run",
+            choices="sigmax.candidates.faiss_index:KINDS",
+            open=True,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build an index over a model's candidates, beside their vectors, and measure what it misses.
+
+    `sigmax match` and `sigmax serve` then ask the index for the best 100 candidates of a query; --exact looks at all.
+    What is found has its exact logit. Shares are parts of a sum that is exact over the best 100 and estimated for the
+    rest from a random sample; their standard error is told. A presence that reads the share (`competition` above 0)
+    has that error too.
+
+    With --data, P(any) is fitted on what the index returns, and rules are chosen through it: what they promise holds
+    with what it misses. Without, recall is measured, on texts of candidates.
+
+    An index that was interrupted is gone on with. Kinds:
+
+    {each sigmax.candidates.faiss_index:KINDS}
+
+    Example: sigmax index runs/products --data clicks.parquet
+    """
+    check_folder(folder)
+    quiet()
+    from sigmax.candidates.faiss_index import FLAT_BELOW
+    from sigmax.model import load
+    from sigmax.model.index import build
+    from sigmax.report.tables import index_table
+
+    model = load(folder)
+    dataset = None if data is None else read(data, reading)
+    with bar("reading") as advance:
+        built = build(folder, model, kind=kind, data=dataset, split=split, advance=advance)
+    if built is None:
+        size = len(model.candidates)
+        if as_json:
+            print_json({"index": None, "candidates": size})
+        say(f"{folder}: {size:,} candidates need no index: below {FLAT_BELOW:,} the scan of all takes milliseconds.")
+        return
+    about, measured = built
+    if as_json:
+        print_json({"index": {key: value for key, value in about.items() if key != "calibrator"}})
+    else:
+        out.print(index_table(about, measured))
+    say(f"Written: {folder / 'index'}")
