@@ -3,19 +3,26 @@
     python benchmarks/fuzz.py --seconds 60 --seed 0
 
 Inputs are good ones, broken: bytes are changed, removed, repeated or taken from another, and words that mean something
-to a parser are put in. What comes of each may be a result or an error that the library promises (`DataError` and
-`UnknownNameError` of readers and model folders, `ValueError` of rules, a validation error of request bodies). Anything
-else, or more than ten seconds, is printed with what reproduces it, and the exit code is 1.
+to a parser are put in; or, of tables and JSON, values that no reader hopes for. What comes of each may be a result or
+an error that the library promises (`DataError` and `UnknownNameError` of readers and model folders, `ValueError` of
+rules, a validation error of request bodies); a model that loads is asked. Anything else, or more than ten seconds, is
+printed with what reproduces it, and the exit code is 1. Inputs are numbered, so that `--start` goes on where another
+run stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
+import copy
+import csv
+import datetime
 import gzip
 import io
 import json
 import random
+import re
 import shutil
 import signal
 import sys
@@ -29,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pyarrow
 from PIL import Image
 from pyarrow import parquet
@@ -97,8 +105,6 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 
 def _excel(rows: list[dict[str, Any]]) -> bytes:
-    import openpyxl
-
     book = openpyxl.Workbook()
     for row in [list(rows[0]), *(list(row.values()) for row in rows)]:
         book.active.append(row)
@@ -180,6 +186,13 @@ READERS: dict[str, tuple[dict[str, bytes], str]] = {
         {"cat/0.png": _picture(0), "cat/1.png": _picture(1), "dog/2.png": _picture(2), "dog/3.png": _picture(3)},
         "",
     ),
+    "picture table": (
+        {
+            "metadata.csv": b"file_name,label,split\n0.png,a,train\n1.png,b,train\n2.png,a,dev\n3.png,b,test\n",
+            **PNG,
+        },
+        "",
+    ),
     "qrels": (
         {
             "qrels/test.tsv": b"".join(b"q%d\td\t1\n" % i for i in range(6)),
@@ -220,6 +233,112 @@ def broken(good: bytes, chance: random.Random) -> bytes:
     return bytes(content)
 
 
+#: Values that a cell may hold though nobody hopes for them.
+VALUES: list[Any] = [
+    *(None, True, False, 0, 1, -1, 2**70, 1.0, 0.5, -0.0, float("nan"), float("inf"), 1e300),
+    *("", " ", "a", "b", "a|b", "[", '["a", "b"]', "['a' 'b']", "nan", "1", "1.0", "train", "dev", "test", "tset", "-"),
+    *(
+        "\0",
+        "\ud800",
+        "e\u0301",
+        "\u00e9",
+        "\u200b",
+        "\u202e",
+        "\U0001f600",
+        "x" * 3000,
+        "a,b",
+        'a"b',
+        "a\nb",
+        "=1+1",
+        "../x",
+    ),
+    *([], ["a"], ["a", None], [["a"]], {}, {"a": 1}, {"bytes": None, "path": "a"}, [1, 2.0], b"", b"a", b"\xff"),
+    *(datetime.date(1, 1, 1), datetime.datetime(2026, 1, 1, 12), 10**400),
+]
+NAMES = ["query", "answer", "answers", "wrong", "text", "label", "labels", "split", "image", "file_name", "score", "id"]
+NAMES += ["_id", "cat", "dog", "", " text", "Text", "\U0001f600", "a.b", "text\u200b"]
+
+
+def odd(chance: random.Random) -> tuple[str, bytes]:
+    """A table of a few odd values, well written: the ending of its name, and its bytes."""
+    names = chance.sample(NAMES, chance.randint(1, 4))
+    if chance.random() < 0.8:  # mostly what a reader claims
+        names += [
+            name
+            for name in chance.choice((("query", "answers"), ("text", "label"), ("text", "cat", "dog")))
+            if name not in names
+        ]
+    values, rare = chance.sample(VALUES, chance.randint(1, 6)), chance.choice((0.05, 0.3, 1.0))
+    rows = [
+        {name: chance.choice(values) if chance.random() < rare else _usual(name, i) for name in names}
+        for i in range(chance.choice((1, 2, 6, 12)))
+    ]
+    ending = chance.choice((".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx"))
+    if ending in (".jsonl", ".json"):
+        texts = [json.dumps(row, default=str, ensure_ascii=chance.random() < 0.5) for row in rows]
+        whole = "[" + ",".join(texts) + "]" if ending == ".json" else "\n".join(texts)
+        return ending, whole.encode(errors="surrogatepass")
+    if ending in (".csv", ".tsv"):
+        file = io.StringIO(newline="")
+        writer = csv.writer(file, delimiter="," if ending == ".csv" else "\t")
+        writer.writerows([names, *([*row.values()] for row in rows)])
+        return ending, file.getvalue().encode(errors="surrogatepass")
+    if ending == ".parquet":
+        sink = io.BytesIO()
+        table = pyarrow.table({name: _column([row[name] for row in rows]) for name in names})
+        try:
+            parquet.write_table(table, sink)
+        except pyarrow.ArrowException:  # what Parquet cannot hold
+            return ending, b""
+        return ending, sink.getvalue()
+    book = openpyxl.Workbook()
+    book.active.append(names)
+    for row in rows:
+        usable = [
+            value if isinstance(value, str | bool | float | datetime.date) else str(value) for value in row.values()
+        ]
+        with contextlib.suppress(Exception):  # what Excel cannot hold
+            book.active.append(usable)
+    file_ = io.BytesIO()
+    book.save(file_)
+    return ending, file_.getvalue()
+
+
+def _usual(name: str, i: int) -> Any:
+    """What a reader hopes for in a column."""
+    if name in ("cat", "dog", "score"):
+        return i % 2
+    return ["train", "dev", "test"][i % 3] if name == "split" else f"{name} {i if name in ('query', 'text') else i % 2}"
+
+
+def odd_json(good: bytes, chance: random.Random) -> bytes:
+    """JSON in which one to three values are replaced, or taken away, or have another name."""
+    whole = json.loads(good)
+    for _ in range(chance.randint(1, 3)):
+        at = whole
+        while isinstance(at, list | dict) and at:
+            key = chance.choice(list(at) if isinstance(at, dict) else range(len(at)))
+            if isinstance(at[key], list | dict) and at[key] and chance.random() < 0.8:
+                at = at[key]
+                continue
+            if chance.random() < 0.2:
+                del at[key]
+            elif isinstance(at, dict) and chance.random() < 0.1:
+                at[chance.choice(NAMES)] = at.pop(key)
+            else:
+                at[key] = copy.deepcopy(chance.choice(VALUES))
+            break
+    return json.dumps(whole, default=str, ensure_ascii=False).encode(errors="surrogatepass")
+
+
+def _column(values: list[Any]) -> Any:
+    """As Arrow sees the values, or else their texts."""
+    try:
+        return pyarrow.array(values)
+    except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):
+        return pyarrow.array([repr(value) for value in values])
+
+
 def readers(scratch: Path) -> Callable[[random.Random], tuple[Any, str]]:
     """Files of every format; one of them is broken."""
     for name, (files, _) in READERS.items():
@@ -228,10 +347,24 @@ def readers(scratch: Path) -> Callable[[random.Random], tuple[Any, str]]:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
 
+    (scratch / "odd").mkdir()
+
+    def strange(chance: random.Random) -> tuple[Any, str]:
+        ending, content = odd(chance)
+        file = scratch / "odd" / f"x{ending}"
+        file.write_bytes(content)
+        try:
+            read(file)
+            return f"odd {ending}: read", repr(content)
+        except (DataError, UnknownNameError):
+            return f"odd {ending}: refused", repr(content)
+
     def one(chance: random.Random) -> tuple[Any, str]:
+        if chance.random() < 0.3:
+            return strange(chance)
         name = chance.choice(list(READERS))
         files, source = READERS[name]
-        path, good = next(iter(files.items()))
+        path, good = chance.choice(list(files.items()))
         content = broken(good, chance)
         (scratch / name / path).write_bytes(content)
         try:
@@ -277,7 +410,7 @@ def bodies(scratch: Path) -> Callable[[random.Random], tuple[Any, str]]:
     ]
 
     def one(chance: random.Random) -> tuple[Any, str]:
-        content = broken(chance.choice(good), chance)
+        content = chance.choice((broken, odd_json))(chance.choice(good), chance)
         try:
             asked = chance.choice((MatchRequest, ExplainRequest)).model_validate_json(content)
             queries_of(asked.query, pictures=isinstance(asked.query[0], dict))
@@ -302,18 +435,25 @@ def models(scratch: Path) -> Callable[[random.Random], tuple[Any, str]]:
     )
     folder = scratch / "model"
     train(data, Settings(encoder="ngrams", epochs=1), tell=False).save(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in (".json", ".safetensors"))
+    endings = (".json", ".jsonl", ".safetensors")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in endings)
 
     def one(chance: random.Random) -> tuple[Any, str]:
         path = chance.choice(files)
         good = path.read_bytes()
-        content = broken(good, chance)
+        content = (odd_json if path.suffix == ".json" and chance.random() < 0.5 else broken)(good, chance)
         path.write_bytes(content)
         try:
-            load(folder)
+            load(folder).match("text 1", top_k=2)
             return f"{path.name}: read", repr(content[:300])
         except (DataError, UnknownNameError):
             return f"{path.name}: refused", repr(content[:300])
+        except ValueError as error:
+            if re.search(
+                "logits are not finite|has no candidates", str(error)
+            ):  # a good folder, with nothing good in it
+                return f"{path.name}: refused", repr(content[:300])
+            raise
         finally:
             path.write_bytes(good)
 
@@ -332,6 +472,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="for each target")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=int, default=0, help="number of the first input")
     parser.add_argument("--target", choices=TARGETS, action="append")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -340,13 +481,15 @@ def main() -> int:
     for target in asked.target or TARGETS:
         memory = Path("/dev/shm")  # where a file is written in no time
         scratch = Path(tempfile.mkdtemp(prefix="sigmax-fuzz-", dir=memory if memory.is_dir() else None))
-        one, outcomes, number, began = TARGETS[target](scratch), Counter[str](), 0, time.monotonic()
+        one, outcomes, number, began = TARGETS[target](scratch), Counter[str](), asked.start, time.monotonic()
         while time.monotonic() - began < asked.seconds:
             chance = random.Random(f"{target} {asked.seed} {number}")
             signal.alarm(LIMIT)
             try:
                 outcomes[one(chance)[0]] += 1
-            except Exception as error:
+            except BaseException as error:  # a panic of Rust's is no Exception
+                if isinstance(error, KeyboardInterrupt):
+                    raise
                 last = traceback.extract_tb(error.__traceback__)[-1]
                 said = (
                     f"{target}: {type(error).__name__} at {Path(last.filename).name}:{last.lineno}: {str(error)[:200]}"
@@ -359,7 +502,9 @@ def main() -> int:
                 signal.alarm(0)
             number += 1
         seconds = time.monotonic() - began
-        print(f"{target}: {number:,} inputs in {seconds:.0f} s; {dict(outcomes.most_common())}", flush=True)
+        print(
+            f"{target}: {number - asked.start:,} inputs in {seconds:.0f} s; {dict(outcomes.most_common())}", flush=True
+        )
         shutil.rmtree(scratch)
     print(f"{sum(failures.values()):,} failures of {len(failures)} kinds")
     return 1 if failures else 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import optimize, sparse, special
+from scipy import sparse, special
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
@@ -15,15 +15,23 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
 from sigmax.arrays import Bools, Floats
-from sigmax.calibration.calibrator import fit_calibrator
+from sigmax.calibration.calibrator import Calibrator, fit_calibrator
 from sigmax.data.dataset import MatchDataset
+from sigmax.encoders.build import is_pretrained
+from sigmax.encoders.frozen import FrozenEncoder
+from sigmax.encoders.pretrained import load_pretrained
 from sigmax.errors import DataError
+from sigmax.training.holding_out import check_dev, fit_temperature, held_out
 from sigmax.training.linear import fit_linear
+from sigmax.training.online import OnlineLinear
 from sigmax.training.settings import Settings
 from sigmax.training.train import train
 from sigmax.training.weighted import fit_weighted
 
 __all__ = ["SigmaxClassifier"]
+
+#: Rows held out that `partial_fit` keeps to calibrate on.
+KEPT = 1000
 
 
 class SigmaxClassifier(ClassifierMixin, BaseEstimator):
@@ -48,12 +56,13 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         loss: a name in `sigmax.families.OBJECTIVES`. A softmax leaves rows without any label out of training.
-        encoder: of texts, see `sigmax.encoders.build_towers`; None: ngrams.
+        encoder: of texts, see `sigmax.encoders.build_towers`; None: chosen from them, see
+            `sigmax.encoders.choose_encoder`.
         epochs: passes over the training texts, at most; None: what suits the encoder.
         batch_size: texts a batch; None: what suits the encoder.
         learning_rate: highest rate; None: what suits the encoder.
         class_weight: "balanced", or label -> weight (of an indicator a list of dicts, one for each column), as
-            everywhere in scikit-learn; it multiplies `sample_weight`. Of features alone.
+            everywhere in scikit-learn; it multiplies `sample_weight`.
         validation_fraction: share of the rows held out as dev, unless `fit` is given some. One row of each label
             is kept for training.
         random_state: of the rows held out and, for texts, of training.
@@ -109,12 +118,12 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
             X: texts, (n,), or one column of them; or features, (n, d) finite numbers, dense or sparse.
             y: (n,) labels; or an (n, L) indicator of 0 and 1; or a list of n lists of names, empty for none of
                 them, which becomes an indicator with the columns `classes_`.
-            sample_weight: (n,) weights of the rows in training, not negative; a row of weight 0 is left out. Of
-                features alone. The rows that calibrate count alike.
+            sample_weight: (n,) weights of the rows in training, not negative; a row of weight 0 is left out. The rows
+                that calibrate count alike.
             dev: X and y of rows to calibrate on; None: a share of those given is held out.
 
         Raises:
-            ValueError: an unknown loss, weights for texts, fewer than two labels, no row that could be held out, or
+            ValueError: an unknown loss, fewer than two labels, no row that could be held out, or
                 what scikit-learn refuses everywhere: NaN, lengths that differ, continuous y.
             DataError: some rows that are texts and some that are not, or dev rows that cannot be calibrated on.
         """
@@ -131,8 +140,6 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
         texts = _texts(X)
         rows: Any = texts if texts is not None else self._features(X, ensure_min_samples=2)
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
-        if texts is not None and not (weights is None and self.class_weight is None):
-            raise ValueError("Expected `sample_weight` and `class_weight` for features alone; texts are trained alike.")
         if weights is not None and not weights.all():
             counted = np.flatnonzero(weights)
             y = y if hasattr(y, "__getitem__") else np.asarray(y)
@@ -143,32 +150,88 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
             by_class = compute_sample_weight(self.class_weight, right.astype(int) if self._several else y)
             weights = by_class if weights is None else weights * by_class
         if dev is None:
-            train_rows, dev_rows = _held_out(right, self.validation_fraction, settings.seed, several=self._several)
+            train_rows, dev_rows = held_out(right, self.validation_fraction, settings.seed, several=self._several)
             given, dev_right = _safe_indexing(rows, dev_rows), right[dev_rows]
             rows, right = _safe_indexing(rows, train_rows), right[train_rows]
             weights = None if weights is None else weights[train_rows]
         else:
             given = self._checked(dev[0], texts is not None)
             dev_right = self._right(dev[1], _count(given))
-        _check_dev(dev_right)
-        for name in ("model_", "coef_", "intercept_", "temperature_", "threshold_"):
+        check_dev(dev_right)
+        for name in ("model_", "coef_", "intercept_", "temperature_", "threshold_", "_online", "_trunk"):
             self.__dict__.pop(name, None)
         names = [str(label) for label in self.classes_]
         calibrator = None
         if texts is not None:
             for name in ("n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(name, None)
-            self.model_ = train(_dataset(rows, right, given, dev_right, names), settings, tell=False)
+            self.model_ = train(_dataset(rows, right, weights, given, dev_right, names), settings, tell=False)
             calibrator = self.model_.calibrator
         else:
             self.coef_, self.intercept_ = _fit_linear(self.loss, rows, right, weights)
-        logits = self._logits(given)
-        if not self._several:
-            self.temperature_ = fit_temperature(logits, dev_right)
-            return self
-        self._calibrator = calibrator or fit_calibrator(logits, dev_right, names, seed=settings.seed)
-        self.threshold_ = self._calibrator.default_threshold
+        self._calibrate(self._logits(given), dev_right, settings.seed, calibrator)
         return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> SigmaxClassifier:
+        """Learn from some more rows, none of which is kept but those held out: the last `KEPT` of them calibrate.
+
+        A share of the rows of each call is held out. The others move a linear model over features, or over the vectors
+        of a pretrained `encoder`, which stays as it is; see `sigmax.training.online.OnlineLinear`. An encoder with a
+        vocabulary of its own, such as ngrams, would not learn the words that come later; features hashed by
+        scikit-learn's HashingVectorizer do. As long as the rows held out are not both right and wrong, logits count
+        as they are: `temperature_` is 1, and presences are σ(s).
+
+        Args:
+            X: see `fit`.
+            y: see `fit`; labels of `classes`.
+            classes: all labels there will ever be; in the first call, unless y is an indicator.
+            sample_weight: see `fit`.
+
+        Raises:
+            ValueError: no `classes` in the first call, a label that is not among them, a classifier that `fit` has
+                fitted, `class_weight` "balanced", texts without a pretrained encoder, or what `fit` refuses.
+        """
+        texts = _texts(X)
+        first = not hasattr(self, "_online")
+        if first and (hasattr(self, "coef_") or hasattr(self, "model_")):
+            raise ValueError("Expected a classifier that `fit` has not fitted: it keeps nothing to go on from.")
+        if self.class_weight == "balanced":
+            raise ValueError("Expected weights in `class_weight`, got 'balanced': not all rows are known yet.")
+        if first and texts is not None:
+            self._trunk = _trunk(self.encoder)
+        rows = self._encoded(X) if texts is not None else self._features(X, reset=first)
+        weights = _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
+        if first:
+            self._learn_labels(y, classes)
+            if classes is None and (_in_lists(y) or not self._several):
+                raise ValueError("classes must be passed on the first call to partial_fit: all labels there will be.")
+            self._online = OnlineLinear(self.loss, len(self.classes_), rows.shape[1])
+            self._chance = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
+            self._seen = 0
+            self._held = rows[:0], np.empty((0, len(self.classes_)), dtype=bool)
+        right = self._right(y, _count(rows))
+        if self.class_weight is not None:
+            weights = weights * compute_sample_weight(self.class_weight, right.astype(int) if self._several else y)
+        before, self._seen = self._seen, self._seen + len(right)
+        share = self.validation_fraction
+        order = self._chance.permutation(len(right))
+        dev, train_rows = np.split(order, [int(self._seen * share) - int(before * share)])
+        self._online.learn(rows[train_rows], right[train_rows], weights[train_rows])
+        self.coef_, self.intercept_ = self._online.weights, self._online.biases
+        stack = sparse.vstack if sparse.issparse(rows) else np.concatenate
+        kept, known = stack([self._held[0], rows[dev]])[-KEPT:], np.concatenate([self._held[1], right[dev]])[-KEPT:]
+        self._held = kept, known
+        self._calibrate(self._linear(kept), known, int(self._chance.integers(2**31)))
+        return self
+
+    def _calibrate(self, logits: Floats, right: Bools, seed: int, calibrator: Calibrator | None = None) -> None:
+        possible = right.any() and not right.all()
+        if not self._several:
+            self.temperature_ = fit_temperature(logits, right) if possible else 1.0
+            return
+        names = [str(label) for label in self.classes_]
+        self._calibrator = calibrator or (fit_calibrator(logits, right, names, seed=seed) if possible else None)
+        self.threshold_ = 0.5 if self._calibrator is None else self._calibrator.default_threshold
 
     def decision_function(self, X: Any) -> Floats:
         """Logits (n, L); for two single labels (n,), the second's less the first's.
@@ -177,7 +240,7 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
             ValueError: rows of another kind or width than those of `fit`.
         """
         check_is_fitted(self)
-        logits = self._logits(self._checked(X, hasattr(self, "model_")))
+        logits = self._logits(self._checked(X))
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 and not self._several else logits
 
     def predict_proba(self, X: Any) -> Floats:
@@ -187,7 +250,9 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
             ValueError: rows of another kind or width than those of `fit`.
         """
         check_is_fitted(self)
-        logits = self._logits(self._checked(X, hasattr(self, "model_")))
+        logits = self._logits(self._checked(X))
+        if self._several and self._calibrator is None:
+            return np.asarray(special.expit(logits))
         if self._several:
             presences: Floats = self._calibrator.presence(logits, [str(label) for label in self.classes_])
             return presences
@@ -217,8 +282,10 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
 
     # -- rows and labels -------------------------------------------------------------------------
 
-    def _checked(self, X: Any, as_texts: bool) -> Any:
+    def _checked(self, X: Any, as_texts: bool | None = None) -> Any:
         texts = _texts(X)
+        if as_texts is None:
+            as_texts = hasattr(self, "model_") or hasattr(self, "_trunk")
         if as_texts != (texts is not None):
             raise ValueError(f"Expected `X` to be {'texts' if as_texts else 'features'} as in fit, got the other.")
         return self._features(X, reset=False) if texts is None else texts
@@ -233,7 +300,11 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
                 X = np.stack(rows)
         return validate_data(self, X, dtype=np.float64, accept_sparse="csr", **how)
 
-    def _learn_labels(self, y: Any) -> None:
+    def _encoded(self, texts: Any) -> Floats:
+        vectors: Floats = self._trunk.preprocess(_texts(texts))["vectors"].double().numpy()
+        return vectors
+
+    def _learn_labels(self, y: Any, classes: Any = None) -> None:
         """Set `classes_`, and whether a row may have several of them."""
         if _in_lists(y):
             self._several, self.classes_ = True, np.array(sorted({label for row in y for label in row}))
@@ -243,6 +314,8 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
             check_classification_targets(y)
             self._several = type_of_target(y) == "multilabel-indicator"
             self.classes_ = np.arange(_dense(y).shape[1]) if self._several else np.unique(column_or_1d(y, warn=True))
+        if classes is not None:
+            self.classes_ = np.unique(column_or_1d(classes))
         if len(self.classes_) < 2:
             raise ValueError(
                 f"Expected at least 2 classes in `y`, got {len(self.classes_)} class: there is nothing to tell apart."
@@ -268,30 +341,11 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, rows: Any) -> Floats:
         if hasattr(self, "model_"):
             return self.model_.logits(rows, self.model_.candidates).values.astype(np.float64)
-        logits: Floats = np.asarray(rows @ self.coef_.T) + self.intercept_
+        return self._linear(self._encoded(rows) if hasattr(self, "_trunk") else rows)
+
+    def _linear(self, features: Any) -> Floats:
+        logits: Floats = np.asarray(features @ self.coef_.T) + self.intercept_
         return logits
-
-
-def fit_temperature(logits: Floats, right: Bools) -> float:
-    """Find the T at which softmax(s / T) has the lowest log loss (Guo et al. 2017).
-
-    T minimises −Σᵢ Σⱼ yᵢⱼ log softmaxⱼ(sᵢ / T) with y = (1 − ε) · right + ε / L, ε = 1 / (n + 2): as in Platt's fit, so
-    that few rows, all of them predicted rightly, do not make sure of everything.
-
-    Args:
-        logits: (n, L).
-        right: (n, L), one right label a row.
-    """
-    n, labels = right.shape
-    target = right * (1 - 1 / (n + 2)) + 1 / (n + 2) / labels
-    centred = logits - logits.mean(1, keepdims=True)
-    spread = max(float(centred.std()), 1e-12)
-
-    def loss(log_temperature: float) -> float:
-        return -float((target * special.log_softmax(centred / np.exp(log_temperature), axis=1)).sum())
-
-    bounds = np.log(spread) + np.array([-5.0, 5.0])
-    return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
 def _texts(X: Any) -> list[str] | None:
@@ -316,6 +370,17 @@ def _texts(X: Any) -> list[str] | None:
     return [str(row) for row in rows]
 
 
+def _trunk(encoder: str | None) -> FrozenEncoder:
+    """The pretrained encoder by this name."""
+    if encoder is None or not is_pretrained(encoder):
+        raise ValueError(
+            f"Expected features, or texts and a pretrained `encoder`, got texts and encoder={encoder!r}: its "
+            "vocabulary is that of all rows. Put a HashingVectorizer before it, or name a sentence-transformers model "
+            "or static vectors."
+        )
+    return FrozenEncoder(load_pretrained(encoder), linear=True)
+
+
 def _count(rows: Any) -> int:
     return int(rows.shape[0]) if hasattr(rows, "shape") else len(rows)
 
@@ -334,43 +399,9 @@ def _in_lists(y: Any) -> bool:
     )
 
 
-def _held_out(
-    right: Bools, share: float, seed: int, *, several: bool = False
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on and a share of rows held out, drawn from all but one row of each label.
-
-    With several labels, rows with a label and rows without any are drawn in the same share, at least one of each where
-    there are some: both right and wrong pairs are needed to calibrate on, however rare labels are.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"Expected `validation_fraction` between 0 and 1, got {share}.")
-    order = np.random.default_rng(seed).permutation(len(right))
-    kept = np.unique(right[order].argmax(0)[right.any(0)])
-    free = np.delete(order, kept)
-    if not len(free):
-        raise ValueError(
-            f"Expected more rows than labels, so that some can be held out to calibrate on, got {len(right)} rows of "
-            f"{right.shape[1]} labels. Give more, or dev=(X, y)."
-        )
-    groups = [free]
-    if several:
-        labelled = right[free].any(1)
-        groups = [free[part] for part in (labelled, ~labelled) if part.any()]
-    drawn = [group[: max(1, round(share * len(right) * len(group) / len(free)))] for group in groups]
-    dev = np.sort(np.concatenate(drawn))
-    return np.setdiff1d(np.arange(len(right)), dev), dev
-
-
-def _check_dev(right: Bools) -> None:
-    if right.all() or not right.any():
-        raise DataError(
-            f"Expected right and wrong labels among the {len(right)} rows to calibrate on, got "
-            f"{'right ones' if right.any() else 'wrong ones'} alone. Give more rows, a larger validation_fraction, or "
-            "dev=(X, y)."
-        )
-
-
-def _dataset(rows: list[str], right: Bools, dev: list[str], dev_right: Bools, names: list[str]) -> MatchDataset:
+def _dataset(
+    rows: list[str], right: Bools, weights: Floats | None, dev: list[str], dev_right: Bools, names: list[str]
+) -> MatchDataset:
     return MatchDataset(
         name="fit",
         queries=[*rows, *dev],
@@ -378,6 +409,7 @@ def _dataset(rows: list[str], right: Bools, dev: list[str], dev_right: Bools, na
         pairs=np.argwhere(np.concatenate([right, dev_right])),
         splits={"train": np.arange(len(rows)), "dev": len(rows) + np.arange(len(dev))},
         labels=True,
+        weights=None if weights is None else np.concatenate([weights, np.ones(len(dev))]),
     )
 
 

@@ -26,6 +26,14 @@ from sigmax.kernels import (
     weighted_loss,
     working_dtype,
 )
+from sigmax.kernels.checks import (
+    all_finite,
+    check_positives,
+    check_vectors,
+    shift_of,
+    weights_of,
+    why_not_finite,
+)
 from sigmax.kernels.normalize import normalize
 from sigmax.kernels.sharded import agree
 from sigmax.positives import Positives
@@ -116,7 +124,13 @@ class MatchLoss(nn.Module):
         return scores if self.logit_bias is None else scores + self.logit_bias
 
     def forward(
-        self, queries: Tensor, candidates: Tensor, positives: Positives, *, candidate_log_q: Tensor | None = None
+        self,
+        queries: Tensor,
+        candidates: Tensor,
+        positives: Positives,
+        *,
+        candidate_log_q: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss of matching queries to candidates.
 
@@ -127,6 +141,8 @@ class MatchLoss(nn.Module):
             candidate_log_q: (m,) log of the rate at which each candidate is offered as a wrong answer. The loss
                 is computed on s − log q, so that s itself estimates the logit without sampling (softmax: sampled
                 softmax, Bengio & Senécal 2008; sigmoid: case-control sampling by Bayes' rule).
+            weights: (n,) wᵢ, not negative: query i's loss counts wᵢ times, and the mean is Σᵢ wᵢ Lᵢ over the number of
+                queries that count. For directions="queries", and within one process.
 
         Returns:
             () for reductions "mean" and "sum"; for "none" the terms that "sum" adds up: (n,), or (n + m,) for
@@ -144,9 +160,10 @@ class MatchLoss(nn.Module):
         everywhere = self.gather_across_devices and world_size() > 1
         error: Exception | None = None
         try:
-            _check_vectors(queries, candidates)
-            _check_positives(positives, *((None, None) if everywhere else (len(queries), len(candidates))))
-            shift = _shift(candidate_log_q, candidates)
+            check_vectors(queries, candidates)
+            check_positives(positives, *((None, None) if everywhere else (len(queries), len(candidates))))
+            shift = shift_of(candidate_log_q, candidates)
+            weights = self._weights(weights, queries, everywhere)
         except (TypeError, ValueError) as caught:
             if not everywhere:
                 raise
@@ -160,26 +177,34 @@ class MatchLoss(nn.Module):
         if everywhere:
             loss = self._reduced(*reduce_over_ranks(inputs, problem, sizes, self.kernel))
         elif problem.columns or self.reduction == "none":
-            loss = self._reduced(reduce_logits(inputs, problem, self.kernel), positives)
+            loss = self._reduced(reduce_logits(inputs, problem, self.kernel), positives, weights)
         else:
             counted = self.objective.counted(positives.counts).to(working_dtype(*inputs[:2]))
-            weights = counted / counted.sum().clamp(min=1) if self.reduction == "mean" else counted
-            loss = weighted_loss(inputs, problem, weights, self.kernel)
+            factors = counted / counted.sum().clamp(min=1) if self.reduction == "mean" else counted
+            loss = weighted_loss(inputs, problem, factors if weights is None else factors * weights, self.kernel)
         # A vector which takes part in nothing leaves the loss finite and still turns gradients into NaN.
-        fine = _finite(queries, candidates)
+        fine = all_finite(queries, candidates)
         if everywhere and not all_true(fine, queries.device) and fine:
             raise ValueError("Expected finite vectors on all ranks, got NaN or infinity on another one.")
-        if not (fine and _finite(loss)):
-            raise ValueError(_why_not_finite(queries, candidates, self.logit_scale))
+        if not (fine and all_finite(loss)):
+            raise ValueError(why_not_finite(queries, candidates, self.logit_scale))
         return loss
 
-    def from_logits(self, logits: Tensor, positives: Positives, *, candidate_log_q: Tensor | None = None) -> Tensor:
+    def from_logits(
+        self,
+        logits: Tensor,
+        positives: Positives,
+        *,
+        candidate_log_q: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """Compute the loss of logits as they are: no similarity, no scale, no bias.
 
         Args:
             logits: (n, m), floating point; −∞ takes a wrong pair out.
             positives: right and ignored pairs, of shape (n, m).
             candidate_log_q: see `forward`.
+            weights: see `forward`.
 
         Raises:
             TypeError: `positives` is not a `Positives`.
@@ -190,10 +215,10 @@ class MatchLoss(nn.Module):
                 f"Expected `logits` to be an (n, m) floating point tensor, got {logits.dtype} of shape "
                 f"{tuple(logits.shape)}."
             )
-        _check_positives(positives, *logits.shape)
+        check_positives(positives, *logits.shape)
         positives = positives.to(logits.device)
         logits = logits.to(working_dtype(logits))
-        shift = _shift(candidate_log_q, logits.T)
+        shift = shift_of(candidate_log_q, logits.T)
         if shift is not None:
             logits = logits + shift
         # Where a row is left out these would give a finite loss and NaN gradients.
@@ -201,6 +226,7 @@ class MatchLoss(nn.Module):
         loss = self._reduced(
             reduce_given_logits(logits, Problem(positives, self.objective, columns=self.directions == "both")),
             positives,
+            self._weights(weights, logits),
         )
         if odd or not bool(torch.isfinite(loss.detach()).all()):
             raise ValueError(
@@ -210,7 +236,10 @@ class MatchLoss(nn.Module):
             )
         return loss
 
-    def _reduced(self, reduction: Reduction, positives: Positives) -> Tensor:
+    def _weights(self, weights: Tensor | None, rows: Tensor, everywhere: bool = False) -> Tensor | None:
+        return weights_of(weights, rows, possible=self.directions == "queries" and not everywhere)
+
+    def _reduced(self, reduction: Reduction, positives: Positives, weights: Tensor | None = None) -> Tensor:
         totals = [(reduction.rows, positives.rows, positives.counts)]
         if reduction.columns is not None:
             counts = torch.bincount(positives.columns, minlength=positives.shape[1])
@@ -218,7 +247,7 @@ class MatchLoss(nn.Module):
         terms = []
         for total, groups, counts in totals:
             losses, counted = directed_loss(self.objective, total, reduction.pairs, groups, counts)
-            losses = losses / len(totals)
+            losses = losses / len(totals) if weights is None else losses * weights
             if self.reduction == "mean":
                 losses = losses / counted.sum().clamp(min=1)
             terms.append(losses)
@@ -369,68 +398,3 @@ def make_loss(
     return SoftmaxLoss(
         logit_scale, positives=entry.variant, similarity=similarity, gather_across_devices=gather_across_devices
     )
-
-
-# -- checks -------------------------------------------------------------------------------------
-
-
-def _check_vectors(queries: Tensor, candidates: Tensor) -> None:
-    for name, vectors in (("queries", queries), ("candidates", candidates)):
-        if vectors.ndim != 2 or not vectors.is_floating_point():
-            raise ValueError(
-                f"Expected `{name}` to be a floating point tensor of shape (rows, d), got {vectors.dtype} of shape "
-                f"{tuple(vectors.shape)}."
-            )
-    if queries.shape[1] != candidates.shape[1]:
-        raise ValueError(
-            f"Expected `queries` and `candidates` of one width d, got {queries.shape[1]} and {candidates.shape[1]}."
-        )
-    if queries.dtype != candidates.dtype and not torch.is_autocast_enabled(queries.device.type):
-        raise ValueError(
-            f"Expected `queries` and `candidates` of one dtype, got {queries.dtype} and {candidates.dtype}. "
-            "Cast one of them, or use torch.autocast."
-        )
-    if queries.device != candidates.device:
-        raise ValueError(
-            f"Expected `queries` and `candidates` on one device, got {queries.device} and {candidates.device}."
-        )
-
-
-def _check_positives(positives: Positives, n: int | None, m: int | None) -> None:
-    if not isinstance(positives, Positives):
-        raise TypeError(
-            f"Expected `positives` to be a sigmax.Positives, got {type(positives).__name__}. "
-            "Make one with Positives(rows, columns, shape), Positives.from_dense(matrix) or Positives.from_ids(…)."
-        )
-    if n is not None and positives.shape != (n, m):
-        raise ValueError(f"Expected `positives` of shape (queries, candidates) = {(n, m)}, got {positives.shape}.")
-
-
-def _shift(candidate_log_q: Tensor | None, candidates: Tensor) -> Tensor | None:
-    m = len(candidates)
-    if candidate_log_q is None:
-        return None
-    if candidate_log_q.shape != (m,):
-        raise ValueError(
-            f"Expected `candidate_log_q` of shape ({m},), one log rate per candidate, got "
-            f"{tuple(candidate_log_q.shape)}."
-        )
-    if not bool(torch.isfinite(candidate_log_q).all()):
-        raise ValueError("Expected finite `candidate_log_q`, got NaN or infinity. A rate of 0 is never offered.")
-    return -candidate_log_q.detach().to(candidates.device, working_dtype(candidates))
-
-
-def _finite(*tensors: Tensor) -> bool:
-    sums = torch.stack([x.detach().sum(dtype=working_dtype(x)) for x in tensors])  # no memory, one look from the GPU
-    return bool(sums.isfinite().all()) or all(bool(x.isfinite().all()) for x in tensors)
-
-
-def _why_not_finite(queries: Tensor, candidates: Tensor, logit_scale: Tensor) -> str:
-    for name, vectors in (("queries", queries), ("candidates", candidates)):
-        bad = int((~torch.isfinite(vectors)).any(1).sum())
-        if bad:
-            return (
-                f"Expected finite vectors, got NaN or infinity in {bad} of {len(vectors)} `{name}`. "
-                "Look at the encoder's inputs; lower the learning rate if it happened during training."
-            )
-    return f"The loss is not finite though the vectors are: logit_scale is {logit_scale.item():.3g}. Lower it."

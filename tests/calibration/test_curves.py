@@ -290,6 +290,11 @@ def test_columns_that_do_not_fit():
         {"kind": "isotonic", "places": [], "heights": []},
         {"kind": "platt-candidate", "scale": 1.0, "bias": 0.0, "scales": [1.0, -1.0], "biases": [0.0, 0.0]},
         {"kind": "platt-candidate", "scale": 1.0, "bias": 0.0, "scales": [1.0, 1.0], "biases": [0.0]},
+        {"kind": "platt", "scale": [], "bias": 0.0},
+        {"kind": "platt", "scale": 1.0, "bias": [1.0]},
+        {"kind": "platt", "scale": "1.0", "bias": 0.0},
+        {"kind": "platt", "scale": 10**400, "bias": 0.0},
+        {"kind": "isotonic", "places": [0.0, "1.0"], "heights": [0.0, 1.0]},
     ],
 )
 def test_damaged(saved):

@@ -167,3 +167,17 @@ def test_the_fingerprint_tells_data_apart():
         {"splits": {"train": np.array([1]), "dev": np.array([0]), "test": np.array([2])}},
     )
     assert len({sky(**change).fingerprint for change in ({}, *changes)}) == 5
+
+
+def test_weights_of_queries():
+    data = sky()
+    weights = np.ones(len(data.queries))
+    assert replace(data, weights=weights).fingerprint != data.fingerprint
+    for wrong, message in (
+        (weights[1:], f"expected {len(weights)} finite weights, none of them negative"),
+        (-weights, "none of them negative"),
+        (weights * np.nan, "finite weights"),
+        (weights * 0, "expected a weight above 0 in training, got none"),
+    ):
+        with pytest.raises(DataError, match=message):
+            replace(data, weights=wrong)

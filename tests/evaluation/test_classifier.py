@@ -24,9 +24,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sigmax
 from sigmax import SigmaxClassifier
-from sigmax.classifier import fit_temperature
 from sigmax.errors import DataError
 from sigmax.families import OBJECTIVES
+from sigmax.training.holding_out import fit_temperature, held_out
 
 pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
 
@@ -227,7 +227,10 @@ def test_lists_of_labels_in_cross_validation():
         SigmaxClassifier(random_state=0), X, indicator, cv=KFold(3, shuffle=True, random_state=0)
     )
     np.testing.assert_allclose(scores, expected)
+    sets = [{*row} for row in y]  # with folds by their number scikit-learn itself refuses lists
+    assert np.isfinite(cross_val_score(SigmaxClassifier(random_state=0), X, sets, cv=3, error_score="raise")).all()
     fitted = SigmaxClassifier(random_state=0).fit(X, y)
+    assert (fitted.predict(X) == SigmaxClassifier(random_state=0).fit(X, sets).predict(X)).all()
     strange = [*y[:-1], [*y[-1], "square"]]
     assert fitted.score(X, strange) <= fitted.score(X, y)
     assert fitted.score(X[-1:], [["square"]]) == 0
@@ -278,11 +281,9 @@ def test_dev_rows_are_not_trained_on():
 
 @given(st.integers(0, 50))
 def test_a_row_of_each_label_is_trained_on(seed):
-    from sigmax.classifier import _held_out
-
     y = np.random.default_rng(seed).integers(0, 5, 40)
     right = y[:, None] == np.arange(6)  # the last is nobody's
-    train, dev = _held_out(right, 0.5, seed)
+    train, dev = held_out(right, 0.5, seed)
     assert len(dev) == 20
     assert sorted([*train, *dev]) == list(range(40))
     assert set(y[train]) == set(y)
@@ -392,6 +393,100 @@ def test_pickle(keywords, fitted):
     assert (back.predict_proba(X[700:]) == fitted.predict_proba(X[700:])).all()
 
 
+@pytest.mark.parametrize("given", ["sample_weight", "class_weight"])
+def test_weights_of_texts(given):
+    """Each text is called two things; the weights decide which."""
+    X = [f"{word} {i % 7}" for i in range(60) for word in ("red", "blue")] * 2
+    y = np.repeat(["warm", "cold"], 120)
+    dev = (["red 1", "blue 2"], ["warm", "cold"])
+    for favoured in ("warm", "cold"):
+        weights = np.where(y == favoured, 5.0, 0.5)
+        ours = SigmaxClassifier("softmax-average", encoder="ngrams", epochs=2, random_state=0)
+        if given == "sample_weight":
+            ours.fit(X, y, sample_weight=weights, dev=dev)
+        else:
+            ours.set_params(class_weight={favoured: 5.0, {"warm": "cold", "cold": "warm"}[favoured]: 0.5})
+            ours.fit(X, y, dev=dev)
+        assert (ours.predict(X) == favoured).all()
+
+
+# -- part by part ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["softmax-average", "sigmoid"])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_the_first_part_is_learnt_as_fit_learns_it(loss, kind):
+    X, y = standardised()
+    X = sparse.csr_array(X * (np.abs(X) > 0.3)) if kind == "sparse" else X
+    weights = np.where(y == 0, 2.0, 1.0)
+    part = SigmaxClassifier(loss, validation_fraction=0.001)
+    part.partial_fit(X, y, classes=[0, 1, 2], sample_weight=weights)
+    whole = SigmaxClassifier(loss).fit(X, y, sample_weight=weights, dev=(X, y))
+    logits, expected = part.decision_function(X), whole.decision_function(X)
+    if loss.startswith("softmax"):
+        logits, expected = (one - one.mean(1, keepdims=True) for one in (logits, expected))
+    np.testing.assert_allclose(logits, expected, atol=2e-3)
+
+
+def test_parts_are_learnt_nearly_as_well_as_the_whole():
+    X, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(X))
+    train, test = order[:1300], order[1300:]
+    parts = {"dense": X, "sparse": sparse.csr_array(X)}
+    ours = {kind: SigmaxClassifier("softmax-average", random_state=0) for kind in parts}
+    for rows in np.array_split(train, 20):
+        for kind, features in parts.items():
+            ours[kind].partial_fit(features[rows], y[rows], classes=np.arange(10))
+    np.testing.assert_allclose(ours["dense"].predict_proba(X), ours["sparse"].predict_proba(parts["sparse"]), atol=1e-4)
+    whole = SigmaxClassifier("softmax-average", random_state=0).fit(X[train], y[train])
+    assert ours["dense"].score(X[test], y[test]) > whole.score(X[test], y[test]) - 0.02
+    assert log_loss(y[test], ours["dense"].predict_proba(X[test])) < 0.25
+
+
+def test_parts_with_several_labels():
+    random = np.random.default_rng(0)
+    X = random.normal(size=(600, 4))
+    right = X[:, :3] > 0.8
+    names = np.array(["long", "round", "wide"])
+    y = [names[row].tolist() for row in right]
+    ours, other = SigmaxClassifier(random_state=0), SigmaxClassifier(random_state=0)
+    ours.partial_fit(X[:2], [[], []], classes=names)
+    np.testing.assert_allclose(ours.predict_proba(X[:5]), 0.5, atol=0.5)  # nothing to calibrate on as yet
+    for start in range(0, 600, 100):
+        ours.partial_fit(X[start : start + 100], y[start : start + 100], classes=names)
+        other.partial_fit(X[start : start + 100], right[start : start + 100].astype(int))
+    assert ours.score(X, y) > 0.8
+    assert other.score(X, right.astype(int)) > 0.8
+    again = pickle.loads(pickle.dumps(ours)).partial_fit(X[:50], y[:50])
+    assert (again.predict_proba(X) != ours.predict_proba(X)).any()
+
+
+def test_parts_of_texts(names, static_folder):
+    X, y = names
+    ours = SigmaxClassifier("softmax-average", encoder=str(static_folder), random_state=0)
+    for start in range(0, 600, 200):
+        ours.partial_fit(X[start : start + 200], y[start : start + 200], classes=np.unique(y))
+    assert ours.predict_proba(list(X[600:])).shape == (100, len(np.unique(y)))
+    assert not hasattr(ours, "n_features_in_")
+    with pytest.raises(ValueError, match="to be texts as in fit, got the other"):
+        ours.predict(np.ones((3, 4)))
+
+
+def test_refused_parts():
+    X, y = standardised()
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        SigmaxClassifier().partial_fit(X, y)
+    with pytest.raises(ValueError, match="labels that `y` of fit has, got others in 50 rows"):
+        SigmaxClassifier().partial_fit(X, y, classes=[0, 1])
+    with pytest.raises(ValueError, match="that `fit` has not fitted"):
+        SigmaxClassifier().fit(X, y).partial_fit(X, y)
+    with pytest.raises(ValueError, match="got 'balanced': not all rows are known yet"):
+        SigmaxClassifier(class_weight="balanced").partial_fit(X, y, classes=[0, 1, 2])
+    for encoder in (None, "ngrams"):
+        with pytest.raises(ValueError, match=f"encoder={encoder!r}: its vocabulary is that of all rows. Put a Hashing"):
+            SigmaxClassifier(encoder=encoder).partial_fit(["a", "b"], [0, 1], classes=[0, 1])
+
+
 # -- in scikit-learn's machinery -------------------------------------------------------------------
 
 
@@ -443,7 +538,6 @@ def test_refused():
         (([], []), ValueError, "Expected rows in `X`, got none"),
         (("one text", ["a"]), DataError, "a list of texts in `X`, got one text: 'one text'"),
         ((X, np.zeros((150, 3), int)), DataError, "right and wrong labels among the 15 rows .* got wrong ones alone"),
-        ((["a", "b", "c"] * 9, [0, 1, 1] * 9, np.ones(27)), ValueError, "`sample_weight` and .* for features alone"),
         ((X, np.linspace(0, 1, 150)), ValueError, "Unknown label type: continuous"),
     ):
         with pytest.raises(error, match=message):

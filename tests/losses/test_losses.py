@@ -194,6 +194,36 @@ def test_reductions(name, directions, kernel):
 
 @names
 @kernels
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_weights_multiply_the_loss_of_each_query(name, kernel, reduction):
+    batch = oracles.random_batch(6, 5, seed=5)
+    batch.cells[1] = 0
+    weights = torch.tensor([0.0, 2.0, 0.5, 7.0, 1.0, 3.0])
+
+    def value(reduction, **given):
+        loss = build(name, reduction=reduction, kernel=kernel)
+        return loss(batch.queries, batch.candidates, batch.positives, **given)
+
+    each = value("none") * weights
+    counted = int(OBJECTIVES[name].counted(batch.positives.counts).sum())
+    expected = {"none": each, "sum": each.sum(), "mean": each.sum() / counted}[reduction]
+    torch.testing.assert_close(value(reduction, weights=weights), expected)
+    loss = build(name, reduction=reduction, kernel=kernel)
+    logits = loss.logits(batch.queries, batch.candidates)
+    torch.testing.assert_close(loss.from_logits(logits, batch.positives, weights=weights), expected)
+
+
+def test_weights_that_do_not_fit():
+    vectors, positives = torch.randn(3, 2), Positives([0], [0], (3, 3))
+    for weights in (torch.ones(2), torch.tensor([1.0, -1.0, 1.0]), torch.tensor([1.0, math.nan, 1.0])):
+        with pytest.raises(ValueError, match="Expected 3 finite `weights` that are not negative"):
+            build("sigmoid")(vectors, vectors, positives, weights=weights)
+    with pytest.raises(ValueError, match="`weights` with directions='queries'"):
+        build("softmax-average", directions="both")(vectors, vectors, positives, weights=torch.ones(3))
+
+
+@names
+@kernels
 def test_a_query_without_right_answers(name, kernel):
     batch = oracles.random_batch(4, 5, seed=6)
     batch.cells[2] = 0

@@ -413,6 +413,48 @@ def test_vectors_that_do_not_fit_their_ids(many, tmp_path, rows):
         load(tmp_path / "model")
 
 
+def set_in(path, keys, value):
+    """Change one value of a JSON file."""
+    whole = json.loads(path.read_text())
+    at = whole
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = value
+    path.write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        ("sigmax.json", ["facts"], 0.5),
+        ("sigmax.json", ["logit_scale"], 10**400),
+        ("sigmax.json", ["calibrator", "calibration"], 1),
+        ("sigmax.json", ["calibrator", "candidate_ids", 0], {"a": 1}),
+        ("query_encoder/modules.json", [0, "type"], True),
+        ("query_encoder/config.json", ["characters"], [2]),
+        ("query_encoder/config.json", ["characters", 1], "5"),
+        ("query_encoder/config.json", ["words", 1], 2**70),
+        ("query_encoder/config.json", ["words", 0], 0.5),
+    ],
+    ids=str,
+)
+def test_a_damaged_value_is_found_at_loading(tmp_path, file, keys, value):
+    calibrated().save(tmp_path / "model")
+    set_in(tmp_path / "model" / file, keys, value)
+    with pytest.raises(DataError, match="the model folder is damaged"):
+        load(tmp_path / "model")
+
+
+def test_damaged_labels_are_found_at_loading(tmp_path):
+    for names in (["moon", None, "fire"], ["moon"]):
+        model = tiny()
+        model.candidate_encoder = LabelTable(["moon", "sun", "fire"], torch.zeros(3, 8))
+        model.save(tmp_path / "model")
+        set_in(tmp_path / "model" / "candidate_encoder" / "config.json", ["names"], names)
+        with pytest.raises(DataError, match="the model folder is damaged"):
+            load(tmp_path / "model")
+
+
 # -- matching ------------------------------------------------------------------------------------
 
 

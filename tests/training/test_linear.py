@@ -1,6 +1,7 @@
 """Linear models solved to the minimum, against scikit-learn and against the definition of the losses."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,6 +117,20 @@ def test_queries_without_an_answer_count_for_the_sigmoid_alone():
     assert change["softmax-average"] < 1e-2 < change["sigmoid"]
 
 
+@pytest.mark.parametrize("loss", ["softmax-average", "sigmoid"])
+def test_weights_are_repetitions(loss):
+    x, right = problem("several")
+    weights = np.random.default_rng(3).integers(0, 4, N)
+    counted = np.arange(N)[OBJECTIVES[loss].counted(torch.from_numpy(np.diff(right.indptr))).numpy()]
+    repeated = np.repeat(counted, weights[counted])
+    scale = len(counted) / len(repeated)  # the mean is over as many queries as there are
+    given = torch.from_numpy(weights * scale)
+    weighted = fit_linear(x, right, loss, 0.01, weights=given, tolerance=1e-14, steps=2000)
+    expected = fit_linear(x[repeated], right[repeated], loss, 0.01, tolerance=1e-14, steps=2000)
+    assert weighted.value == pytest.approx(expected.value, rel=1e-6)
+    np.testing.assert_allclose(weighted.weights, expected.weights, atol=1e-3)
+
+
 def test_the_penalty_follows_the_noise():
     x, right = problem(n=200)
     noise = sparse.csr_array(right.toarray()[np.random.default_rng(1).permutation(200)])
@@ -146,6 +161,18 @@ def test_a_frozen_encoder_is_solved(loss, static_folder, tmp_path, caplog):
         loaded.logits(data.queries, data.candidates).values[data.split("train")], logits, atol=1e-4
     )
     assert loaded.facts["settings"]["head"] == "linear"
+
+
+def test_weights_of_queries_reach_the_solver(static_folder):
+    data = things(labels=True)
+    settings = sigmax.Settings("softmax-average", encoder=str(static_folder), frozen=True)
+
+    def vectors(weights):
+        return train(replace(data, weights=weights), settings, tell=False).candidate_encoder.vectors.detach()
+
+    alike, some = vectors(None), np.where(np.arange(len(data.queries)) % 3, 3.0, 0.0)
+    torch.testing.assert_close(vectors(np.full(len(data.queries), 3.0)), alike, atol=1e-3, rtol=1e-3)
+    assert (vectors(some) - alike).abs().max() > 0.01
 
 
 def test_none_of_these_is_solved_with_the_others(static_folder):

@@ -383,7 +383,10 @@ def _check_parameters(calibration: Any, at_least_0: tuple[str, ...]) -> None:
         value = getattr(calibration, one.name)
         if isinstance(value, Calibration):
             continue
-        numbers = np.asarray(value, dtype=np.float64)
+        numbers = np.asarray(value)
+        if numbers.dtype.kind not in "biuf" or (one.type == "float" and numbers.ndim):
+            what = "a number" if one.type == "float" else "numbers"
+            raise TypeError(f"Expected `{one.name}` of {calibration.kind!r} to be {what}, got {value!r}. Fit again.")
         if not np.isfinite(numbers).all() or (one.name in at_least_0 and (numbers < 0).any()):
             bound = " and at least 0" if one.name in at_least_0 else ""
             raise ValueError(

@@ -21,7 +21,7 @@ from sigmax.data.dataset import Indices, MatchDataset, row_of
 from sigmax.errors import check_least, lookup
 from sigmax.positives import Positives
 
-__all__ = ["DRAWS", "Batch", "Batches", "Draw"]
+__all__ = ["DRAWS", "Batch", "Batches", "Draw", "training_weights"]
 
 #: Up to this many candidates, every one of them is offered in every batch.
 OFFER_ALL = 512
@@ -142,6 +142,13 @@ class Batches(torch.utils.data.Dataset[Batch]):
         """Return the share of right pairs among all pairs, over the first few batches."""
         graphs = [self[item].positives for item in range(min(sample * self.processes, len(self)))]
         return sum(map(len, graphs)) / sum(math.prod(graph.shape) for graph in graphs)
+
+
+def training_weights(data: MatchDataset) -> torch.Tensor | None:
+    """Return (n,) weights of the queries, scaled to a mean of 1 over those of training; None: all count alike."""
+    if data.weights is None:
+        return None
+    return torch.from_numpy(data.weights / data.weights[data.split("train")].mean())
 
 
 def known_positives(batches: Batches, units: Indices, random: np.random.Generator) -> Batch:

@@ -43,7 +43,8 @@ class MatchDataset:
 
     Raises:
         DataError: a query that is neither a text nor a picture, texts beside pictures, a candidate that is no text;
-            pairs out of range, a pair both right and wrong, an empty or unknown split.
+            pairs out of range, a pair both right and wrong, an empty or unknown split, weights that are
+            negative or none in training.
     """
 
     name: str
@@ -58,6 +59,7 @@ class MatchDataset:
     candidate_ids: Sequence[str] = ()
     conflicts: int = 0  #: pairs that came as right and wrong at once, see `settled`
     notes: tuple[str, ...] = ()  #: what its reader left out or settled, in words
+    weights: NDArray[np.float64] | None = None  #: (n,) how much each query counts in training; None: all alike
 
     def __post_init__(self) -> None:
         """Sort and check."""
@@ -110,6 +112,14 @@ class MatchDataset:
                     "Give each of train, dev and test at least one query, or no split at all to have one made."
                 )
 
+        if self.weights is not None:
+            weights = np.asarray(self.weights, dtype=np.float64)
+            if weights.shape != (len(self.queries),) or not (np.isfinite(weights).all() and (weights >= 0).all()):
+                raise DataError(f"{self.name}: expected {len(self.queries)} finite weights, none of them negative.")
+            if not weights[self.split("train")].any():
+                raise DataError(f"{self.name}: expected a weight above 0 in training, got none.")
+            set_(self, "weights", weights)
+
     def _check_kinds(self) -> None:
         """Refuse what is neither text nor picture here, where its place is known, and not in the middle of training."""
         for side, kinds in (("queries", (str, Picture)), ("candidates", (str,))):
@@ -155,6 +165,8 @@ class MatchDataset:
                 hashed.update(f"\0{text}".encode() if i else text.encode())
         for indices in (self.pairs, self.wrong, *(self.splits[name] for name in sorted(self.splits))):
             hashed.update(np.ascontiguousarray(indices).tobytes())
+        if self.weights is not None:
+            hashed.update(self.weights.tobytes())
         return hashed.hexdigest()
 
     def unanswered(self, split: str) -> int:

@@ -22,11 +22,16 @@ class LabelTable(Module):
         names: the labels.
         vectors: (labels, d) starting vectors.
         frozen: whether the vectors stay as they are (a plain linear head is the identity, frozen).
+
+    Raises:
+        ValueError: not a vector for each label.
     """
 
     def __init__(self, names: Sequence[str], vectors: Tensor, *, frozen: bool = False) -> None:
         super().__init__()
         self.names = list(names)
+        if vectors.ndim != 2 or len(vectors) != len(self.names):
+            raise ValueError(f"Expected a vector for each of {len(self.names)} labels, got {tuple(vectors.shape)}.")
         self.frozen = frozen
         self.place = {normal(name): j for j, name in enumerate(self.names)}
         self.vectors = nn.Parameter(vectors.clone(), requires_grad=not frozen)

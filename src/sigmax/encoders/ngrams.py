@@ -6,6 +6,7 @@ importing it; only the sum is ours.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -30,6 +31,8 @@ BUCKETS = 2**20
 CACHED_BYTES = 2**30
 #: Bytes of a dict's entry with a text and two arrays, beside what is in them.
 ENTRY_BYTES = 512
+#: Longest run of words or characters.
+LONGEST = 100
 #: Texts whose n-grams are counted at a time.
 BLOCK = 2**14
 
@@ -67,6 +70,9 @@ class NgramEmbedding(Module):
         words: shortest and longest run of words.
         characters: shortest and longest run of characters inside words, spaces at their edges included.
         digits_alike: read every digit as 0: "7pm" and "9pm" say the same.
+
+    Raises:
+        ValueError: a run shorter than 1 or longer than `LONGEST`, or the shortest above the longest.
     """
 
     buckets: Tensor
@@ -83,9 +89,15 @@ class NgramEmbedding(Module):
         digits_alike: bool = False,
     ) -> None:
         super().__init__()
+        self.words = tuple(map(operator.index, words))
+        self.characters = tuple(map(operator.index, characters))
+        for name, (shortest, longest) in (("words", self.words), ("characters", self.characters)):
+            if not 1 <= shortest <= longest <= LONGEST:
+                raise ValueError(
+                    f"Expected `{name}` to be the shortest and the longest run, from 1 to {LONGEST}, got "
+                    f"{shortest, longest}."
+                )
         self.dimension = dimension
-        self.words = tuple(words)
-        self.characters = tuple(characters)
         self.digits_alike = digits_alike
         self.register_buffer("buckets", torch.as_tensor(buckets, dtype=torch.int64))
         self.register_buffer("idf", torch.as_tensor(idf, dtype=torch.float32))

@@ -136,16 +136,17 @@ class DualEncoder(nn.Module):
         candidates: Features | list[Features],
         positives: Positives,
         tokens: tuple[Tokens, Tokens] | None = None,
+        weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Features of both sides, the right pairs, and both sides' tokens for the lexical view -> {"loss": ()}."""
+        """Features of both sides, right pairs, tokens for the lexical view, queries' weights -> {"loss": ()}."""
         asked, offered = self.embed(queries, "query"), self.embed(candidates, "candidate")
         if self.none_vector is not None:
             offered = torch.cat([offered, self.none_vector[None].to(offered.dtype)])
             positives = positives.with_none()
         if self.lexical is None or tokens is None:
-            return {"loss": self.loss(asked, offered, positives)}
+            return {"loss": self.loss(asked, offered, positives, weights=weights)}
         shared = self.lexical(*tokens, columns=len(offered))  # *none of these* has no words; memory: n × m
-        return {"loss": self.loss.from_logits(self.loss.logits(asked, offered) + shared, positives)}
+        return {"loss": self.loss.from_logits(self.loss.logits(asked, offered) + shared, positives, weights=weights)}
 
     # -- use -------------------------------------------------------------------------------------
 

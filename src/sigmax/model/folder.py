@@ -22,7 +22,7 @@ from sigmax.files import recover_folder, replace_folder
 from sigmax.losses import MatchLoss, make_loss
 from sigmax.model.fingerprints import texts_fingerprint, vectors_fingerprint
 from sigmax.model.hub import fetch, is_hub_name
-from sigmax.model.stored import FILES, read_candidates, write_candidates
+from sigmax.model.stored import FILES, checked_texts, read_candidates, write_candidates
 from sigmax.model.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def read_folder(folder: Path) -> Parts:
             none_vector=load_file(str(none_file))["vector"] if none_file.exists() else None,
             pictures=about.get("pictures", False),
             calibrator=_read_calibrator(about, folder),
-            facts=about["facts"],
+            facts=dict(about["facts"]),
         )
         for module in (parts["query_encoder"], parts["candidate_encoder"], parts["lexical"], parts["reranker"]):
             for tensor in () if module is None else (*module.parameters(), *module.buffers()):
@@ -213,7 +213,16 @@ def read_folder(folder: Path) -> Parts:
         return parts
     except DataError:
         raise
-    except (LookupError, TypeError, ValueError, RuntimeError, FileNotFoundError, SafetensorError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        FileNotFoundError,
+        SafetensorError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{folder}: the model folder is damaged ({type(error).__name__}: {reason}). Train it again."
@@ -244,4 +253,5 @@ def _read_calibrator(about: dict[str, Any], folder: Path) -> Calibrator | None:
         return None
     record = folder / "dev.safetensors"
     tensors = load_arrays(str(record)) if record.exists() else None
+    checked_texts(about["calibrator"]["candidate_ids"])
     return Calibrator.from_dict(about["calibrator"], None if tensors is None else Record.from_tensors(tensors))

@@ -14,7 +14,7 @@ from torch import Tensor, from_numpy
 
 from sigmax.model.vectors import Vectors
 
-__all__ = ["FILES", "StoredTexts", "held", "listed", "read_candidates", "same", "write_candidates"]
+__all__ = ["FILES", "StoredTexts", "checked_texts", "held", "listed", "read_candidates", "same", "write_candidates"]
 
 #: The files below. Row by row, the first is beside the second; tokens are those of a lexical view.
 FILES = ("candidates.jsonl", "candidates.parquet", "candidates.safetensors")
@@ -158,7 +158,7 @@ def read_candidates(folder: Path) -> tuple[Sequence[str], Sequence[str], Vectors
         # Not splitlines(): JSON leaves U+2028 and its like as they are.
         lines = (folder / "candidates.jsonl").read_text(encoding="utf-8").split("\n")
         rows = [json.loads(line) for line in lines if line]
-        return [row["_id"] for row in rows], [row["text"] for row in rows], None
+        return checked_texts([row["_id"] for row in rows]), checked_texts([row["text"] for row in rows]), None
     ids, texts = (StoredTexts(folder / "candidates.parquet", column) for column in ("id", "text"))
     stored = folder / "candidates.safetensors"
     if not stored.exists():
@@ -168,6 +168,18 @@ def read_candidates(folder: Path) -> tuple[Sequence[str], Sequence[str], Vectors
     if vectors.ndim != 2 or len(vectors) != len(ids):
         raise ValueError(f"{tuple(vectors.shape)} vectors of {len(ids)} candidates")
     return ids, texts, Vectors(vectors, _tokens(tensors, len(ids)))
+
+
+def checked_texts(values: list[Any]) -> list[str]:
+    """Return values that are texts all.
+
+    Raises:
+        TypeError: one that is not.
+    """
+    other = next((value for value in values if not isinstance(value, str)), None)
+    if other is not None:
+        raise TypeError(f"expected texts, got {other!r}")
+    return values
 
 
 def _tokens(tensors: dict[str, Tensor], size: int) -> Any:

@@ -2,11 +2,11 @@ r"""Linear models over fixed features, solved to the minimum instead of trained 
 
 For features xᵢ, logits s = x·W + b and a loss of `sigmax.families`, convex in the logits,
 
-    f(W, b) = (1/n) Σᵢ Lᵢ(s) + (λ/2) |W|²
+    f(W, b) = (1/n) Σᵢ wᵢ Lᵢ(s) + (λ/2) |W|²
 
-is minimised by L-BFGS over all queries at once; the biases are free. λ is chosen by cross-validation on the training
-queries. With one right answer per query "softmax-average" is multinomial logistic regression, and "sigmoid" is
-one-against-rest logistic regression, as in scikit-learn with C = 1/(λn).
+is minimised by L-BFGS over all n queries at once, with weights wᵢ (1 each by default); the biases are free. λ is chosen
+by cross-validation on the training queries. With one right answer per query "softmax-average" is multinomial logistic
+regression, and "sigmoid" is one-against-rest logistic regression, as in scikit-learn with C = 1/(λn).
 
 The minimum is that of any other solver; how fast it is found depends on the coordinates. Features are rotated to
 their principal axes, and every weight is scaled by (hⱼ·vₖ + λ)^(-1/2), with vₖ the mean square of coordinate k and hⱼ
@@ -25,6 +25,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from sigmax.data.batches import training_weights
 from sigmax.encoders.labels import LabelTable
 from sigmax.errors import lookup
 from sigmax.families import OBJECTIVES, Objective, directed_loss, excluded_logits
@@ -91,13 +92,16 @@ def solve(
     if model.none_vector is not None:
         right = sparse.csr_array(sparse.hstack([right, (right.sum(1) == 0)[:, None]], format="csr", dtype=np.int8))
     features = model.encode([data.queries[i] for i in queries])[:, :-1]
+    given = training_weights(data)
+    weights = None if given is None else given[queries]
     if one_positive:
         rows, columns = right.nonzero()
+        weights = None if weights is None else weights[rows]
         features = features[torch.from_numpy(rows)]
         right = sparse.csr_array(
             (np.ones(len(rows), np.int8), (np.arange(len(rows)), columns)), (len(rows), right.shape[1])
         )
-    found = choose_penalty(features, right, loss, seed=seed, logged=logged)
+    found = choose_penalty(features, right, loss, weights=weights, seed=seed, logged=logged)
     vectors = torch.cat([found.weights, found.biases[:, None]], dim=1)
     assert isinstance(model.candidate_encoder, LabelTable)
     with torch.no_grad():
@@ -117,6 +121,7 @@ def fit_linear(
     loss: str,
     penalty: float,
     *,
+    weights: Tensor | None = None,
     start: LinearModel | None = None,
     tolerance: float = TOLERANCE,
     steps: int = 500,
@@ -129,13 +134,14 @@ def fit_linear(
         right: (n, m) 1 where the pair is right.
         loss: a name in `sigmax.families.OBJECTIVES`.
         penalty: λ, above 0.
+        weights: (n,) how much each query counts, about 1 on average; None: all alike.
         start: where to begin, a solution with another penalty for instance; None: weights of 0, biases at the labels'
             log odds.
         tolerance: relative decrease of f per step at which the solver stops.
         steps: maximum steps.
         logged: called whenever f was computed.
     """
-    problem = _Problem(features, right, loss)
+    problem = _Problem(features, right, loss, weights)
     return _solve(problem, penalty, start=start, tolerance=tolerance, steps=steps, logged=logged)
 
 
@@ -144,6 +150,7 @@ def choose_penalty(
     right: sparse.csr_array,
     loss: str,
     *,
+    weights: Tensor | None = None,
     seed: int = 0,
     logged: Logged | None = None,
 ) -> LinearModel:
@@ -159,12 +166,14 @@ def choose_penalty(
     held_out = 0
     for fold in folds:
         rest = np.setdiff1d(np.arange(n), fold)
-        problem, test = _Problem(features[torch.from_numpy(rest)], right[rest], loss), features[torch.from_numpy(fold)]
+        inside, outside = torch.from_numpy(rest), torch.from_numpy(fold)
+        problem = _Problem(features[inside], right[rest], loss, None if weights is None else weights[inside])
+        test, test_weights = features[outside], None if weights is None else weights[outside]
         model: LinearModel | None = None
         best = np.inf
         for place in range(tried):
             found[place] = model = _solve(problem, PENALTIES[place], start=model, tolerance=ROUGH, steps=100)
-            value = _calibrated_loss(model, test, right[fold], loss)
+            value = _calibrated_loss(model, test, right[fold], loss, test_weights)
             losses[place] += value * len(fold)
             if value > best:
                 tried = place + 1
@@ -174,17 +183,18 @@ def choose_penalty(
         if held_out >= ENOUGH_QUERIES:
             break
     chosen = int(losses[:tried].argmin())
-    return fit_linear(features, right, loss, PENALTIES[chosen], start=found[chosen], logged=logged)
+    return fit_linear(features, right, loss, PENALTIES[chosen], weights=weights, start=found[chosen], logged=logged)
 
 
 class _Problem:
     """Tensor and right pairs of the queries that count, in blocks of rows and in coordinates that suit the solver."""
 
-    def __init__(self, features: Tensor, right: sparse.csr_array, loss: str) -> None:
+    def __init__(self, features: Tensor, right: sparse.csr_array, loss: str, weights: Tensor | None = None) -> None:
         self.objective = lookup(OBJECTIVES, loss, "loss")
         counted = self.objective.counted(torch.from_numpy(np.diff(right.indptr))).numpy()
         if not counted.all():
             features, right = features[torch.from_numpy(counted)], right[counted]
+            weights = None if weights is None else weights[torch.from_numpy(counted)]
         self.n, self.m = right.shape
         self.d = features.shape[1]
         self.frequency = torch.from_numpy((np.asarray(right.sum(0)).ravel() + 0.5) / (self.n + 1.0))
@@ -195,7 +205,8 @@ class _Problem:
         power, rotation = torch.linalg.eigh((centred.T @ centred).double() / self.n)
         self.dtype, self.power, self.rotation = features.dtype, power.clamp_min(0), rotation.to(features.dtype)
         rotated = centred @ self.rotation
-        self.blocks = [(rotated[cut], _positives(right[cut])) for cut in cuts]
+        parts = [None if weights is None else weights[cut].to(self.dtype) for cut in cuts]
+        self.blocks = [(rotated[cut], _positives(right[cut]), part) for cut, part in zip(cuts, parts, strict=True)]
 
     def inward(self, model: LinearModel) -> tuple[Tensor, Tensor]:
         """(d, m) weights and (m,) biases in the solver's coordinates."""
@@ -213,8 +224,9 @@ class _Problem:
             torch.zeros_like(weights),
             torch.zeros_like(biases),
         )
-        for features, positives in self.blocks:
-            loss, arriving = _loss_and_gradient(self.objective, (features @ weights).add_(biases), positives)
+        for features, positives, counts in self.blocks:
+            logits = (features @ weights).add_(biases)
+            loss, arriving = _loss_and_gradient(self.objective, logits, positives, counts)
             value += loss / self.n
             arriving /= self.n
             by_weight += features.T @ arriving
@@ -222,15 +234,18 @@ class _Problem:
         return value, by_weight, by_bias
 
 
-def _loss_and_gradient(objective: Objective, logits: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
-    """Sum of the losses, and its gradient: ∂L/∂s = ∂L/∂A · act(s), and ∂L/∂sₚ more at the right pairs."""
+def _loss_and_gradient(
+    objective: Objective, logits: Tensor, positives: Positives, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Σᵢ wᵢ Lᵢ and its gradient: ∂L/∂s = ∂L/∂A · act(s), and ∂L/∂sₚ more at the right pairs."""
     rows, columns = positives.rows, positives.columns
     compared = excluded_logits(objective, logits, positives) if objective.against == "wrong" else logits
     total = objective.partition.reduce(compared, 1)
     gradient = objective.partition.act(compared, total[:, None])
     with torch.enable_grad():
         inputs = total.requires_grad_(), logits[rows, columns].requires_grad_()
-        value = directed_loss(objective, *inputs, rows, positives.counts)[0].sum()
+        losses = directed_loss(objective, *inputs, rows, positives.counts)[0]
+        value = losses.sum() if weights is None else losses @ weights
     by_total, by_pair = torch.autograd.grad(value, inputs)
     gradient.mul_(by_total[:, None])
     gradient[rows, columns] += by_pair
@@ -288,7 +303,9 @@ def _solve(
     )
 
 
-def _calibrated_loss(model: LinearModel, features: Tensor, right: sparse.csr_array, loss: str) -> float:
+def _calibrated_loss(
+    model: LinearModel, features: Tensor, right: sparse.csr_array, loss: str, weights: Tensor | None
+) -> float:
     """Mean loss of logits a·s + c at the best a and c: calibration follows, so neither is the penalty's concern."""
     objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
     logits, positives = features @ model.weights.T + model.biases, _positives(right)
@@ -297,7 +314,7 @@ def _calibrated_loss(model: LinearModel, features: Tensor, right: sparse.csr_arr
 
     def step() -> Tensor:
         optimizer.zero_grad()
-        value = objective.from_logits(logits * scale + bias, positives)
+        value = objective.from_logits(logits * scale + bias, positives, weights=weights)
         value.backward()
         return value
 

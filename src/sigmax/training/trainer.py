@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from sigmax.data.batches import Batches
+from sigmax.data.batches import Batches, training_weights
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Query
 from sigmax.encoders import LabelTable
@@ -46,6 +46,7 @@ class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
         self.model = model
         self.batches = batches
         self.mini_batch_size = mini_batch_size
+        self.weights = training_weights(batches.data)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -60,6 +61,8 @@ class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
             "candidates": self._features(candidates, "candidate"),
             "positives": batch.positives,
         }
+        if self.weights is not None:
+            made["weights"] = self.weights[batch.queries]
         if self.model.lexical is not None:
             lexical = self.model.lexical
             made["tokens"] = lexical.tokens(queries, "query"), lexical.tokens(candidates, "candidate")
