@@ -168,7 +168,11 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
             self.model_ = train(_dataset(rows, right, weights, given, dev_right, names), settings, tell=False)
             calibrator = self.model_.calibrator
         else:
-            self.coef_, self.intercept_ = _fit_linear(self.loss, rows, right, weights)
+            self.coef_, self.intercept_ = found = _fit_linear(self.loss, rows, right, weights)
+            weights = np.ones(len(right)) if weights is None else weights
+            self._online = OnlineLinear.after(self.loss, rows, right, weights, found)
+            self._seen, self._held = len(right), (given[-KEPT:], dev_right[-KEPT:])
+            self._chance = np.random.default_rng(settings.seed)
         self._calibrate(self._logits(given), dev_right, settings.seed, calibrator)
         return self
 
@@ -184,22 +188,24 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
         Args:
             X: see `fit`.
             y: see `fit`; labels of `classes`.
-            classes: all labels there will ever be; in the first call, unless y is an indicator.
+            classes: all labels there will ever be; in the first call, unless y is an indicator or `fit` went before.
             sample_weight: see `fit`.
 
         Raises:
-            ValueError: no `classes` in the first call, a label that is not among them, a classifier that `fit` has
-                fitted, `class_weight` "balanced", texts without a pretrained encoder, or what `fit` refuses.
+            ValueError: no `classes` in the first call, a label that is not among them, a classifier fitted to texts by
+                `fit`, `class_weight` "balanced", texts without a pretrained encoder, or what `fit` refuses.
         """
         texts = _texts(X)
         first = not hasattr(self, "_online")
-        if first and (hasattr(self, "coef_") or hasattr(self, "model_")):
-            raise ValueError("Expected a classifier that `fit` has not fitted: it keeps nothing to go on from.")
+        if hasattr(self, "model_"):
+            raise ValueError(
+                "Expected a classifier that has not been fitted to texts: those train a model of their own."
+            )
         if self.class_weight == "balanced":
             raise ValueError("Expected weights in `class_weight`, got 'balanced': not all rows are known yet.")
         if first and texts is not None:
             self._trunk = _trunk(self.encoder)
-        rows = self._encoded(X) if texts is not None else self._features(X, reset=first)
+        rows = self._encoded(texts) if texts is not None else self._features(X, reset=first)
         weights = _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
         if first:
             self._learn_labels(y, classes)
@@ -251,9 +257,9 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         logits = self._logits(self._checked(X))
-        if self._several and self._calibrator is None:
-            return np.asarray(special.expit(logits))
         if self._several:
+            if self._calibrator is None:
+                return np.asarray(special.expit(logits))
             presences: Floats = self._calibrator.presence(logits, [str(label) for label in self.classes_])
             return presences
         shares: Floats = special.softmax(logits / self.temperature_, axis=1)
@@ -300,8 +306,8 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
                 X = np.stack(rows)
         return validate_data(self, X, dtype=np.float64, accept_sparse="csr", **how)
 
-    def _encoded(self, texts: Any) -> Floats:
-        vectors: Floats = self._trunk.preprocess(_texts(texts))["vectors"].double().numpy()
+    def _encoded(self, texts: list[str]) -> Floats:
+        vectors: Floats = self._trunk.preprocess(texts)["vectors"].double().numpy()
         return vectors
 
     def _learn_labels(self, y: Any, classes: Any = None) -> None:

@@ -443,6 +443,16 @@ def test_parts_are_learnt_nearly_as_well_as_the_whole():
     assert log_loss(y[test], ours["dense"].predict_proba(X[test])) < 0.25
 
 
+def test_a_part_after_fit():
+    """What fit learnt is not forgotten: labels that the new rows do not have are known as before."""
+    X, y = load_digits(return_X_y=True)
+    ours = SigmaxClassifier("softmax-average", random_state=0).fit(X[:900], y[:900])
+    before = ours.score(X[1000:], y[1000:])
+    new = np.flatnonzero(y[900:1000] < 5) + 900
+    ours.partial_fit(X[new], y[new])
+    assert ours.score(X[1000:], y[1000:]) > before - 0.03
+
+
 def test_parts_with_several_labels():
     random = np.random.default_rng(0)
     X = random.normal(size=(600, 4))
@@ -478,8 +488,9 @@ def test_refused_parts():
         SigmaxClassifier().partial_fit(X, y)
     with pytest.raises(ValueError, match="labels that `y` of fit has, got others in 50 rows"):
         SigmaxClassifier().partial_fit(X, y, classes=[0, 1])
-    with pytest.raises(ValueError, match="that `fit` has not fitted"):
-        SigmaxClassifier().fit(X, y).partial_fit(X, y)
+    texts = SigmaxClassifier(encoder="ngrams", epochs=1).fit(["a b", "c d"] * 9, [0, 1] * 9)
+    with pytest.raises(ValueError, match="has not been fitted to texts"):
+        texts.partial_fit(["a"], [0])
     with pytest.raises(ValueError, match="got 'balanced': not all rows are known yet"):
         SigmaxClassifier(class_weight="balanced").partial_fit(X, y, classes=[0, 1, 2])
     for encoder in (None, "ngrams"):

@@ -40,6 +40,17 @@ class OnlineLinear:
         self._curvature, self._bias_curvature = np.zeros((labels, width)), np.zeros(labels)
         self._total, self._mean, self._squares = 0.0, np.zeros(width), np.zeros(width)
 
+    @classmethod
+    def after(
+        cls, loss: str, features: Any, right: Bools, weights: Floats, found: tuple[Floats, Floats]
+    ) -> OnlineLinear:
+        """Go on from the minimum over some rows, found elsewhere: (m, d) weights and (m,) biases; see `learn`."""
+        made = cls(loss, right.shape[1], features.shape[1])
+        made.weights, made.biases = found
+        made._count(features, weights)
+        made._remember(features, np.asarray(features @ made.weights.T) + made.biases, weights)
+        return made
+
     def learn(self, features: Any, right: Bools, weights: Floats) -> None:
         """Move to the minimum with some more rows.
 
