@@ -46,7 +46,7 @@ class OnlineLinear:
     ) -> OnlineLinear:
         """Go on from the minimum over some rows, found elsewhere: (m, d) weights and (m,) biases; see `learn`."""
         made = cls(loss, right.shape[1], features.shape[1])
-        made.weights, made.biases = found
+        made.weights, made.biases = map(np.ascontiguousarray, found)
         made._count(features, weights)
         made._remember(features, np.asarray(features @ made.weights.T) + made.biases, weights)
         return made
