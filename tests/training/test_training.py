@@ -177,7 +177,8 @@ def test_seed_decides_everything(labels):
 
 def test_bias_starts_at_the_log_odds():
     data = things(unanswered=True)
-    model = build_model(data, Settings(loss="sigmoid", logit_scale=7.0), Batches(data, batch_size=1000))
+    settings = Settings(loss="sigmoid", logit_scale=7.0, lexical=False)
+    model = build_model(data, settings, Batches(data, batch_size=1000))
     queries = data.split("train")
     rate = data.answer_counts[queries].sum() / (len(queries) * len(data.candidates))
     assert model.loss.logit_bias.item() == pytest.approx(math.log(rate / (1 - rate)))
