@@ -15,7 +15,7 @@ from sigmax.cli.options import AsJson, Columns, Folder, Reading, renamed
 from sigmax.files import check_folder
 from sigmax.training.option import Option
 
-__all__ = ["candidates", "index"]
+__all__ = ["candidates", "index", "push"]
 
 #: What may be done with candidates.
 ACTIONS = ("add", "remove", "list")
@@ -157,3 +157,45 @@ def index(
     else:
         out.print(index_table(about, measured))
     say(f"Written: {folder / 'index'}")
+
+
+@command("Use")
+def push(
+    folder: Folder,
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="postgresql://user@host/database.")],
+    table: Annotated[str, Option("Table to write.", group="run", shown="NAME")] = "candidates",
+    metadata: Annotated[
+        str,
+        Option(
+            "Table with a column id; its other columns are what `sigmax match --where` and requests may ask of a "
+            "candidate.",
+            group="data",
+            shown="FILE",
+        ),
+    ] = "",
+    columns: Columns = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write a model's candidates to PostgreSQL with pgvector, and index them there.
+
+    `sigmax match` and `sigmax serve` answer from there with --candidates ADDRESS, with the same presences. A push that
+    was interrupted is gone on with; an older table answers until the new one is whole. Leave the password out of the
+    address: PGPASSWORD or ~/.pgpass hold it where no list of processes shows it.
+
+    Example: sigmax push runs/products postgresql://shop@db/shop --metadata stock.csv
+    """
+    from sigmax.candidates.postgres import hidden, is_postgres
+
+    if not is_postgres(address):
+        raise typer.BadParameter("expected postgresql://user@host/database", param_hint="ADDRESS")
+    quiet()
+    from sigmax.model.index import push_candidates
+
+    with bar("reading") as advance:
+        size, written = push_candidates(
+            folder, address, table=table, metadata=metadata or None, columns=renamed(columns), advance=advance
+        )
+    if as_json:
+        print_json({"table": table, "candidates": size, "written": written})
+    before = f", {size - written:,} of them by an earlier run" if written < size else ""
+    say(f"Written: {size:,} candidates to {table} in {hidden(address)}{before}")

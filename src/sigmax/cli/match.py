@@ -10,7 +10,7 @@ import typer
 
 from sigmax.cli.app import command
 from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
-from sigmax.cli.options import AsJson, Columns, Exact, Model, renamed
+from sigmax.cli.options import AsJson, Columns, Database, Exact, Model, TableName, place_of_candidates, renamed
 from sigmax.cli.serve import without_caches
 from sigmax.files import check_file
 from sigmax.training.option import Option
@@ -69,6 +69,16 @@ def match(
         ),
     ] = "presence",
     exact: Exact = False,
+    database: Database = "",
+    table: TableName = "candidates",
+    where: Annotated[
+        list[str],
+        Option(
+            "With --candidates: only those whose metadata has this value; may be repeated.",
+            group="answer",
+            shown="NAME=VALUE",
+        ),
+    ] = [],  # noqa: B006 - Typer copies it
     output: Annotated[
         str,
         Option(
@@ -88,7 +98,7 @@ def match(
     probability that this one is right; ✓ marks those that the rule accepts. *any right* is the probability that at
     least one of all candidates is. Where the rule accepts nothing
     and *any right* is below one half, the answer is *none of these*. Where DIR has an index (`sigmax index`), the best
-    100 candidates come from it.
+    100 candidates come from it; with --candidates, from a database.
 
     The rules:
 
@@ -105,18 +115,17 @@ def match(
         raise typer.BadParameter("expected either TEXT… or --input FILE.")
     if source is None and output != "-":
         raise typer.BadParameter("expected --input FILE beside it; answers to TEXT are printed.", param_hint="--output")
+    place = {"exact": exact, **place_of_candidates(database, table, where)}
     quiet()
     if source is not None:
         how = {"top_k": top_k, "rule": rule, "confidence": confidence, "order": order}
-        _in_bulk(folder, exact, source, output, renamed(columns), as_json, how)
+        _in_bulk(folder, place, source, output, renamed(columns), as_json, how)
         return
-    from sigmax.model.index import load_for_matching
+    from sigmax.model.index import matching
     from sigmax.model.matches import answer
 
-    with bar("matching"):
-        found = load_for_matching(folder, exact=exact).match(
-            queries or [], top_k=top_k, rule=rule, confidence=confidence, order=order
-        )
+    with bar("matching"), matching(folder, **place) as model:
+        found = model.match(queries or [], top_k=top_k, rule=rule, confidence=confidence, order=order)
     decision = found[0].decision
     if decision is not None and decision.reason:
         say(f"{decision.choice}: {decision.reason}")
@@ -214,17 +223,22 @@ def explain(
 
 
 def _in_bulk(
-    folder: str, exact: bool, source: str, output: str, columns: dict[str, str], as_json: bool, how: dict[str, Any]
+    folder: str,
+    place: dict[str, Any],
+    source: str,
+    output: str,
+    columns: dict[str, str],
+    as_json: bool,
+    how: dict[str, Any],
 ) -> None:
     """Match a table, to a file or to standard output."""
     from sigmax.model.bulk import ending_of_answers, match_stream, match_table
-    from sigmax.model.index import load_for_matching
+    from sigmax.model.index import matching
 
     if output != "-":
         ending_of_answers(Path(output))
         check_file(Path(output))
-    with bar("reading") as advance, without_caches():
-        model = load_for_matching(folder, exact=exact)
+    with bar("reading") as advance, without_caches(), matching(folder, **place) as model:
         if output == "-":
             match_stream(model, source, sys.stdout.buffer, columns=columns, advance=advance, **how)
             return

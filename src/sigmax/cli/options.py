@@ -21,12 +21,15 @@ __all__ = [
     "Columns",
     "Command",
     "Data",
+    "Database",
     "Exact",
     "Fields",
     "Folder",
     "Group",
     "Model",
     "Reading",
+    "TableName",
+    "place_of_candidates",
     "renamed",
     "with_options",
 ]
@@ -44,6 +47,16 @@ Model = Annotated[
 Exact = Annotated[
     bool, Option("Look at all candidates, also where DIR has an index of them.", group="answer", flags=("--exact",))
 ]
+Database = Annotated[
+    str,
+    Option(
+        "Match the candidates in this database, where `sigmax push` wrote them: postgresql://user@host/database.",
+        group="answer",
+        shown="ADDRESS",
+        flags=("--candidates",),
+    ),
+]
+TableName = Annotated[str, Option("Table in the database.", group="answer", shown="NAME", flags=("--table",))]
 AsJson = Annotated[bool, Option("Print the result as JSON.", group="run", flags=("--json",))]
 _COLUMNS = Option(
     "Your names of columns, such as query=question,answer=reply. Ours: {choices}.",
@@ -100,6 +113,36 @@ def renamed(columns: str) -> dict[str, str]:
                 f"expected ours=yours, got {ours + theirs!r}; for example query=question", param_hint="--columns"
             )
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+
+
+def place_of_candidates(database: str, table: str, where: list[str] | None = None) -> dict[str, Any]:
+    """Read where candidates are searched, as `load_for_matching` takes it.
+
+    A value of `--where` is a number, true, false or null where it reads as one in JSON, and a text where not.
+
+    Raises:
+        typer.BadParameter: no address of a database, or a condition that is not of the form name=value.
+    """
+    import json
+
+    from sigmax.candidates.postgres import is_postgres
+
+    if not database:
+        if where:
+            raise typer.BadParameter("asks for metadata in a database: expected --candidates too", param_hint="--where")
+        return {}
+    if not is_postgres(database):
+        raise typer.BadParameter("expected postgresql://user@host/database", param_hint="--candidates")
+    values: dict[str, Any] = {}
+    for condition in where or ():
+        name, equals, value = condition.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"expected name=value, got {condition!r}", param_hint="--where")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return {"candidates": database, "table": table, **({"where": values} if values else {})}
 
 
 # -- from a function's annotations to options ----------------------------------------------------

@@ -13,7 +13,7 @@ import typer
 
 from sigmax.cli.app import command
 from sigmax.cli.console import quiet, say
-from sigmax.cli.options import Exact
+from sigmax.cli.options import Database, Exact, TableName, place_of_candidates
 from sigmax.errors import extra
 from sigmax.training.option import Option
 
@@ -46,6 +46,8 @@ def serve(
         int, Option("Queries that a model answers together, at most.", group="load", shown="N", least=1)
     ] = 64,
     exact: Exact = False,
+    database: Database = "",
+    table: TableName = "candidates",
 ) -> None:
     """Serve models: an HTTP API, and a page at / to try them.
 
@@ -66,6 +68,7 @@ def serve(
         raise typer.BadParameter(
             f"a model's name is that of its folder; expected different ones, got {', '.join(names)}", param_hint="DIR"
         )
+    place = {"exact": exact, **place_of_candidates(database, table)}
     quiet()
     with extra("serve"):
         from sigmax.server.run import is_loopback
@@ -92,7 +95,7 @@ def serve(
             seconds=timeout,
             allowed_hosts=allowed_host,
             root_path=root_path,
-            exact=exact,
+            place=place,
             max_queue=max_queue,
             max_batch=max_batch,
             started=started,

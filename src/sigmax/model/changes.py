@@ -22,7 +22,7 @@ from sigmax.model.dual_encoder import DualEncoder, load
 from sigmax.model.folder import INDEX, find_folder
 from sigmax.model.vectors import Vectors
 
-__all__ = ["Change", "add_candidates", "remove_candidates"]
+__all__ = ["IDS", "TEXTS", "Change", "add_candidates", "remove_candidates", "rows_of_candidates"]
 
 #: Candidates encoded between two reports of progress.
 PART = 4096
@@ -111,8 +111,7 @@ def remove_candidates(folder: str | Path, source: str | Path, *, columns: Mappin
     place, model, before = _opened(folder)
     known = {key: at for at, key in enumerate(model.candidate_ids)}
     gone: set[int] = set()
-    for row in _rows(source, columns):
-        key = _key(row) or text_cell(row, _column(row, TEXTS))
+    for row, key in rows_of_candidates(source, columns):
         if key not in known:
             close = nearest(key, known) if len(known) <= 10_000 else ""
             raise DataError(f"{row.where}: the model has no candidate with the id {key!r}.{close}")
@@ -125,6 +124,16 @@ def remove_candidates(folder: str | Path, source: str | Path, *, columns: Mappin
     kept = None if stored is None else _taken(stored, None, order)
     _keep(model, [names[at] for at in order.tolist()], [texts[at] for at in order.tolist()], kept)
     return _saved(place, model, before, {"added": 0, "replaced": 0, "removed": len(gone), "same": 0})
+
+
+def rows_of_candidates(source: str | Path, columns: Mapping[str, str] | None) -> Iterator[tuple[Row, str]]:
+    """Rows of a table of candidates, each with its candidate's id: the column id, or the text that is one.
+
+    Raises:
+        DataError: a table that cannot be read, a row without either.
+    """
+    for row in _rows(source, columns):
+        yield row, _key(row) or text_cell(row, _column(row, TEXTS))
 
 
 def _opened(folder: str | Path) -> tuple[Path, DualEncoder, int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,11 @@ from sigmax.calibration.record import Record
 from sigmax.calibration.through import fit_through
 from sigmax.candidates.exact import Exact
 from sigmax.candidates.faiss_index import EFFORTS, KINDS, FaissIndex, build_index, kind_for
-from sigmax.candidates.store import Store
+from sigmax.candidates.postgres import PostgresStore, hidden, push
+from sigmax.candidates.store import Store, check_fingerprint
 from sigmax.errors import DataError, lookup
 from sigmax.files import replace_folder, write_text
+from sigmax.model.changes import IDS, TEXTS, rows_of_candidates
 from sigmax.model.dual_encoder import DualEncoder, load
 from sigmax.model.fingerprints import fingerprints
 from sigmax.model.folder import FEW, INDEX, find_folder
@@ -29,7 +33,16 @@ if TYPE_CHECKING:
     from sigmax.data.dataset import MatchDataset
     from sigmax.data.pictures import Advance, Query
 
-__all__ = ["Measured", "build", "load_for_matching", "measure", "open_index", "stored_candidates"]
+__all__ = [
+    "Measured",
+    "build",
+    "load_for_matching",
+    "measure",
+    "open_database",
+    "open_index",
+    "push_candidates",
+    "stored_candidates",
+]
 
 #: An index that is being built, inside the model folder; a later run goes on with it.
 UNFINISHED = ".index.unfinished"
@@ -127,18 +140,135 @@ def build(
     return about, measured
 
 
-def load_for_matching(source: str | Path, *, exact: bool = False) -> DualEncoder:
-    """Read a model as `sigmax.load` does; where its folder has an index, it matches through that unless it must not.
+def load_for_matching(
+    source: str | Path,
+    *,
+    exact: bool = False,
+    candidates: str | None = None,
+    table: str = "candidates",
+    where: Mapping[str, Any] | None = None,
+) -> DualEncoder:
+    """Read a model as `sigmax.load` does, and let it match where its candidates are.
+
+    Args:
+        source: see `sigmax.load`.
+        exact: whether to look at all candidates, also where the folder has an index.
+        candidates: the address of a database, see `open_database`; None: those of the folder.
+        table: in the database.
+        where: see `open_database`.
 
     Raises:
-        DataError: see `sigmax.load` and `open_index`.
-        ImportError: faiss is not installed.
+        DataError: see `sigmax.load`, `open_index` and `open_database`.
+        UnavailableError: the database cannot be reached.
+        ImportError: faiss or psycopg is not installed.
     """
     folder = find_folder(source)
     model = load(folder)
-    if not exact:
+    if candidates is not None:
+        open_database(folder, model, candidates, table=table, where=where)
+    elif not exact:
         open_index(folder, model)
     return model
+
+
+@contextlib.contextmanager
+def matching(source: str | Path, **place: Any) -> Iterator[DualEncoder]:
+    """Give the model of `load_for_matching`, and close at the end what it opened."""
+    model = load_for_matching(source, **place)
+    try:
+        yield model
+    finally:
+        if model.searched is not None:
+            model.searched.close()
+
+
+def open_database(
+    folder: Path,
+    model: DualEncoder,
+    address: str,
+    *,
+    table: str = "candidates",
+    where: Mapping[str, Any] | None = None,
+) -> None:
+    """Let a model match candidates in PostgreSQL, where `push_candidates` wrote them.
+
+    Args:
+        folder: of the model.
+        model: that it holds.
+        address: postgresql://user:password@host/database.
+        table: its name.
+        where: only candidates whose metadata has these values, all of them.
+
+    Raises:
+        DataError: a database that lets nobody in, without such a table, or with vectors of another model.
+        UnavailableError: it cannot be reached.
+        ImportError: psycopg is not installed.
+    """
+    store = PostgresStore(address, table=table, where=where)
+    try:
+        own = fingerprints(folder, model)["vectors"]
+        check_fingerprint(store, own, hidden(address), f"Write its own: sigmax push {folder} {hidden(address)}")
+    except BaseException:
+        store.close()
+        raise
+    model.searched = Searched(store)
+
+
+def push_candidates(
+    folder: Path,
+    address: str,
+    *,
+    table: str = "candidates",
+    metadata: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    advance: Advance | None = None,
+) -> tuple[int, int]:
+    """Write a model's candidates to PostgreSQL, see `sigmax.candidates.push`.
+
+    Args:
+        folder: of the model.
+        address: postgresql://user:password@host/database.
+        table: its name.
+        metadata: a table with a column id (or _id, text, candidate); the others are what `where` may ask.
+        columns: our column name -> the metadata's.
+        advance: told now and then how much is done, from 0 to 1, and what it is.
+
+    Returns:
+        Candidates, and how many of them were written now.
+
+    Raises:
+        DataError: metadata of candidates that the model does not have; a database that refuses.
+        UnavailableError: it cannot be reached.
+        ImportError: psycopg is not installed.
+    """
+    place = find_folder(folder)
+    model = load(place)
+    told = fingerprints(place, model)
+    facts = {} if metadata is None else _facts(model, metadata, columns)
+    generation = hashlib.blake2b(json.dumps([told, facts], sort_keys=True, default=str).encode(), digest_size=16)
+    written = push(
+        address,
+        model.candidate_ids,
+        model.candidates,
+        model.candidate_vectors(model.candidates).dense.cpu().numpy(),
+        fingerprint=told["vectors"],
+        generation=generation.hexdigest(),
+        table=table,
+        metadata=lambda at: facts.get(at, {}),
+        advance=advance,
+    )
+    return len(model.candidates), written
+
+
+def _facts(model: DualEncoder, source: str | Path, columns: Mapping[str, str] | None) -> dict[int, dict[str, Any]]:
+    """What a table says of candidates, by their places."""
+    known = {key: at for at, key in enumerate(model.candidate_ids)}
+    facts = {}
+    for row, key in rows_of_candidates(source, columns):
+        if key not in known:
+            raise DataError(f"{row.where}: the model has no candidate with the id {key!r}.")
+        facts[known[key]] = {name: value for name, value in row.values.items() if name not in (*IDS, *TEXTS)}
+    return facts
 
 
 def open_index(folder: Path, model: DualEncoder) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,23 @@ class Searched:
     def size(self) -> int:
         """How many candidates may be found."""
         return self.store.size
+
+    def close(self) -> None:
+        """Give back what the store holds: connections."""
+        close = getattr(self.store, "close", None)
+        if close is not None:
+            close()
+
+    def where(self, values: Mapping[str, Any]) -> Searched:
+        """Return the same over the candidates whose metadata has these values, of a store that knows any.
+
+        Raises:
+            ValueError: it knows none.
+        """
+        filtered = getattr(self.store, "filtered", None)
+        if filtered is None:
+            raise ValueError("`where` asks for metadata, which only candidates in a database have: --candidates.")
+        return replace(self, store=filtered(values))
 
     def check(self, top_k: int) -> None:
         """Check that as many candidates are found as are asked for.
@@ -154,7 +171,9 @@ class Searched:
             absent = None if none is None else none[part]
             totals = row_totals(cut.logits, None, cut.weights)
             presence = anything = None
-            if calibrator is not None:
+            if calibrator is not None and not cut.depth:  # a filter leaves nothing to be right
+                presence, anything = np.zeros((len(cut.found), 0)), np.zeros(len(cut.found))
+            elif calibrator is not None:
                 presence, anything = self._read(cut, absent, calibrator)
             for row, found in enumerate(cut.found):
                 logits = cut.logits[row, : cut.depth]

@@ -70,6 +70,9 @@ class MatchRequest(_Asked):
         json_schema_extra={"pattern": "^(best-f1|(precision|recall|contains|false-claims)=0\\.[1-9][0-9]{0,5})$"},
     )
     confidence: float = Field(CONFIDENCE, gt=0, lt=1, description="With which the rule's promise holds.")
+    where: dict[str, str | int | float | bool | None] = Field(
+        {}, max_length=16, description="Values that the metadata of candidates must have, where a database holds them."
+    )
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"query": "what's in the sky?", "top_k": 3, "rule": "precision=0.9"}]}
@@ -287,7 +290,7 @@ def make_api(served: Mapping[str, Served], metrics: Metrics, *, root_path: str =
         """Find the best candidates for one query or many, and which of all candidates are accepted."""
         model = chosen(asked.model)
         queries = _queries(model, asked.query)
-        answer = await answered(model, MatchWork(queries, asked.top_k, asked.rule, asked.confidence))
+        answer = await answered(model, MatchWork(queries, asked.top_k, asked.rule, asked.confidence, asked.where))
         return _json({"model": model.name, **answer})
 
     @api.post("/explain", response_model=ExplainAnswer, responses=_ERRORS)

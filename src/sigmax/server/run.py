@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -37,7 +38,7 @@ def serve(
     seconds: float,
     allowed_hosts: Sequence[str] = (),
     root_path: str = "",
-    exact: bool = False,
+    place: Mapping[str, Any] | None = None,
     started: Callable[[str], None],
 ) -> None:
     """Serve models until SIGTERM or SIGINT; requests that have begun are answered first.
@@ -53,7 +54,7 @@ def serve(
         allowed_hosts: names beside this machine's own by which it may be called, such as that of a proxy in front.
             With none, a server that others can reach answers to any.
         root_path: the prefix under which a proxy serves it, such as /sigmax.
-        exact: whether to look at all candidates, also where a folder has an index.
+        place: where candidates are searched, see `sigmax.model.index.load_for_matching`.
         started: called with the URL when all models are loaded, before the first request is answered.
 
     Raises:
@@ -66,7 +67,7 @@ def serve(
     hosts = {"localhost", "127.0.0.1", "::1", host.lower(), *(name.lower().strip("[]") for name in allowed_hosts)}
     metrics = Metrics()
     served = {
-        name: Served(name, folder, max_queue=max_queue, max_batch=max_batch, metrics=metrics, exact=exact)
+        name: Served(name, folder, max_queue=max_queue, max_batch=max_batch, metrics=metrics, place=place)
         for name, folder in folders.items()
     }
     app = Guard(

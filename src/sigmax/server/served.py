@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import logging
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ from sigmax.model.dual_encoder import DualEncoder
 from sigmax.model.folder import FEW
 from sigmax.model.index import load_for_matching
 from sigmax.model.matches import Offer, Rated, answer
+from sigmax.model.searched import Searched
 from sigmax.report.activations import explanation_words, shifts
 from sigmax.server.metrics import Metrics
 
@@ -57,6 +59,10 @@ class Work(Protocol):
     def exact(self) -> bool:
         """Whether all candidates must be rated, and not only those that an index finds."""
 
+    @property
+    def where(self) -> Mapping[str, Any]:
+        """What the metadata of candidates in a database must say; empty for all."""
+
     def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> Any:
         """Make the answer, in the model's thread."""
 
@@ -69,6 +75,7 @@ class MatchWork:
     top_k: int
     rule: str
     confidence: float
+    where: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = False
 
     def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> dict[str, Any]:
@@ -88,6 +95,7 @@ class ExplainWork:
 
     queries: Sequence[Query]
     top_k: int
+    where: Mapping[str, Any] = field(default_factory=dict)
     exact: bool = True
 
     def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> dict[str, Any]:
@@ -107,8 +115,9 @@ class Loaded:
         DataError: not a model folder, a model that is damaged, has no candidates or whose logits are not finite.
     """
 
-    def __init__(self, folder: Path, *, exact: bool = False) -> None:
-        self.model: DualEncoder = load_for_matching(folder, exact=exact)
+    def __init__(self, folder: Path, **place: Any) -> None:
+        self.model: DualEncoder = load_for_matching(folder, **place)
+        self.database = bool(place.get("candidates"))
         self.since = datetime.datetime.now(tz=datetime.timezone.utc)
         try:
             self.offer = self.model.offer()
@@ -119,6 +128,7 @@ class Loaded:
             first = as_picture(np.zeros((8, 8), np.uint8)) if self.model.pictures else "a"
             list(self.model.rate([first], self.offer))
             self.decide = lru_cache(KEPT_DECISIONS)(self._decide)
+            self._filtered = lru_cache(KEPT_DECISIONS)(self._where)
             self.decide(DEFAULT_RULE)
         except DataError:
             raise
@@ -128,9 +138,9 @@ class Loaded:
     def answer(self, works: Sequence[Work]) -> list[Any]:
         """Rate the queries of all works together; an exception stands for the answer of a work that failed."""
         try:
-            if len(works) > 1 and len({work.exact for work in works}) > 1:
+            if len(works) > 1 and any((work.exact, work.where) != (works[0].exact, works[0].where) for work in works):
                 return [answer for work in works for answer in self.answer([work])]
-            offer = self.model.offer(exact=True) if works[0].exact else self.offer
+            offer = self._offer_for(works[0])
             rated = self.model.rate([query for work in works for query in work.queries], offer)
             return [self._one(work, islice(rated, len(work.queries))) for work in works]
         except UnavailableError as error:
@@ -139,6 +149,19 @@ class Loaded:
             if len(works) == 1:
                 return [error]
             return [answer for work in works for answer in self.answer([work])]  # one must not fail the others
+
+    def _offer_for(self, work: Work) -> Offer | Searched:
+        if work.exact and self.database:
+            raise ValueError("It takes all candidates, and these are in a database. Ask a server of the folder alone.")
+        if work.where:
+            if not isinstance(self.offer, Searched):
+                raise ValueError("`where` asks for metadata, which only candidates in a database have.")
+            return self._filtered(json.dumps(work.where, sort_keys=True))
+        return self.model.offer(exact=True) if work.exact else self.offer
+
+    def _where(self, where: str) -> Searched:
+        assert isinstance(self.offer, Searched)
+        return self.offer.where(json.loads(where))
 
     def _one(self, work: Work, rated: Iterator[Rated]) -> Any:
         try:
@@ -164,17 +187,24 @@ class Served:
         max_queue: queries that may wait.
         max_batch: queries answered together, but for one request that has more.
         metrics: where batches are counted.
-        exact: whether to look at all candidates, also where the folder has an index.
+        place: where candidates are searched, see `sigmax.model.index.load_for_matching`.
 
     Raises:
         DataError: see `Loaded`.
     """
 
     def __init__(
-        self, name: str, folder: Path, *, max_queue: int, max_batch: int, metrics: Metrics, exact: bool = False
+        self,
+        name: str,
+        folder: Path,
+        *,
+        max_queue: int,
+        max_batch: int,
+        metrics: Metrics,
+        place: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self.folder = name, folder
-        self._load = partial(Loaded, folder, exact=exact)
+        self._load = partial(Loaded, folder, **(place or {}))
         self.max_queue, self.max_batch, self.metrics = max_queue, max_batch, metrics
         self._seen = _signature(folder)
         self.loaded = self._load()
@@ -236,6 +266,7 @@ class Served:
             before = now
 
     async def _reload(self) -> None:
+        before = self.loaded
         try:
             self.loaded = await asyncio.to_thread(self._load)
         except Exception as error:
@@ -243,6 +274,8 @@ class Served:
             self.metrics.reloads.labels(self.name, "failed").inc()
             log.error("%s: %s The old one goes on.", self.name, self.error)
             return
+        if isinstance(before.offer, Searched):
+            self._thread.submit(before.offer.close)  # after what is being answered
         self.error = None
         self.metrics.reloads.labels(self.name, "loaded").inc()
         log.info("%s: a newer model was loaded.", self.name)
