@@ -3,8 +3,9 @@
     python benchmarks/candidates.py FOLDER --candidates 100000
     python benchmarks/candidates.py FOLDER --candidates 100000 --database postgresql://…
 
-FOLDER is a model of the made data of benchmarks/scale.py, trained there if it is not there yet. It gets an index, or the
-database its candidates; recall is measured on dev beside the scan of all, requests with wrk as benchmarks/serve.py does.
+FOLDER is a model of the made data of benchmarks/scale.py, trained there if it is not there yet. It gets an index, or
+the database its candidates; recall is measured on dev beside the scan of all, requests with wrk as benchmarks/serve.py
+does.
 "cold" is a process of its own: reading the model and answering one query, after the imports.
 """
 

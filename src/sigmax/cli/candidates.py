@@ -23,7 +23,7 @@ ACTIONS = ("add", "remove", "list")
 
 @command("Use")
 def candidates(
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="add, remove or list.")],
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="What to do: add, remove or list.")],
     folder: Folder,
     source: Annotated[
         str | None,
@@ -162,7 +162,7 @@ def index(
 @command("Use")
 def push(
     folder: Folder,
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="postgresql://user@host/database.")],
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Database: postgresql://user@host/database.")],
     table: Annotated[str, Option("Table to write.", group="run", shown="NAME")] = "candidates",
     metadata: Annotated[
         str,
