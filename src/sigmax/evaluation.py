@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats
+from sigmax.arrays import Bools, Floats, Ints
 from sigmax.calibration.calibrator import Calibrator, fit_calibrator
+from sigmax.data.alike import groups_of
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import lookup
 from sigmax.metrics.abstention import RiskPoint, risk_coverage
@@ -69,7 +70,13 @@ class Evaluation:
 
 
 def calibrate(
-    model: Scorer, data: MatchDataset, *, split: str = "dev", method: str = "auto", seed: int = 0
+    model: Scorer,
+    data: MatchDataset,
+    *,
+    split: str = "dev",
+    method: str = "auto",
+    held_out: float = 0.0,
+    seed: int = 0,
 ) -> Calibrator:
     """Fit presence and P(any) over all candidates and record what rules need; the model keeps the result.
 
@@ -78,16 +85,23 @@ def calibrate(
         data: the data set; its candidates are the ones that will be offered.
         split: which queries; the model must not have been trained on them.
         method: a name in `sigmax.calibration.CALIBRATIONS`, or "auto": chosen by cross-validated log loss.
+        held_out: part of the queries, from 0 to below 1, that nothing is fitted on and rules are decided by; 0: all
+            queries serve both, see `fit_calibrator`.
         seed: of folds and samples.
 
     Raises:
         DataError: a split without a right or without a wrong pair, or one that cannot carry the method.
+        ValueError: a part to hold out that is not in [0, 1).
     """
-    model.calibrator = calibrate_logits(scan(model, data, split), method=method, seed=seed)
+    found = scan(model, data, split)
+    groups = groups_of(data, split)
+    model.calibrator = calibrate_logits(found, method=method, held_out=held_out, groups=groups, seed=seed)
     return model.calibrator
 
 
-def calibrate_logits(split: SplitLogits, *, method: str = "auto", seed: int = 0) -> Calibrator:
+def calibrate_logits(
+    split: SplitLogits, *, method: str = "auto", held_out: float = 0.0, groups: Ints | None = None, seed: int = 0
+) -> Calibrator:
     """Fit a calibrator to the logits of a split; see `calibrate`."""
     return fit_calibrator(
         split.logits,
@@ -95,7 +109,9 @@ def calibrate_logits(split: SplitLogits, *, method: str = "auto", seed: int = 0)
         split.candidate_ids,
         none=split.none,
         weights=split.weights,
+        groups=groups,
         method=method,
+        held_out=held_out,
         about={"data": split.data, "split": split.split},
         seed=seed,
     )

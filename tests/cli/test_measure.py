@@ -47,6 +47,11 @@ def test_calibrate(sigmax, model, data, tmp_path):
     done = sigmax("calibrate", folder, data, "--json")
     found = json.loads(done.out, parse_constant=pytest.fail)
     assert set(found["about"]["log_loss"]) >= {"platt", "beta", "isotonic"}
+    done = sigmax("calibrate", folder, data, "--method", "platt", "--held-out", "0.5")
+    assert done.code == 0, done.err
+    held = load(folder).calibrator.about["held_out"]
+    assert f"rules are decided by {held} others" in " ".join(done.out.split())
+    refused(sigmax("calibrate", folder, data, "--held-out", "1"), 2, "at most 0.99")
     done = sigmax("calibrate", folder, data, "--method", "isotonik")
     assert done.code == 2
     assert "Did you mean 'isotonic'" in done.err

@@ -169,6 +169,7 @@ def fit_calibrator(
     weights: Floats | None = None,
     novelty: Floats | None = None,
     missing: Ints | None = None,
+    groups: Ints | None = None,
     method: str = "auto",
     held_out: float = 0.0,
     about: Mapping[str, Any] | None = None,
@@ -191,6 +192,8 @@ def fit_calibrator(
         novelty: (n, 2) how near the training queries are, see `Novelty.features`: P(any) may look at it.
         missing: (n,) right answers of each query that it was not offered, such as those that a search did not return:
             for rules they are answers that nothing accepts, for P(any) they are not there.
+        groups: (n,) equal for queries that are nearly the same, see `sigmax.data.alike.groups_of`: they are kept
+            together wherever a part of the split is held out; None: each for itself.
         method: a name in `CALIBRATIONS`, or "auto": chosen by cross-validated log loss.
         held_out: part of the queries, from 0 to below 1, that nothing is fitted on and rules are decided by; 0: all
             queries serve both, by cross-fitting.
@@ -203,8 +206,10 @@ def fit_calibrator(
     """
     if not 0 <= held_out < 1:
         raise ValueError(f"Expected `held_out` from 0 to below 1, got {held_out}.")
+    if groups is not None and len(np.unique(groups)) == len(right):
+        groups = None
     if held_out:
-        out = np.random.default_rng(seed).permutation(len(right)) < round(held_out * len(right))
+        out = _held_out(held_out, len(right), groups, seed)
         nones, counts = ([None, None] if part is None else [part[~out], part[out]] for part in (none, weights))
         calibrator = fit_calibrator(
             logits[~out],
@@ -214,6 +219,7 @@ def fit_calibrator(
             weights=counts[0],
             novelty=None if novelty is None else novelty[~out],
             missing=None if missing is None else missing[~out],
+            groups=None if groups is None else groups[~out],
             method=method,
             about=about,
             seed=seed,
@@ -225,7 +231,7 @@ def fit_calibrator(
         about = {**calibrator.about, "held_out": int(out.sum()), "crossed": False}
         calibrator = replace(calibrator, record=record, about=about)
         return replace(calibrator, threshold=calibrator.default_threshold)
-    pairs = Pairs.of(logits, right, none=none, weights=weights, most=CALIBRATION_PAIRS, seed=seed)
+    pairs = Pairs.of(logits, right, none=none, weights=weights, groups=groups, most=CALIBRATION_PAIRS, seed=seed)
     fitted = fit_calibration(pairs, method, seed=seed)
     totals = row_totals(logits, none, weights)
     inputs = AnyInputs(logits, fitted.calibration.log_odds(logits, None, totals), none, weights, novelty)
@@ -238,6 +244,7 @@ def fit_calibrator(
         about={
             **(about or {}),
             "queries": len(right),
+            "groups": len(right) if groups is None else len(np.unique(groups)),
             "right_pairs": int(right.sum()),
             "method": fitted.method,
             "reason": fitted.reason,
@@ -249,13 +256,26 @@ def fit_calibrator(
     return replace(calibrator, threshold=calibrator.default_threshold)
 
 
+def _held_out(part: float, n: int, groups: Ints | None, seed: int) -> Bools:
+    """(n,) whether a query is held out: whole groups, drawn until they are the part, or the first that is more."""
+    units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(units)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    if groups is None:
+        return np.asarray(order < round(part * n))
+    before = np.empty(len(sizes))
+    before[order] = np.cumsum(sizes[order]) - sizes[order]
+    return np.asarray(before < round(part * n))[units]
+
+
 def unseen_presences(
     logits: NDArray[Any], totals: Floats, pairs: Pairs, method: str, presence: Floats, seed: int
 ) -> Floats:
     """(n, m) presences of each query by a calibration of the same kind that did not see it, where one can be fitted."""
     pairs = pairs.thinned(CALIBRATION_PAIRS // 5, seed=seed)
     unseen: Floats = presence.copy()
-    fold = folds_of(len(logits), FOLDS, seed)
+    units = np.arange(len(logits)) if pairs.groups is None else np.unique(pairs.groups, return_inverse=True)[1]
+    fold = folds_of(int(units.max(initial=-1)) + 1, FOLDS, seed)[units]
     for number in range(FOLDS):
         rest = pairs.take(fold[pairs.queries] != number)
         if not 0 < rest.right.sum() < len(rest):

@@ -109,15 +109,24 @@ def _fit_quadratic(pairs: Pairs) -> Quadratic:
 
 
 def _fit_isotonic(pairs: Pairs) -> Isotonic:
+    """Rise along Platt's mixture of logit and share."""
+    shared = _fit_platt(pairs)
+    return _rise(pairs, shared.scale, shared.share) if shared.share > 0 else _rise(pairs, 1.0, 0.0)
+
+
+def _fit_isotonic_logit(pairs: Pairs) -> Isotonic:
+    """Rise along the logit alone: where Platt's curve fits badly, so may its mixture."""
+    return _rise(pairs, 1.0, 0.0)
+
+
+def _rise(pairs: Pairs, scale: float, share: float) -> Isotonic:
     """Least squares under "never falls" (Zadrozny & Elkan 2002), with a right pair below all and a wrong one above.
 
     Those two observations, like Platt's, keep presences off 0 and 1 by what the pairs at each end can say: w wrong
-    pairs below the first right one give 1/(w + 1).
+    pairs below the first right one give 1/(w + 1). It rises along scale · logit + share · log odds of the share.
     """
     from sklearn.isotonic import IsotonicRegression
 
-    shared = _fit_platt(pairs)
-    scale, share = (shared.scale, shared.share) if shared.share > 0 else (1.0, 0.0)
     seen = scale * pairs.logits + share * pairs.share_odds
     x = np.concatenate([seen, [seen.min(), seen.max()]])
     y = np.concatenate([pairs.right, [1.0, 0.0]])
@@ -127,15 +136,29 @@ def _fit_isotonic(pairs: Pairs) -> Isotonic:
 
 
 def _fit_on(base: Callable[[Pairs], Calibration]) -> Callable[[Pairs], PlattCandidate]:
-    """Scale and bias for each candidate on the log odds of a curve that all share, shrunk towards 1 and 0."""
+    """Scale and bias for each candidate on the log odds of a curve that all share, shrunk towards 1 and 0.
+
+    Queries that are nearly the same are one witness of how a candidate differs: their pairs share the weight of one.
+    """
 
     def fit(pairs: Pairs) -> PlattCandidate:
         shared = base(pairs)
         target = _targets(pairs.right, pairs.weights)
-        u, v, _, _ = fit_candidates(_log_odds(shared, pairs), target, pairs.weights, pairs.candidates, pairs.size)
+        weights = pairs.weights / _repeated(pairs)
+        u, v, _, _ = fit_candidates(_log_odds(shared, pairs), target, weights, pairs.candidates, pairs.size)
         return PlattCandidate(1.0, 0.0, tuple((1 + u).tolist()), tuple(v.tolist()), shared)
 
     return fit
+
+
+def _repeated(pairs: Pairs) -> Floats:
+    """(k,) how many queries are in the group of each pair's."""
+    names, query = np.unique(pairs.queries, return_inverse=True)
+    if pairs.groups is None:
+        return np.ones(len(pairs))
+    group = np.unique(pairs.groups[names], return_inverse=True)[1]
+    repeated: Floats = np.bincount(group)[group][query].astype(np.float64)
+    return repeated
 
 
 def _never(pairs: Pairs) -> str | None:
@@ -165,6 +188,7 @@ _SHARED = (
     Method(name="platt", fit=_fit_platt),
     Method(name="beta", fit=_fit_beta),
     Method(name="quadratic", fit=_fit_quadratic),
+    Method(name="isotonic-logit", fit=_fit_isotonic_logit, steps=True),
     Method(name="isotonic", fit=_fit_isotonic, steps=True),
 )
 
@@ -196,14 +220,17 @@ class Fitted:
 def fit_calibration(pairs: Pairs, method: str = "auto", *, folds: int = 5, seed: int = 0) -> Fitted:
     """Fit a calibration, chosen by cross-validated log loss.
 
-    All pairs of a query are in one fold. "auto" takes the method with the lowest log loss: first among the curves that
-    all candidates share, then with or without a scale and bias for each candidate on top of the best of those. Isotonic
-    makes steps, on which pairs lose their order: it has to be better by more than half a standard error over queries.
+    All pairs of a query are in one fold, and so are those of queries that are nearly the same (`Pairs.groups`): else
+    what is learnt of a message would be tested on the same message in other words. "auto" begins with Platt and goes
+    on to the other curves that all candidates share, to a scale and bias for each candidate on top of the one chosen,
+    and to isotonic, whose steps lose the order of pairs. Each has more to adapt with than the one before, and has to be
+    better by more than half a standard error over queries (or over groups of them).
 
     Args:
         pairs: of the dev split.
         method: a name of `CALIBRATIONS`, or "auto". Platt alone is fitted where "auto" has too little to choose by:
-            fewer than 10 right pairs, fewer queries with a right (or a wrong) pair than folds, equal logits.
+            fewer than 10 right pairs, fewer queries with a right (or a wrong) pair than folds, equal logits. Queries
+            that are nearly the same count as one.
         folds: at least 2.
         seed: of the folds.
 
@@ -229,46 +256,68 @@ def fit_calibration(pairs: Pairs, method: str = "auto", *, folds: int = 5, seed:
             method, log_loss = _choose(pairs.thinned(COMPARED_PAIRS, seed=seed), folds, seed)
             reason = "the lowest cross-validated log loss"
             if log_loss[method] > min(log_loss.values()):
-                reason += " but for steps, which are within half a standard error"
+                reason += " but for what has more to adapt with and is within half a standard error"
     return Fitted(CALIBRATIONS[method].fit(pairs), log_loss, method, reason)
 
 
 def _too_few(pairs: Pairs, folds: int) -> str | None:
-    right = int(pairs.right.sum())
+    of = "" if pairs.groups is None else " that are not nearly the same"
+    if pairs.groups is None:
+        right = int(pairs.right.sum())
+    else:
+        right = len(np.unique(pairs.units[pairs.right] * pairs.size + pairs.candidates[pairs.right]))
     if right < FEWEST_RIGHT:
-        return f"{right} right pairs, of at least {FEWEST_RIGHT}"
+        return f"{right} right pairs{of}, of at least {FEWEST_RIGHT}"
     for word, which in (("right", pairs.right), ("wrong", ~pairs.right)):
-        queries = len(np.unique(pairs.queries[which]))
+        queries = len(np.unique(pairs.units[which]))
         if queries < folds:
-            return f"{queries} queries with a {word} pair for {folds} folds"
+            return f"{queries} queries{of} with a {word} pair for {folds} folds"
     return "all logits are equal" if np.ptp(pairs.logits) == 0 else None
 
 
 def _folds(pairs: Pairs, folds: int, seed: int) -> tuple[Ints, Ints]:
     """(k,) query of each pair counted from 0, and (queries,) fold of each: right and wrong pairs in every one."""
     names, query = np.unique(pairs.queries, return_inverse=True)
-    right, wrong = (np.bincount(query, which, len(names)) > 0 for which in (pairs.right, ~pairs.right))
+    units, unit = np.unique(pairs.units, return_inverse=True)
+    right, wrong = (np.bincount(unit, which, len(units)) > 0 for which in (pairs.right, ~pairs.right))
     # Queries with a right pair stand side by side in this order, and so do those with a wrong one.
-    order = np.lexsort([np.random.default_rng(seed).random(len(names)), wrong.astype(int) - right.astype(int)])
-    fold = np.empty(len(names), np.int64)
-    fold[order] = np.arange(len(names)) % folds
-    return query, fold
+    order = np.lexsort([np.random.default_rng(seed).random(len(units)), wrong.astype(int) - right.astype(int)])
+    fold = np.empty(len(units), np.int64)
+    fold[order] = np.arange(len(units)) % folds
+    of_query = np.empty(len(names), np.int64)
+    of_query[query] = fold[unit]
+    return query, of_query
 
 
 def _choose(pairs: Pairs, folds: int, seed: int) -> tuple[str, dict[str, float]]:
     """Return the method chosen, and the log loss per query of each that was tried."""
     able = [method for method in CALIBRATIONS.values() if not method.refuses(pairs)]
     losses = _cross_validated([one for one in able if one.on is None], pairs, folds, seed)
-    own = [one for one in able if one.on is not None]
-    if own:
-        best = min((one.on for one in own), key=lambda name: losses[name].mean() if name in losses else math.inf)
-        losses |= _cross_validated([one for one in own if one.on == best], pairs, folds, seed)
-    chosen = min((name for name in losses if not CALIBRATIONS[name].steps), key=lambda name: losses[name].mean())
+    unit = _units(pairs)
+    chosen = able[0].name
     for name in losses:
-        gain = losses[chosen] - losses[name]
-        if CALIBRATIONS[name].steps and gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain)) / 2:
+        if not CALIBRATIONS[name].steps and _better(losses[chosen] - losses[name], unit):
             chosen = name
+    own = [one for one in able if one.on == chosen]
+    losses |= _cross_validated(own, pairs, folds, seed)
+    for method in [*own, *(one for one in able if one.steps)]:
+        if _better(losses[chosen] - losses[method.name], unit):
+            chosen = method.name
     return chosen, {name: float(value.mean()) for name, value in losses.items()}
+
+
+def _units(pairs: Pairs) -> Ints:
+    """(queries,) the group of each query, both counted from 0."""
+    names = np.unique(pairs.queries)
+    return np.arange(len(names)) if pairs.groups is None else np.unique(pairs.groups[names], return_inverse=True)[1]
+
+
+def _better(gain: Floats, unit: Ints) -> bool:
+    """Whether (queries,) gains are above 0 by more than half a standard error, which groups have, not queries."""
+    mean = float(gain.mean())
+    of_unit = np.bincount(unit, gain - mean)
+    error = math.sqrt(float(of_unit @ of_unit) * len(of_unit) / max(len(of_unit) - 1, 1)) / len(gain)
+    return mean > error / 2
 
 
 def _cross_validated(methods: Sequence[Method], pairs: Pairs, folds: int, seed: int) -> dict[str, Floats]:

@@ -28,6 +28,8 @@ class Pairs:
         candidates: (k,) column, in [0, size).
         weights: (k,) pairs that each stands for, above 0.
         size: how many candidates are told apart: m, or 1 where columns are no candidates.
+        groups: (n,) of each row of the split, equal for queries that are nearly the same, see
+            `sigmax.data.alike.groups_of`; None: each row for itself.
 
     Raises:
         ValueError: shapes that do not fit, logits or weights that are not finite, columns out of range.
@@ -40,6 +42,7 @@ class Pairs:
     candidates: Ints
     weights: Floats
     size: int
+    groups: Ints | None = None
 
     def __post_init__(self) -> None:
         for name, dtype in _PAIRS.items():
@@ -49,6 +52,8 @@ class Pairs:
                     f"Expected `{name}` to be of shape (k,) like `logits` {np.shape(self.logits)}, got {value.shape}."
                 )
             object.__setattr__(self, name, value)
+        if self.groups is not None and len(self) and self.queries.max() >= len(self.groups):
+            raise ValueError(f"Expected a group for each of {self.queries.max() + 1} rows, got {len(self.groups)}.")
         check_finite(self.logits)
         if not (np.isfinite(self.weights) & (self.weights > 0)).all():
             raise ValueError("Expected `weights` to be finite and above 0, got others. Leave out pairs of weight 0.")
@@ -69,6 +74,7 @@ class Pairs:
         most: int,
         none: NDArray[Any] | None = None,
         weights: Floats | None = None,
+        groups: Ints | None = None,
         seed: int = 0,
     ) -> Pairs:
         """Take pairs of (n, m) logits and (n, m) right: all, or about `most` where there are more, see `thinned`.
@@ -79,6 +85,7 @@ class Pairs:
             most: pairs, about.
             none: (n,) logits of *none of these*, where it was trained.
             weights: (n, m) pairs that each stands for, columns being no candidates then; None: each for itself.
+            groups: (n,) equal for queries that are nearly the same; None: each for itself.
             seed: of the sample.
         """
         check_finite(logits)
@@ -88,11 +95,11 @@ class Pairs:
             queries, columns = np.nonzero(weights)
             chosen = logits[queries, columns], odds[queries, columns], right[queries, columns]
             alike = np.zeros_like(queries)
-            return cls(*chosen, queries, alike, weights[queries, columns], 1).thinned(most, seed=seed)
+            return cls(*chosen, queries, alike, weights[queries, columns], 1, groups).thinned(most, seed=seed)
         places, drawn = _drawn(logits.ravel(), odds.ravel(), right.ravel(), np.ones(right.size), most, seed)
         queries, candidates = np.divmod(places, max(right.shape[1], 1))
         chosen = logits.ravel()[places], odds.ravel()[places], right.ravel()[places]
-        return cls(*chosen, queries, candidates, drawn, right.shape[1])
+        return cls(*chosen, queries, candidates, drawn, right.shape[1], groups)
 
     def thinned(self, most: int, *, seed: int = 0) -> Pairs:
         """Return all right pairs and some of the wrong ones, weighted so that sums keep their expectation.
@@ -102,6 +109,11 @@ class Pairs:
         """
         places, weights = _drawn(self.logits, self.share_odds, self.right, self.weights, most, seed)
         return replace(self.take(places), weights=weights)
+
+    @property
+    def units(self) -> Ints:
+        """(k,) what each pair was drawn with: the group of its query, or the query itself."""
+        return self.queries if self.groups is None else self.groups[self.queries]
 
     def take(self, places: NDArray[Any]) -> Pairs:
         """Return the pairs at the places of a mask or of an index."""

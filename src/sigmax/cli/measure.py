@@ -91,6 +91,17 @@ def calibrate(
             open=True,
         ),
     ] = "auto",
+    held_out: Annotated[
+        float,
+        Option(
+            "Part of the queries, such as 0.5, that nothing is fitted on and rules are decided by: promises then hold "
+            "by construction, for fewer queries to fit and to promise on. 0: all queries serve both, with a margin.",
+            group="run",
+            shown="PART",
+            least=0.0,
+            most=0.99,
+        ),
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Fit a model's presences, P(any) and rules anew, on DATA and its candidates.
@@ -108,7 +119,7 @@ def calibrate(
 
     model, dataset = load(folder), read(data, reading)
     with bar("calibrating"):
-        calibrator = fit(model, dataset, split=split, method=method)
+        calibrator = fit(model, dataset, split=split, method=method, held_out=held_out)
     model.candidates, model.candidate_ids = list(dataset.candidates), list(dataset.candidate_ids)
 
     def show() -> None:

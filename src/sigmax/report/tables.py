@@ -74,9 +74,12 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 def calibration_table(calibrator: Calibrator) -> Table:
     """Show which calibrations were tried, in the order of their log loss, and which was chosen."""
     about, any_fit = calibrator.about, calibrator.any_fit
-    table = Table(
-        title=Text(f"calibrated on {about['data']}, {about['split']}: {about['queries']} queries"), title_justify="left"
-    )
+    title = f"calibrated on {about['data']}, {about['split']}: {about['queries']} queries"
+    if about.get("groups", about["queries"]) < about["queries"]:
+        title += f", {about['groups']} that are not nearly the same"
+    if "held_out" in about:
+        title += f"; rules are decided by {about['held_out']} others"
+    table = Table(title=Text(title), title_justify="left")
     for name in ("", "log loss per query ↓", ""):
         table.add_column(name, justify="right" if name else "left")
     parts = [("presence", about["log_loss"] or {about["method"]: math.nan}, about["method"])]
