@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
 from sigmax.calibration.calibrator import Calibrator, fit_calibrator
+from sigmax.calibration.familiar import FALSE_ALARMS
 from sigmax.data.alike import groups_of
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import lookup
@@ -109,6 +110,7 @@ def calibrate_logits(
         split.candidate_ids,
         none=split.none,
         weights=split.weights,
+        novelty=split.novelty,
         groups=groups,
         method=method,
         held_out=held_out,
@@ -156,9 +158,12 @@ def evaluate_logits(
     logits, right = split.logits, split.right
     observed = Observed(logits, right, weights=split.weights, columns=split.columns, ranks=split.ranks)
     if calibrator is not None:
-        presence, any_right = calibrator.read(logits, split.candidate_ids, split.none, split.weights)
+        presence, any_right = calibrator.read(logits, split.candidate_ids, split.none, split.weights, split.novelty)
+        familiar = calibrator.familiarity(presence, split.novelty, split.weights)
         threshold = calibrator.default_threshold
         observed = replace(observed, presence=presence, any_right=any_right, threshold=threshold, order=order)
+        if familiar is not None:
+            observed = replace(observed, familiarity=familiar[0], alarms=familiar[1] <= FALSE_ALARMS)
     weights = bootstrap_weights(len(right), draws=draws)
     tally, selection = observed.shared(presence_tally), observed.shared(risk_coverage)
     return Evaluation(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sigmax.calibration.familiar import FALSE_ALARMS
 from sigmax.errors import check_least
 from sigmax.model.matches import Match
 
@@ -70,8 +71,15 @@ class Explanation:
     any: float | None  #: probability that at least one of them is right; None without a calibration
     bounds: tuple[float, float]
     calibrated: bool
+    #: P-value of "drawn as the dev queries were", see `sigmax.model.Matches`.
+    familiar_p: float | None = None
     competition: float | None = None  #: how much it counts in presences, see `sigmax.calibration.Calibrator`
     picture: Picture | None = None  #: what to draw at the head
+
+    @property
+    def unlike_training(self) -> bool | None:
+        """Whether the item is unlike anything in training, see `sigmax.model.Matches`."""
+        return None if self.familiar_p is None else self.familiar_p <= FALSE_ALARMS
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the picture, for JSON; an exp that no float holds is None."""
@@ -80,6 +88,8 @@ class Explanation:
             "offered": self.offered,
             "expected": self.expected,
             "any": self.any,
+            "familiar_p": self.familiar_p,
+            "unlike_training": self.unlike_training,
             "bounds": list(self.bounds),
             "calibrated": self.calibrated,
             "competition": self.competition,
@@ -178,6 +188,7 @@ def explain_rated(
             one.any,
             bounds,
             one.presence is not None,
+            one.familiar_p,
             None if calibrator is None else calibrator.competition,
             None if isinstance(item, str) else item,
         )

@@ -37,6 +37,9 @@ class Logits:
 
     values: NDArray[np.float32]  #: (n, m)
     none: NDArray[np.float32] | None = None  #: (n,) of *none of these*; None for a model trained without it
+    #: (n, f) how near the training queries are, and, of n-grams, which share of them training had; larger the more
+    #: familiar. None for a model that keeps nothing of its training queries.
+    novelty: Floats | None = None
 
 
 class Scorer(Protocol):
@@ -75,6 +78,7 @@ class SplitLogits:
     weights: Floats | None = None  #: (n, m) pairs that each stands for; None: each for itself
     columns: Ints | None = None  #: (n, m) candidate of each pair, −1 where it stands for several
     ranks: Ranks | None = None  #: of the right answers; None: those that the logits give
+    novelty: Floats | None = None  #: (n, f) see `Logits`
 
 
 def scan(model: Scorer, data: MatchDataset, split: str) -> SplitLogits:
@@ -98,13 +102,15 @@ def scan(model: Scorer, data: MatchDataset, split: str) -> SplitLogits:
     if len(rows) * m <= WHOLE or m <= MOST_TOLD_APART or not isinstance(model, BlockScorer):
         found = model.logits(queries, data.candidates)
         right = data.graph[rows].toarray().astype(bool)
-        return SplitLogits(found.values, right, data.candidate_ids, found.none, data.name, split)
-    parts, ranks, none = [], [], []
+        novelty = found.novelty
+        return SplitLogits(found.values, right, data.candidate_ids, found.none, data.name, split, novelty=novelty)
+    parts, ranks, none, near = [], [], [], []
     for block, found in model.logit_blocks(queries, data.candidates, height=max(1, BLOCK // m)):
         right = data.graph[rows[block]].toarray().view(bool)
         parts.append(condense(found.values, right))
         ranks.append(right_ranks(found.values, right))
         none.append(found.none)
+        near.append(found.novelty)
     pairs = joined(parts)
     starts = np.cumsum([0, *(one.n for one in ranks)])
     return SplitLogits(
@@ -121,4 +127,5 @@ def scan(model: Scorer, data: MatchDataset, split: str) -> SplitLogits:
             np.concatenate([one.ranks for one in ranks]),
             len(rows),
         ),
+        novelty=np.concatenate([one for one in near if one is not None]) if near[0] is not None else None,
     )

@@ -1,97 +1,101 @@
-import json
 import math
 
 import numpy as np
 import pytest
-from scipy.special import expit
 
-from sigmax.calibration import AnyFit, AnyInputs, Novelty, fit_any, fit_calibrator, fit_novelty
+from sigmax.calibration import Novelty, fit_novelty
+from sigmax.calibration import novelty as module
 
 
-def cloud(n, seed, *, new=0):
-    """Vectors around three directions, and `new` ones around a fourth that training has not."""
+def cloud(n, seed, *, new=0, kinds=12):
+    """Vectors around directions of kinds, and `new` ones around one more that training has not."""
     random = np.random.default_rng(seed)
-    kinds = np.concatenate([random.integers(3, size=n - new), np.full(new, 3)])
-    return 3 * np.eye(8)[kinds] + 0.7 * random.normal(size=(n, 8)), kinds == 3
+    which = np.concatenate([random.integers(kinds, size=n - new), np.full(new, kinds)])
+    return 3 * np.eye(kinds + 4)[which] + 0.5 * random.normal(size=(n, kinds + 4)), which == kinds
 
 
-def test_features_by_a_loop():
+def profile(vector, mean, candidates):
+    """Products with every candidate, both less their mean."""
+    middle = candidates.mean(0)
+    return [float(sum((vector - mean) * (one - middle))) for one in candidates]
+
+
+def test_nearness_by_a_loop_over_profiles():
     training, _ = cloud(40, 0)
     queries, _ = cloud(6, 1, new=2)
-    found = fit_novelty(training, queries).features(queries)
-    for vector, (nearest, mean) in zip(queries, found, strict=True):
-        cosines = sorted(float(vector @ x / math.hypot(*vector) / math.hypot(*x)) for x in training)[-10:]
-        assert nearest == pytest.approx(cosines[-1], abs=1e-5)
-        assert mean == pytest.approx(sum(cosines) / 10, abs=1e-5)
+    candidates = np.random.default_rng(2).normal(size=(20, 16))
+    found = fit_novelty(training, candidates).nearness(queries)
+    seen = [profile(one, training.mean(0), candidates) for one in training]
+    for vector, near in zip(queries, found, strict=True):
+        own = profile(vector, training.mean(0), candidates)
+        cosines = sorted(
+            sum(a * b for a, b in zip(own, other, strict=True)) / math.hypot(*own) / math.hypot(*other)
+            for other in seen
+        )
+        # Half precision rounds coordinates of length 1 by at most 2**-12 each, and what is summed by no more.
+        assert near == pytest.approx(sum(cosines[-3:]) / 3, abs=1e-3)
 
 
-def test_few_training_queries_and_empty_vectors():
-    novelty = fit_novelty(np.eye(3)[:2], np.eye(3))
-    assert novelty.features(np.zeros((1, 3))).tolist() == [[0, 0]]
-    assert novelty.features(np.array([[5.0, 0, 0]])).tolist() == [[1.0, 0.5]]
-    assert novelty.features(np.zeros((0, 3))).shape == (0, 2)
-    for bad in (np.zeros((0, 3)), np.zeros((4, 2)), np.zeros(3)):
-        with pytest.raises(ValueError, match=r"Expected \(t, d\) and \(n, d\) vectors"):
-            fit_novelty(bad, np.eye(3))
+def test_few_candidates_compare_vectors_as_they_are():
+    training, _ = cloud(30, 0)
+    queries, _ = cloud(5, 1)
+    novelty = fit_novelty(training, np.eye(16)[:3])
+    assert novelty.views is None
+    for vector, near in zip(queries - training.mean(0), novelty.nearness(queries), strict=True):
+        others = training - training.mean(0)
+        cosines = np.sort(others @ vector / np.linalg.norm(others, axis=1) / np.linalg.norm(vector))
+        assert near == pytest.approx(cosines[-3:].mean(), abs=1e-3)
 
 
-def test_p_values_by_counting():
-    novelty = Novelty(np.eye(2, dtype=np.float32), np.array([0.1, 0.2, 0.2, 0.9]))
-    p = novelty.p_values(np.array([[0, 0.05], [0, 0.1], [0, 0.2], [0, 1.0]]))
-    assert p.tolist() == [1 / 5, 2 / 5, 4 / 5, 1.0]
+def test_candidates_that_are_all_alike_show_nothing():
+    training, _ = cloud(30, 0)
+    assert fit_novelty(training, np.ones((50, 16))).views is None
 
 
-def test_the_flag_keeps_its_false_alarm_rate():
-    """Over dev splits: of queries like dev's at most α, and of new ones nearly all."""
-    alarms, caught = [], []
-    for seed in range(60):
-        novelty = fit_novelty(cloud(100, [seed, 0])[0], cloud(99, [seed, 1])[0])
-        queries, new = cloud(300, [seed, 2], new=100)
-        flag = novelty.p_values(novelty.features(queries)) <= 0.1
-        alarms.append(flag[~new].mean())
-        caught.append(flag[new].mean())
-    error = np.std(alarms) / math.sqrt(len(alarms))
-    assert np.mean(alarms) <= 0.1 + 3 * error
-    assert np.mean(alarms) >= 0.1 - 0.01 - 3 * error, "1/(n + 1) below α at most: it is not wasteful"
-    assert np.mean(caught) > 0.9
+def test_what_no_candidate_sees_does_not_count():
+    training, _ = cloud(60, 0)
+    candidates = np.concatenate([np.eye(12), np.zeros((12, 4))], axis=1)
+    queries, _ = cloud(9, 1)
+    moved = queries.copy()
+    moved[:, 12:] += 5
+    novelty = fit_novelty(training, candidates)
+    assert novelty.nearness(moved) == pytest.approx(novelty.nearness(queries), abs=1e-5)
 
 
-def test_any_right_reads_what_logits_do_not_know():
-    """Logits that say nothing about the new kind, and distances that do."""
-    novelty = fit_novelty(cloud(200, 0)[0], cloud(50, 1)[0])
-    vectors, new = cloud(400, 2, new=120)
-    z = np.random.default_rng(0).normal(size=(400, 5))
-    features = novelty.features(vectors)
-    fitted = fit_any(AnyInputs(z, z, novelty=features), expit(z), ~new)
-    assert fitted.method == "head-novelty"
-    assert fitted.log_loss["head-novelty"] < 0.5 * fitted.log_loss["head"]
-    probability = fitted.probability(AnyInputs(z, z, novelty=features))
-    assert probability[~new].min() > probability[new].max() - 0.5
-    assert (probability[~new] > 0.5).mean() > 0.9
-    again = AnyFit.from_dict(json.loads(json.dumps(fitted.as_dict())))
-    assert (again.probability(AnyInputs(z, z, novelty=features)) == probability).all()
-    without = fitted.probability(AnyInputs(z, z))
-    assert ((without >= 0) & (without <= 1)).all(), "falls back to noisy-or"
+def test_new_kinds_are_farther():
+    novelty = fit_novelty(cloud(400, 0)[0], np.random.default_rng(3).normal(size=(40, 16)))
+    queries, new = cloud(200, 1, new=60)
+    near = novelty.nearness(queries)
+    assert np.mean(near[~new][:, None] > near[new][None]) > 0.95
 
 
-def test_through_the_calibrator():
-    random = np.random.default_rng(1)
-    vectors, new = cloud(300, 3, new=90)
-    novelty = fit_novelty(cloud(200, 0)[0], cloud(50, 1)[0])
-    logits = random.normal(size=(300, 4))
-    right = (np.arange(4) == logits.argmax(1)[:, None]) & ~new[:, None]
-    ids = list("abcd")
-    fitted = fit_calibrator(logits, right, ids, novelty=novelty.features(vectors))
-    assert fitted.any_fit.method == "head-novelty"
-    _, anything = fitted.read(logits, ids, novelty=novelty.features(vectors))
-    assert anything[~new].mean() > 0.9
-    assert anything[new].mean() < 0.2
+def test_edges():
+    training = np.eye(16)[:3]
+    novelty = fit_novelty(training, np.eye(16))
+    assert novelty.nearness(training.mean(0)[None]).tolist() == [0]
+    assert novelty.nearness(np.zeros((0, 16))).shape == (0,)
+    assert fit_novelty(np.ones((4, 16)), np.eye(16)).nearness(np.eye(16)).tolist() == [0.0] * 16, "no direction is seen"
+    for bad in (np.zeros((0, 16)), np.zeros((4, 2)), np.zeros(16)):
+        with pytest.raises(ValueError, match=r"Expected \(t, d\) and \(m, d\) vectors"):
+            fit_novelty(bad, np.eye(16))
+
+
+def test_what_is_kept_is_bounded(monkeypatch):
+    monkeypatch.setattr(module, "MOST_KEPT", 50)
+    training, _ = cloud(500, 0)
+    novelty = fit_novelty(training, np.eye(16))
+    assert novelty.seen.shape == (50, 15)
+    assert np.array_equal(novelty.seen, fit_novelty(training, np.eye(16)).seen), "the same sample again"
 
 
 def test_novelty_survives_saving():
-    novelty = fit_novelty(cloud(20, 0)[0], cloud(10, 1)[0])
-    again = Novelty.from_tensors(novelty.as_tensors())
-    assert np.array_equal(again.seen, novelty.seen)
-    assert np.array_equal(again.dev, novelty.dev)
+    queries, _ = cloud(5, 2)
+    for candidates in (np.eye(16), np.eye(16)[:2]):
+        novelty = fit_novelty(cloud(20, 0)[0], candidates)
+        again = Novelty.from_tensors(novelty.as_tensors())
+        assert np.array_equal(again.nearness(queries), novelty.nearness(queries))
     with pytest.raises(ValueError, match="training queries, seen missing"):
-        Novelty.from_tensors({"dev": novelty.dev})
+        Novelty.from_tensors({"mean": novelty.mean})
+    for bad in ({"seen": novelty.seen[:, :3]}, {"mean": novelty.mean[:2]}, {"seen": novelty.seen[:0]}):
+        with pytest.raises(ValueError, match=r"Expected \(t, r\), \(d,\) and \(d, r\) tensors"):
+            Novelty.from_tensors({**novelty.as_tensors(), **bad})

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from helpers.commands import BRACKETS, changed, jsonl, refused
+from helpers.commands import BRACKETS, changed, jsonl, refused, rows
 from sigmax.explain import explain
 from sigmax.model.dual_encoder import load
 from sigmax.report.activations import explanation_words
@@ -25,6 +27,8 @@ def test_match(sigmax, model):
                 "query": one.query,
                 "any": one.any,
                 "outcome": "accepted",
+                "familiar_p": one.familiar_p,
+                "unlike_training": one.unlike_training,
                 "accepted_count": len(one.accepted),
                 "accepted": [match.as_dict() for match in one.accepted],
                 "matches": [{**match.as_dict(), "accepted": match in one.accepted} for match in one],
@@ -61,6 +65,28 @@ def test_order(sigmax, model):
     done = sigmax("match", model, "sky", "--order", "presense")
     assert done.code == 2
     assert "Did you mean 'presence'?" in done.err
+
+
+def test_unlike_anything_in_training(sigmax, tmp_path):
+    """From a file where every query has an answer to what is said of a query that is unlike dev's."""
+    data = jsonl(tmp_path / "things.jsonl", rows())
+    folder = tmp_path / "model"
+    assert sigmax("train", data, "-o", folder, "--loss", "sigmoid", "--no-lexical", "--epochs", "2").code == 0
+    done = sigmax("calibrate", folder, data)
+    assert "any right by succession: all 21 dev queries have a right answer" in " ".join(done.out.split())
+    assert "false alarms" in sigmax("evaluate", folder, data).out
+    words = "unlike anything in training (p = 0.0"
+    for far in (False, True):
+        if far:  # as if all dev queries had been far more familiar
+            kept = load_file(folder / "dev.safetensors")
+            dev = np.repeat(kept["familiar"], 10, axis=0) + 99
+            save_file(kept | {"familiar": dev}, folder / "dev.safetensors")
+        (found,) = json.loads(sigmax("match", folder, "my sky", "--json").out)["results"]
+        assert found["unlike_training"] is (found["familiar_p"] <= 0.05) is far
+        best = max(match["presence"] for match in found["matches"])
+        assert found["any"] == pytest.approx(best) if far else found["any"] > best
+        for said in (sigmax("match", folder, "my sky"), sigmax("explain", folder, "my sky")):
+            assert (words in " ".join(said.out.split())) is far
 
 
 def test_nothing_accepted(sigmax, model, tmp_path):

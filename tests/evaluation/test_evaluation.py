@@ -7,13 +7,13 @@ from scipy.special import expit, softmax
 from sklearn import metrics as theirs
 from sklearn.linear_model import LogisticRegression
 
-from helpers.scripted import Scripted, numbered, random_case
+from helpers.scripted import MEASURED, Scripted, numbered, random_case
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import Platt, PlattCandidate
 from sigmax.errors import DataError, UnknownNameError
 from sigmax.evaluation import calibrate, evaluate, quick_metrics
 from sigmax.metrics import presence
-from sigmax.metrics.registry import METRICS, watched
+from sigmax.metrics.registry import watched
 
 AUROC = ["none_auroc_share", "none_auroc_logit", "none_auroc_presence"]
 NONE = [*AUROC, "fpr95_share", "fpr95_logit", "fpr95_presence"]
@@ -124,7 +124,7 @@ def test_quick_metrics_are_the_same():
     quick = quick_metrics(Scripted(logits), data)
     found = evaluate(Scripted(logits), data, split="dev", draws=0)
     assert quick == {name: found[name].value for name in watched()}
-    assert set(METRICS) - set(found.draws) == CALIBRATED
+    assert set(MEASURED) - set(found.draws) == CALIBRATED
     assert quick_metrics(Scripted(logits), data, split="test") != quick
 
 
@@ -142,7 +142,7 @@ def test_perfect_and_hopeless(sign):
     else:
         model.calibrator = Calibrator(Platt(1.0, 0.0), (), threshold=0.5)
     found = evaluate(model, data)
-    plain = {name: found[name].value for name in METRICS}
+    plain = {name: found[name].value for name in MEASURED}
     if sign > 0:
         ones = ["map", "mrr", "ndcg@10", "precision@1", "recall@10", "micro_f1", "macro_f1", *AUROC]
         assert {name: plain[name] for name in ones} == dict.fromkeys(ones, 1.0)
@@ -166,13 +166,13 @@ def test_intervals():
     data, logits, _ = random_case()
     model = Scripted(logits, Platt(1.0, -1.0), 0.5)
     found = evaluate(model, data)
-    for name in METRICS:
+    for name in MEASURED:
         value = found[name]
         assert name in NOISY or value.low <= value.value <= value.high, name
         assert value.low < value.high or name == "recall@100", name  # of 12 candidates
         assert found.draws[name].shape == (1001,)
     again = evaluate(model, data)
-    assert all(np.array_equal(found.draws[name], again.draws[name]) for name in METRICS)
+    assert all(np.array_equal(found.draws[name], again.draws[name]) for name in MEASURED)
     plain = evaluate(model, data, draws=0)
     assert plain["map"].value == pytest.approx(found["map"].value, rel=1e-12)
     assert plain.as_dict()["metrics"]["map"] == {"value": plain["map"].value, "low": None, "high": None}
@@ -224,7 +224,7 @@ def test_curves():
 def test_no_metrics_of_none_where_every_query_has_answers():
     data, logits, _ = random_case(unanswered=0.0)
     found = evaluate(Scripted(logits, Platt(1.0, 0.0), 0.5), data)
-    assert set(METRICS) - set(found.draws) == {*NONE, "none_auroc_any", "fpr95_any"}
+    assert set(MEASURED) - set(found.draws) == {*NONE, "none_auroc_any", "fpr95_any"}
     assert found.unanswered == 0
     assert not set(NONE) & set(quick_metrics(Scripted(logits), data))
 
@@ -232,7 +232,7 @@ def test_no_metrics_of_none_where_every_query_has_answers():
 def test_no_presence_without_calibration():
     data, logits, _ = random_case()
     found = evaluate(Scripted(logits), data)
-    assert set(METRICS) - set(found.draws) == CALIBRATED
+    assert set(MEASURED) - set(found.draws) == CALIBRATED
     assert found.reliability == found.risk_coverage == ()
 
 
@@ -247,7 +247,7 @@ def test_no_ranking_where_no_query_has_answers():
 
 def test_order_is_that_of_tables():
     data, logits, _ = random_case()
-    assert list(evaluate(Scripted(logits, Platt(1.0, 0.0), 0.5), data, draws=1).draws) == list(METRICS)
+    assert list(evaluate(Scripted(logits, Platt(1.0, 0.0), 0.5), data, draws=1).draws) == list(MEASURED)
 
 
 @pytest.mark.parametrize("look", [evaluate, quick_metrics, calibrate])
@@ -310,7 +310,7 @@ def test_bins_of_a_sample_do(monkeypatch):
     whole = evaluate(model, data, draws=0)
     monkeypatch.setattr(presence, "SAMPLE", 2000)
     part = evaluate(model, data, draws=0)
-    for name in METRICS:
+    for name in MEASURED:
         if name == "calibration_error":
             assert part[name].value == pytest.approx(whole[name].value, abs=0.005)
         elif name == "smooth_calibration_error":  # of another grid

@@ -4,7 +4,11 @@ import numpy as np
 
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset
+from sigmax.metrics.registry import METRICS
 from sigmax.scan import Logits
+
+#: Metrics that do not need what a model keeps of its training queries.
+MEASURED = [name for name in METRICS if name not in ("none_auroc_familiarity", "false_alarms")]
 
 
 class Scripted:

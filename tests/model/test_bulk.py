@@ -60,6 +60,7 @@ def expected(model, queries):
                 "accepted": match.presence >= matches.decision.threshold,
                 "any": pytest.approx(matches.any, abs=1e-5),
                 "outcome": matches.outcome,
+                "unlike_training": matches.unlike_training,
             }
 
 

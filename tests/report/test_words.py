@@ -304,3 +304,8 @@ def test_matches_words(accepted, any_right, outcome, said):
     found = matches(0.9, 0.8, 0.7, 0.6, 0.5, accepted=accepted, any_right=any_right)
     assert found.outcome == found.as_dict()["outcome"] == outcome
     assert matches_words(found) == said
+    for p, unlike in ((0.05, True), (0.051, False)):
+        flagged = replace(found, familiar_p=p)
+        assert flagged.unlike_training is flagged.as_dict()["unlike_training"] is unlike
+        more = "; unlike anything in training (p = 0.05)" if unlike else ""
+        assert matches_words(flagged) == (None if said is None else said + more)

@@ -96,23 +96,25 @@ def test_rules_and_levels(page, server):
         assert told.value.status == 200
 
 
+@pytest.mark.parametrize("unlike", [False, True])
 @pytest.mark.parametrize("outcome", ["none of these", "nothing accepted"])
-def test_nothing_is_accepted(page, outcome):
+def test_nothing_is_accepted(page, outcome, unlike):
     shown = page()
     shown.route(
         "**/match",
-        lambda route: route.fulfill(json=nothing(route.fetch().json(), outcome)),
+        lambda route: route.fulfill(json=nothing(route.fetch().json(), outcome, unlike)),
     )
     ask(shown, "moon")
-    assert shown.locator(".verdict").first.text_content() == f"{outcome.capitalize()}."
+    more = " Unlike anything in training." if unlike else ""
+    assert shown.locator(".verdict").first.text_content() == f"{outcome.capitalize()}.{more}"
     assert outcome.capitalize() in shown.get_by_role("status").text_content()
     assert shown.locator("tr.accepted").count() == 0
 
 
-def nothing(answer, outcome):
+def nothing(answer, outcome, unlike):
     """The answer where a rule accepts nothing."""
     (result,) = answer["results"]
-    result |= {"accepted_count": 0, "accepted": [], "outcome": outcome}
+    result |= {"accepted_count": 0, "accepted": [], "outcome": outcome, "unlike_training": unlike}
     for match in result["matches"]:
         match["accepted"] = False
     return answer

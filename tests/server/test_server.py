@@ -62,6 +62,8 @@ def test_answers_are_those_of_the_model(rule, server, folder):
         assert [one["candidate_id"] for one in found["accepted"]] == [one.candidate_id for one in matches.accepted]
         assert found["accepted_count"] == len(matches.accepted)
         assert found["outcome"] == matches.outcome
+        assert found["familiar_p"] == pytest.approx(matches.familiar_p, abs=0.03), "rows of one product may round"
+        assert found["unlike_training"] == (found["familiar_p"] <= 0.05)
         assert len(found["matches"]) == 4
         for one, match in zip(found["matches"], matches, strict=True):
             assert (one["candidate"], one["candidate_id"]) == (match.candidate, match.candidate_id)

@@ -13,6 +13,10 @@ from .curves import PlattCandidate as PlattCandidate
 from .curves import Quadratic as Quadratic
 from .curves import calibration_from_dict as calibration_from_dict
 from .curves import share_odds as share_odds
+from .familiar import FALSE_ALARMS as FALSE_ALARMS
+from .familiar import Familiar as Familiar
+from .familiar import familiar_numbers as familiar_numbers
+from .familiar import least_answered as least_answered
 from .fits import CALIBRATIONS as CALIBRATIONS
 from .fits import Fitted as Fitted
 from .fits import fit_calibration as fit_calibration

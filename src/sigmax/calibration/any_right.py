@@ -7,6 +7,8 @@ The way with the lowest cross-validated log loss on dev is kept, all are reporte
 - head: a logistic regression on what the sorted logits say, z = scale · s + bias of the shared calibration:
   the largest z, its lead over the next, log Σ exp z, and log Σ softplus z (the logarithm of noisy-or's own exponent).
 - head-novelty: the same, and how near the training queries are (`sigmax.calibration.novelty`): logits do not know.
+- succession: where dev has too few queries of either kind for a fit, what was seen of queries as unfamiliar is counted,
+  see `sigmax.calibration.familiar`.
 - none-candidate: where *none of these* was trained as a candidate with the logit s₀, a logistic regression on
   log Σ exp s − s₀, the log odds that its share leaves to the others.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from sigmax.errors import lookup
 __all__ = [
     "FEATURES",
     "METHODS",
+    "SUCCESSION",
     "AnyFit",
     "AnyInputs",
     "Head",
@@ -39,6 +43,8 @@ __all__ = [
 
 
 FEATURES = ("largest", "lead", "logsumexp", "log sum of softplus")
+#: How P(any) is made where there is nothing to fit: `Familiar.any_right`.
+SUCCESSION = "succession"
 #: Probabilities are kept this far from 0 and 1 in a log loss.
 _EDGE = 1e-9
 #: Weight of the squares of the head's coefficients, in queries: little more than what keeps separable data finite.
@@ -96,9 +102,9 @@ class AnyInputs:
     z: Floats  #: (n, m) log odds of the shared calibration
     none: NDArray[Any] | None = None  #: (n,) logits of *none of these*, where it was trained
     weights: Floats | None = None  #: (n, m) pairs that each stands for; None: each for itself
-    novelty: Floats | None = None  #: (n, f) how near the training queries are, see `Novelty.features`
+    novelty: Floats | None = None  #: (n, f) how near the training queries are
 
-    @property
+    @cached_property
     def presence(self) -> Floats:
         """(n, m) σ(z)."""
         presence: Floats = scipy.special.expit(self.z)
@@ -142,13 +148,13 @@ METHODS: dict[str, Callable[[AnyInputs], Floats | None]] = {
 class AnyFit:
     """How P(any) is made, and why."""
 
-    method: str  #: a name in `METHODS`
+    method: str  #: a name in `METHODS`, or `SUCCESSION`
     head: Head | None  #: of the method; None for noisy-or
     log_loss: dict[str, float]  #: cross-validated, nats per query, of each method that applies
     reason: str | None = None  #: why others were not looked at
 
     def probability(self, inputs: AnyInputs) -> Floats:
-        """(n,) probabilities."""
+        """(n,) probabilities; noisy-or where nothing was fitted."""
         features = None if self.head is None else lookup(METHODS, self.method, "method")(inputs)
         if self.head is None or features is None:  # a model that lost its none-candidate falls back
             return noisy_or(inputs.presence, inputs.weights)

@@ -12,8 +12,9 @@ import scipy
 from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
-from sigmax.calibration.any_right import AnyFit, AnyInputs, fit_any, folds_of, noisy_or
+from sigmax.calibration.any_right import SUCCESSION, AnyFit, AnyInputs, fit_any, folds_of, noisy_or
 from sigmax.calibration.curves import Calibration, calibration_from_dict
+from sigmax.calibration.familiar import Familiar, familiar_numbers, least_answered
 from sigmax.calibration.fits import fit_calibration
 from sigmax.calibration.pairs import Pairs, row_totals
 from sigmax.calibration.record import Record
@@ -49,6 +50,7 @@ class Calibrator:
     record: Record | None = None  #: of the dev split; None for a model saved before rules were
     threshold: float | None = None  #: of the default rule, where there is no record
     about: Mapping[str, Any] = field(default_factory=dict)  #: data, split, queries, how the calibration was chosen
+    familiar: Familiar | None = None  #: what tells a query that is unlike dev's; None for a model saved before it was
 
     def places(self, candidate_ids: Sequence[str]) -> NDArray[np.int64] | None:
         """(m,) place of each candidate among those of the fit, −1 for a new one; None where they are the same."""
@@ -70,9 +72,15 @@ class Calibrator:
         """Return (n, m) presences, in [0, 1]; see `read`."""
         return self.calibration.presence(logits, self.places(candidate_ids), row_totals(logits, none))
 
-    def any(self, logits: NDArray[Any], candidate_ids: Sequence[str], none: NDArray[Any] | None = None) -> Floats:
-        """(n, m) logits over all candidates and (n,) those of *none of these*, if trained -> (n,) P(any)."""
-        return self.read(logits, candidate_ids, none)[1]
+    def any(
+        self,
+        logits: NDArray[Any],
+        candidate_ids: Sequence[str],
+        none: NDArray[Any] | None = None,
+        novelty: Floats | None = None,
+    ) -> Floats:
+        """Return (n,) P(any); see `read`."""
+        return self.read(logits, candidate_ids, none, novelty=novelty)[1]
 
     def read(
         self,
@@ -90,15 +98,41 @@ class Calibrator:
             candidate_ids: (m,) their ids; not read where there are weights.
             none: (n,) logits of *none of these*, where it was trained.
             weights: (n, m) pairs that each stands for, see `sigmax.metrics.condense`; None: each for itself.
-            novelty: (n, 2) how near the training queries are, see `Novelty.features`. A P(any) that was fitted with it
-                is noisy-or without.
+            novelty: (n, f) how near the training queries are, as `Logits.novelty` has it. A P(any) that was fitted with
+                it is noisy-or without.
         """
         # Columns that stand for many pairs are no candidates: they get the scale and bias that all share.
         places = self.places(candidate_ids) if weights is None else np.full(logits.shape[1], -1)
         z = self.calibration.log_odds(logits, places, row_totals(logits, none, weights))
         inputs = AnyInputs(logits, z, none, weights, novelty)
+        return inputs.presence, self.any_of(inputs)
+
+    def any_of(self, inputs: AnyInputs) -> Floats:
+        """(n,) P(any) of queries, as dev said that it is to be made."""
         presence = inputs.presence
-        return presence, noisy_or(presence, weights) if self.any_fit is None else self.any_fit.probability(inputs)
+        if self.any_fit is None:
+            return noisy_or(presence, inputs.weights)
+        numbers = familiar_numbers(presence, inputs.novelty, inputs.weights)
+        if self.any_fit.method == SUCCESSION and self.familiar is not None and self.familiar.fits(numbers):
+            return self.familiar.any_right(numbers, presence.max(1))
+        return self.any_fit.probability(inputs)
+
+    def familiarity(
+        self, presence: Floats, novelty: Floats | None, weights: Floats | None = None
+    ) -> tuple[Floats, Floats] | None:
+        """Tell how familiar queries are: (n,) scores, the larger the more, and (n,) p-values, see `Familiar.p_values`.
+
+        None for a model that keeps nothing of its training queries.
+
+        Args:
+            presence: (n, m) as `read` returns them.
+            novelty: as for `read`.
+            weights: as for `read`.
+        """
+        numbers = familiar_numbers(presence, novelty, weights)
+        if novelty is None or self.familiar is None or not self.familiar.fits(numbers):
+            return None
+        return self.familiar.score(numbers), self.familiar.p_values(numbers)
 
     def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision:
         """Choose the threshold of a rule, such as "precision=0.95", on the dev split.
@@ -133,12 +167,12 @@ class Calibrator:
         calibration = moved(self.calibration, share_from, share_to)
         before = scipy.special.logit(np.clip(self.default_threshold, 1e-12, 1 - 1e-12))
         threshold = float(scipy.special.expit(before + scipy.special.logit(share_to) - scipy.special.logit(share_from)))
-        return replace(self, calibration=calibration, any_fit=None, record=None, threshold=threshold)
+        return replace(self, calibration=calibration, any_fit=None, record=None, threshold=threshold, familiar=None)
 
     # -- files -----------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but the record, for JSON."""
+        """Return everything but the record and what is kept of dev queries, for JSON."""
         return {
             "calibration": self.calibration.as_dict(),
             "candidate_ids": list(self.candidate_ids),
@@ -148,7 +182,7 @@ class Calibrator:
         }
 
     @classmethod
-    def from_dict(cls, saved: Mapping[str, Any], record: Record | None) -> Calibrator:
+    def from_dict(cls, saved: Mapping[str, Any], record: Record | None, familiar: Familiar | None = None) -> Calibrator:
         """Inverse of `as_dict`."""
         return cls(
             calibration_from_dict(saved["calibration"]),
@@ -157,6 +191,7 @@ class Calibrator:
             record,
             saved["threshold"],
             dict(saved["about"]),
+            familiar,
         )
 
 
@@ -189,7 +224,7 @@ def fit_calibrator(
         candidate_ids: (m,).
         none: (n,) logits of *none of these*, where it was trained.
         weights: (n, m) pairs that each stands for, see `sigmax.metrics.condense`; None: each for itself.
-        novelty: (n, 2) how near the training queries are, see `Novelty.features`: P(any) may look at it.
+        novelty: (n, f) how near the training queries are, as `Logits.novelty` has it: P(any) may look at it.
         missing: (n,) right answers of each query that it was not offered, such as those that a search did not return:
             for rules they are answers that nothing accepts, for P(any) they are not there.
         groups: (n,) equal for queries that are nearly the same, see `sigmax.data.alike.groups_of`: they are kept
@@ -236,10 +271,11 @@ def fit_calibrator(
     totals = row_totals(logits, none, weights)
     inputs = AnyInputs(logits, fitted.calibration.log_odds(logits, None, totals), none, weights, novelty)
     unseen = unseen_presences(logits, totals, pairs, fitted.method, inputs.presence, seed)
+    answered = np.asarray(right.any(1))
     calibrator = Calibrator(
         fitted.calibration,
         tuple(candidate_ids),
-        fit_any(inputs, unseen, np.asarray(right.any(1)), seed=seed),
+        _fit_any(inputs, unseen, answered, seed),
         Record.of(unseen, right, weights=weights, missing=missing),
         about={
             **(about or {}),
@@ -252,6 +288,7 @@ def fit_calibrator(
             "competition": fitted.calibration.competition,
             "crossed": True,
         },
+        familiar=Familiar.of(familiar_numbers(inputs.presence, novelty, weights), answered, seed=seed),
     )
     return replace(calibrator, threshold=calibrator.default_threshold)
 
@@ -266,6 +303,21 @@ def _held_out(part: float, n: int, groups: Ints | None, seed: int) -> Bools:
     before = np.empty(len(sizes))
     before[order] = np.cumsum(sizes[order]) - sizes[order]
     return np.asarray(before < round(part * n))[units]
+
+
+def _fit_any(inputs: AnyInputs, unseen: Floats, answered: Bools, seed: int) -> AnyFit:
+    """Fit P(any), or say what can be known where dev has too few queries of either kind to fit it on."""
+    fitted = fit_any(inputs, unseen, answered, seed=seed)
+    if fitted.reason is None:
+        return fitted
+    reason = f"{fitted.reason}: what was seen of queries as unfamiliar is counted instead (rule of succession)"
+    if answered.all():
+        least = least_answered(len(answered), CONFIDENCE)
+        reason = (
+            f"all {len(answered):,} dev queries have a right answer. Of queries like them at least {least:.2%} have "
+            f"one, with {CONFIDENCE:.0%} confidence; of queries unlike them dev says nothing"
+        )
+    return replace(fitted, method=SUCCESSION, reason=reason)
 
 
 def unseen_presences(

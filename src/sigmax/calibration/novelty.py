@@ -1,18 +1,17 @@
-"""Is a query like those that training saw? Its nearest training queries, and a flag with a promised false-alarm rate.
+"""How near is a query to those that training saw? Cosines with its nearest ones, in what the candidates see of it.
 
 Logits look at a query from the candidates' side: of something that nobody saw they say what it is nearest to, not how
-far off it is. The distance to the nearest training queries does (Sun et al. 2022); P(any) reads it beside the logits.
-
-Where the dev split has no query without an answer, nothing can be fitted, and a flag remains: *unlike the training
-queries*, for a query that is farther from them than nearly all dev queries are. Its p-value is conformal (Vovk et al.
-2005): (1 + dev queries that are as far or farther) / (dev queries + 1). A query drawn as dev's were has one of at most
-α with a probability of at most α, whatever the distribution.
+far off it is. The distance to the nearest training queries does (Sun et al. 2022). It is measured where it matters:
+with x a query's vector, x̄ the mean of the training queries, c the candidates' vectors and c̄ their mean, the profile of
+the query is its products ⟨x − x̄, c − c̄⟩ with all candidates, its logits but for scale and bias. Two queries are near if
+the cosine of their profiles is large. Profiles of any number of candidates have a form of at most d numbers with the
+same cosines, (x − x̄) A, where A Aᵀ = Σ (c − c̄)(c − c̄)ᵀ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,15 +19,20 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Floats
 
-__all__ = ["Novelty", "fit_novelty"]
+__all__ = ["MOST_KEPT", "Novelty", "fit_novelty"]
 
 
-#: How many training queries are looked at: the mean over some is steadier than the nearest alone.
-NEAREST = 10
+#: How many training queries are looked at: the mean over some is steadier than the nearest alone, and what is rare in
+#: training is not far from three.
+NEAREST = 3
 
 
-#: Training queries that are kept, at most; beyond that, a random sample.
-MOST_KEPT = 50_000
+#: Training queries that are kept, at most; beyond that, a random sample. Of 384 numbers each: 7 MiB in a model folder.
+MOST_KEPT = 10_000
+
+
+#: Fewer directions than this tell queries apart too coarsely; then vectors are compared as they are.
+FEWEST_VIEWS = 8
 
 
 #: Queries compared at a time.
@@ -37,70 +41,91 @@ BLOCK = 1024
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """Directions of training queries, and how near to them the dev queries are."""
+    """Directions of training queries, as the candidates see them."""
 
-    seen: NDArray[np.float32]  #: (t, d) unit vectors of training queries that have a right answer
-    dev: Floats  #: (n,) mean cosine of each dev query with its nearest, rising
+    seen: NDArray[np.float16]  #: (t, r) unit vectors of training queries that have a right answer
+    mean: NDArray[np.float32]  #: (d,) of their vectors
+    views: NDArray[np.float32] | None  #: (d, r) A; None: vectors are compared as they are, less the mean
 
-    def features(self, vectors: NDArray[Any]) -> Floats:
-        """Return (b, 2): the cosine with the nearest training query, and the mean over the nearest `NEAREST`.
+    def nearness(self, vectors: NDArray[Any]) -> Floats:
+        """Return (b,): the mean cosine of each profile with its `NEAREST` nearest among the training queries.
 
         Args:
-            vectors: (b, d) of queries, as the encoder gives them. A vector of zeros is like nothing: 0 and 0.
+            vectors: (b, d) of queries. One that is the mean of training is near to nothing: 0.
         """
-        unit = _unit(vectors)
+        unit = _profiles(vectors, self.mean, self.views)
         count = min(NEAREST, len(self.seen))
-        found = np.zeros((len(unit), 2))
-        for start in range(0, len(unit) if count else 0, BLOCK):
-            rows = slice(start, start + BLOCK)
-            cosines = unit[rows] @ self.seen.T
-            nearest = np.partition(cosines, -count, axis=1)[:, -count:]
-            found[rows] = np.stack([nearest.max(1), nearest.mean(1)], axis=1)
+        found = np.zeros(len(unit))
+        kept = self.seen.astype(np.float32).T
+        for start in range(0, len(unit), BLOCK):
+            cosines = unit[start : start + BLOCK] @ kept
+            found[start : start + BLOCK] = np.partition(cosines, -count, axis=1)[:, -count:].mean(1)
         return found
-
-    def p_values(self, features: Floats) -> Floats:
-        """(b, 2) features -> (b,) p-values of "drawn as the dev queries were"; small: unlike the training queries."""
-        as_far = np.searchsorted(self.dev, features[:, 1], side="right")
-        p: Floats = (1 + as_far) / (len(self.dev) + 1)
-        return p
 
     def as_tensors(self) -> dict[str, NDArray[Any]]:
         """Return arrays by name, to be saved."""
-        return {"seen": self.seen, "dev": self.dev}
+        views = {} if self.views is None else {"views": self.views}
+        return {"seen": self.seen, "mean": self.mean, **views}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> Novelty:
         """Inverse of `as_tensors`.
 
         Raises:
-            ValueError: a tensor is missing.
+            ValueError: a tensor is missing, or they do not fit together.
         """
-        missing = {"seen", "dev"} - tensors.keys()
+        missing = {"seen", "mean"} - tensors.keys()
         if missing:
             raise ValueError(f"Expected tensors of training queries, {', '.join(sorted(missing))} missing.")
-        return cls(tensors["seen"].astype(np.float32), tensors["dev"].astype(np.float64))
+        seen, mean = tensors["seen"].astype(np.float16), tensors["mean"].astype(np.float32)
+        views = tensors["views"].astype(np.float32) if "views" in tensors else None
+        shape = mean.shape * 2 if views is None else views.shape
+        if seen.ndim != 2 or not len(seen) or mean.ndim != 1 or shape != (len(mean), seen.shape[1]):
+            raise ValueError(f"Expected (t, r), (d,) and (d, r) tensors, got {seen.shape}, {mean.shape} and {shape}.")
+        return cls(seen, mean, views)
 
 
-def fit_novelty(training: NDArray[Any], dev: NDArray[Any], *, seed: int = 0) -> Novelty:
+def fit_novelty(training: NDArray[Any], candidates: NDArray[Any], *, seed: int = 0) -> Novelty:
     """Keep what tells whether a query is like those of training.
 
     Args:
         training: (t, d) vectors of the training queries that have a right answer.
-        dev: (n, d) vectors of the dev queries that have one; none of them was trained on.
-        seed: of the sample, where there are more than are kept.
+        candidates: (m, d) vectors of the candidates.
+        seed: of the sample, where there are more training queries than are kept.
 
     Raises:
         ValueError: vectors of different widths, or none to compare with.
     """
-    if training.ndim != 2 or dev.ndim != 2 or training.shape[1:] != dev.shape[1:] or not len(training):
-        raise ValueError(f"Expected (t, d) and (n, d) vectors, t at least 1, got {training.shape} and {dev.shape}.")
+    if training.ndim != 2 or candidates.ndim != 2 or training.shape[1] != candidates.shape[1] or not len(training):
+        raise ValueError(
+            f"Expected (t, d) and (m, d) vectors, t at least 1, got {training.shape} and {candidates.shape}."
+        )
     if len(training) > MOST_KEPT:
         training = training[np.sort(np.random.default_rng(seed).choice(len(training), MOST_KEPT, replace=False))]
-    novelty = Novelty(_unit(training), np.zeros(0))
-    return replace(novelty, dev=np.sort(novelty.features(dev)[:, 1]))
+    mean = training.mean(0, dtype=np.float64).astype(np.float32)
+    views = _views(candidates.astype(np.float64))
+    return Novelty(_profiles(training, mean, views).astype(np.float16), mean, views)
 
 
-def _unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors.astype(np.float32), axis=1, keepdims=True)
-    unit: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+def _views(candidates: Floats) -> NDArray[np.float32] | None:
+    """(m, d) -> (d, r) A, of the r directions in which candidates differ."""
+    if len(candidates) <= FEWEST_VIEWS:
+        return None
+    apart = candidates - candidates.mean(0)
+    squares, directions = np.linalg.eigh(apart.T @ apart)
+    kept = squares > 1e-6 * max(float(squares[-1]), 1e-30)
+    if kept.sum() < FEWEST_VIEWS:
+        return None
+    views: NDArray[np.float32] = (directions[:, kept] * np.sqrt(squares[kept])).astype(np.float32)
+    return views
+
+
+def _profiles(
+    vectors: NDArray[Any], mean: NDArray[np.float32], views: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """(b, d) -> (b, r) of length 1, or 0."""
+    seen = vectors.astype(np.float32) - mean
+    seen = seen if views is None else seen @ views
+    lengths = np.linalg.norm(seen, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = np.divide(seen, lengths, out=np.zeros_like(seen), where=lengths > 1e-12)
     return unit

@@ -23,6 +23,7 @@ from sigmax.evaluation import calibrate_logits, evaluate_logits, quick_metrics
 from sigmax.metrics.intervals import combine_seeds
 from sigmax.metrics.registry import watched
 from sigmax.model.dual_encoder import DualEncoder
+from sigmax.model.remembered import remember
 from sigmax.scan import Scorer, scan
 from sigmax.training.settings import Filled, Settings
 from sigmax.training.train import loss_floor, train
@@ -209,6 +210,8 @@ def _measured(
 ) -> tuple[Result, list[Answers]]:
     dev, test = [], []
     for model in models:
+        if isinstance(model, DualEncoder):
+            remember(model, data)
         split = scan(model, data, "dev")
         model.calibrator = calibrate_logits(split)
         dev.append(evaluate_logits(split, calibrator=model.calibrator, draws=0))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sigmax.calibration.calibrator import Calibrator
+from sigmax.calibration.familiar import FALSE_ALARMS
 from sigmax.data.dataset import MatchDataset, row_of
 from sigmax.model.matches import Match, rate
 from sigmax.scan import Logits, SplitLogits
@@ -39,6 +40,7 @@ class Answers:
 
     best: tuple[Answer, ...]
     any: float | None  #: probability that at least one of all candidates is right
+    unlike_training: bool = False  #: whether the query is told to be unlike anything in training
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,12 @@ def best_answers(split: SplitLogits, candidates: Sequence[str], calibrator: Cali
     """The best candidates for each query of a split, with share and presence."""
     answers = []
     for right, rated in zip(
-        split.right, rate(Logits(split.logits, split.none), candidates, split.candidate_ids, calibrator), strict=True
+        split.right,
+        rate(Logits(split.logits, split.none, split.novelty), candidates, split.candidate_ids, calibrator),
+        strict=True,
     ):
         best = tuple(Answer(**vars(rated.match(j)), right=bool(right[j])) for j in rated.best(TOP).tolist())
-        answers.append(Answers(best, rated.any))
+        answers.append(Answers(best, rated.any, rated.familiar_p is not None and rated.familiar_p <= FALSE_ALARMS))
     return answers
 
 

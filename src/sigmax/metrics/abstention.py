@@ -251,6 +251,16 @@ def _largest_presence(observed: Observed) -> Floats | None:
     return None if observed.presence is None else observed.presence.max(1)
 
 
+def _familiarity(observed: Observed) -> Floats | None:
+    return observed.familiarity
+
+
+def _false_alarms(observed: Observed) -> Statistic | None:
+    if observed.alarms is None or not observed.answered.any():
+        return None
+    return mean_statistic(np.where(observed.answered, observed.alarms, np.nan))
+
+
 def _told_apart(
     name: str,
     title: str,
@@ -361,6 +371,14 @@ METRICS = (
         fpr95_metric,
         shown=False,
     ),
+    _told_apart(
+        "none_auroc_familiarity",
+        "AUROC, familiarity",
+        "none-of-these by how familiar a query is, beside those of training: AUROC",
+        "higher",
+        _familiarity,
+        auroc_metric,
+    ),
     _any("none_auroc_any", "AUROC, any right", "none-of-these by the probability that any is right: AUROC", "higher"),
     _any(
         "fpr95_any",
@@ -383,6 +401,15 @@ METRICS = (
         "calibration error, any right",
         "mean gap between the probability that any is right and truth, equal-mass bins over queries",
         "lower",
+        shown=False,
+    ),
+    Metric(
+        "false_alarms",
+        "false alarms",
+        "queries with a right answer that are called unlike anything in training: at most 5% of queries like dev's",
+        NONE,
+        "lower",
+        _false_alarms,
         shown=False,
     ),
     _selection(

@@ -45,6 +45,9 @@ class Observed:
         weights: (n, m) pairs that each stands for; None: each for itself.
         columns: (n, m) candidate of each pair, −1 where it stands for several; None: the m candidates in their order.
         ranks: of the right answers; None: those that the logits give.
+        familiarity: (n,) how familiar each query is, larger the more; None for a model that keeps nothing of its
+            training queries.
+        alarms: (n,) whether it is flagged as unlike anything in training; None as above.
     """
 
     logits: NDArray[np.float32]
@@ -56,6 +59,8 @@ class Observed:
     weights: Floats | None = None
     columns: Ints | None = None
     ranks: Ranks | None = None
+    familiarity: Floats | None = None
+    alarms: Bools | None = None
     _shared: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property

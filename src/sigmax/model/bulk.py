@@ -71,6 +71,7 @@ def _lines(asked: Asked, matches: Matches) -> Iterator[dict[str, Any]]:
             "accepted": matches.accepts(match),
             "any": matches.any,
             "outcome": matches.outcome,
+            "unlike_training": matches.unlike_training,
         }
 
 
@@ -121,7 +122,7 @@ def _join_parquet(parts: Sequence[Path], file: IO[bytes]) -> None:
 #: Columns of a table of answers, one line per query and candidate.
 COLUMNS: dict[str, type] = {
     **{"row": int, "id": str, "query": str, "rank": int, "candidate": str, "candidate_id": str, "logit": float},
-    **{"share": float, "presence": float, "accepted": bool, "any": float, "outcome": str},
+    **{"share": float, "presence": float, "accepted": bool, "any": float, "outcome": str, "unlike_training": bool},
 }
 
 
@@ -344,6 +345,8 @@ def _fingerprint(model: DualEncoder, path: Path, columns: Mapping[str, str] | No
         hashed.update(f"{model.searched.store.fingerprint} {model.searched.store.describe()}".encode())
     for key, text in zip(model.candidate_ids, model.candidates, strict=True):
         hashed.update(f"{key}\0{text}\n".encode())
+    for name, array in ({} if model.novelty is None else model.novelty.as_tensors()).items():
+        hashed.update(name.encode() + array.tobytes())
     calibrator = None if model.calibrator is None else model.calibrator.as_dict()
     hashed.update(json.dumps([calibrator, dict(columns or {}), dict(how), PART], sort_keys=True).encode())
     for file in [path] if path.is_file() else sorted(path.rglob("*")):

@@ -25,6 +25,7 @@ from sigmax.model.card import model_card, noted
 from sigmax.model.folder import FEW, PARTS, Parts, find_folder, read_folder, write_folder
 from sigmax.model.hub import publish
 from sigmax.model.matches import PAIR_BLOCK, Matches, Offer, Rated, rate
+from sigmax.model.remembered import novelty_of
 from sigmax.model.replay import Features, Replayed
 from sigmax.model.searched import Searched
 from sigmax.model.stored import held, listed, same
@@ -34,6 +35,7 @@ from sigmax.scan import Logits
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from sigmax.calibration.novelty import Novelty
     from sigmax.encoders.lexical import Lexical, Tokens
     from sigmax.model.reranker import Reranker
 
@@ -55,6 +57,7 @@ class DualEncoder(nn.Module):
         none_vector: (d,) of one more candidate, *none of these*, which training takes as right for the queries that
             have no right answer and as wrong for all others; None to train without. `match` never offers it.
         pictures: whether queries are pictures.
+        novelty: what is kept of the training queries, see `sigmax.model.remembered`; None for nothing.
         calibrator: logits to presences, P(any) and decisions, fitted on the dev split.
         facts: what the model was trained on and how, for people.
     """
@@ -75,6 +78,7 @@ class DualEncoder(nn.Module):
         reranker: Reranker | None = None,
         none_vector: Tensor | None = None,
         pictures: bool = False,
+        novelty: Novelty | None = None,
         calibrator: Calibrator | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
@@ -91,6 +95,7 @@ class DualEncoder(nn.Module):
             self._kept = held(self.candidates), self._seen(candidate_vectors, self.candidates, "candidate")
         self.none_vector = None if none_vector is None else nn.Parameter(none_vector.detach().clone())
         self.pictures = pictures
+        self.novelty = novelty
         self.calibrator = calibrator
         self.searched: Searched | None = None  #: where `match` finds candidates; None: it looks at all
         self.facts = dict(facts or {})
@@ -212,19 +217,12 @@ class DualEncoder(nn.Module):
     ) -> Iterator[Tile]:
         """Make the logits of every query over every candidate, in tiles of at most `height` rows and `width` columns.
 
-        All columns of a block of rows come first.
-
-        Raises:
-            ValueError: logits that are not finite.
+        All columns of a block of rows come first. A ValueError tells of logits that are not finite.
         """
         yield from tiled(self.logits_of, queries, candidates.to(self.device), height, width)
 
     def logits(self, queries: Sequence[Query], candidates: Sequence[str]) -> Logits:
-        """Return the logits of every query over every candidate, and of *none of these* where it was trained.
-
-        Raises:
-            ValueError: logits that are not finite.
-        """
+        """Return the logits of every query over every candidate, and of *none of these* if trained; see `tiles`."""
         return self._logits(self.vectors(queries), self.candidate_vectors(candidates))
 
     def logit_blocks(
@@ -358,7 +356,7 @@ class DualEncoder(nn.Module):
             values[tile.rows, tile.columns] = tile.logits
         if self.reranker is not None and queries.texts is not None and candidates.texts is not None:
             self.reranker.look(values, queries.texts, candidates.texts)
-        return Logits(values, self.none_logits(queries))
+        return Logits(values, self.none_logits(queries), novelty_of(self.novelty, queries))
 
     def none_logits(self, queries: Vectors) -> NDArray[np.float32] | None:
         """(n,) logits of *none of these*; None for a model trained without it."""

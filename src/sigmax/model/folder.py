@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import PlattCandidate, calibration_from_dict
+from sigmax.calibration.familiar import Familiar
+from sigmax.calibration.novelty import Novelty
 from sigmax.calibration.record import Record
 from sigmax.encoders import load_encoder, save_encoder
 from sigmax.errors import DataError
@@ -44,7 +46,7 @@ INDEX = "index"
 
 #: What a model folder holds.
 PARTS = frozenset(
-    {"README.md", "sigmax.json", *FILES, "dev.safetensors", "none.safetensors", INDEX}
+    {"README.md", "sigmax.json", *FILES, "dev.safetensors", "none.safetensors", "novelty.safetensors", INDEX}
     | {"query_encoder", "candidate_encoder", "lexical", "reranker"}
 )
 
@@ -62,6 +64,7 @@ class Parts(TypedDict):
     reranker: Reranker | None
     none_vector: Tensor | None
     pictures: bool
+    novelty: Novelty | None
     calibrator: Calibrator | None
     facts: dict[str, Any]
 
@@ -165,7 +168,10 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
         vectors = parts["candidate_vectors"] if many else None
         write_candidates(fresh, parts["candidate_ids"], parts["candidates"], vectors)
         if calibrator is not None and calibrator.record is not None:
-            save_arrays(calibrator.record.as_tensors(), str(fresh / "dev.safetensors"))
+            kept = {} if calibrator.familiar is None else calibrator.familiar.as_tensors()
+            save_arrays({**calibrator.record.as_tensors(), **kept}, str(fresh / "dev.safetensors"))
+        if parts["novelty"] is not None:
+            save_arrays(parts["novelty"].as_tensors(), str(fresh / "novelty.safetensors"))
         if none_vector is not None:
             save_file({"vector": none_vector.detach().cpu()}, str(fresh / "none.safetensors"))
         (fresh / "sigmax.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -203,6 +209,7 @@ def read_folder(folder: Path) -> Parts:
             reranker=_read_reranker(about, folder / "reranker"),
             none_vector=load_file(str(none_file))["vector"] if none_file.exists() else None,
             pictures=about.get("pictures", False),
+            novelty=_read_novelty(folder / "novelty.safetensors"),
             calibrator=_read_calibrator(about, folder),
             facts=dict(about["facts"]),
         )
@@ -254,4 +261,10 @@ def _read_calibrator(about: dict[str, Any], folder: Path) -> Calibrator | None:
     record = folder / "dev.safetensors"
     tensors = load_arrays(str(record)) if record.exists() else None
     checked_texts(about["calibrator"]["candidate_ids"])
-    return Calibrator.from_dict(about["calibrator"], None if tensors is None else Record.from_tensors(tensors))
+    if tensors is None:
+        return Calibrator.from_dict(about["calibrator"], None)
+    return Calibrator.from_dict(about["calibrator"], Record.from_tensors(tensors), Familiar.from_tensors(tensors))
+
+
+def _read_novelty(file: Path) -> Novelty | None:
+    return Novelty.from_tensors(load_arrays(str(file))) if file.exists() else None

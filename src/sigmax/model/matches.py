@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from sigmax.arrays import Floats, Ints
+from sigmax.calibration.familiar import FALSE_ALARMS
 from sigmax.metrics.ranking import best_first
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class Matches(Sequence[Match]):
     unlisted: int = 0  #: how many more the rule accepts than `accepted` lists
     #: Standard error of the shares, as a part of them, where candidates come from an index or a database; None: exact.
     share_error: float | None = None
+    #: P-value of "drawn as the dev queries were", see `sigmax.calibration.Familiar`; None for a model that keeps
+    #: nothing of its training queries.
+    familiar_p: float | None = None
 
     @overload
     def __getitem__(self, place: int) -> Match: ...
@@ -87,6 +91,11 @@ class Matches(Sequence[Match]):
             return "accepted"
         return "none of these" if self.any < 0.5 else "nothing accepted"
 
+    @property
+    def unlike_training(self) -> bool | None:
+        """Whether the query is unlike anything in training: of queries like dev's, at most 5% are told to be."""
+        return None if self.familiar_p is None else self.familiar_p <= FALSE_ALARMS
+
     def accepts(self, match: Match) -> bool | None:
         """Whether the rule accepts a match; None if the model was not calibrated."""
         if self.decision is None or match.presence is None:
@@ -101,6 +110,8 @@ class Matches(Sequence[Match]):
             "query": str(self.query),
             "any": self.any,
             "outcome": self.outcome,
+            "familiar_p": self.familiar_p,
+            "unlike_training": self.unlike_training,
             "accepted_count": self.accepted_count if decided else None,
             "accepted": [match.as_dict() for match in self.accepted] if decided else None,
             "matches": [{**match.as_dict(), "accepted": self.accepts(match)} for match in self.best],
@@ -146,6 +157,7 @@ class Rated:
     any: float | None  #: probability that at least one is right; None if the model was not calibrated
     #: Standard error of the sum that shares are parts of, as a part of it, where it is estimated; see `Searched`.
     share_error: float | None = None
+    familiar_p: float | None = None  #: p-value of "drawn as the dev queries were", see `Matches`
 
     def best(self, top_k: int, *, order: str = "presence") -> Ints:
         """(k,) places of the best candidates, in an order of `sigmax.metrics.ranking.ORDERS`; equal ones as offered."""
@@ -194,6 +206,7 @@ class Rated:
             tuple(self.match(place) for place in listed.tolist()),
             len(accepted) - len(listed),
             self.share_error,
+            self.familiar_p,
         )
 
 
@@ -213,10 +226,12 @@ def rate(
         rows = slice(start, start + height)
         values = logits.values[rows]
         shares = special.softmax(values.astype(np.float64), axis=1)
-        presence = anything = None
+        presence = anything = familiar = None
         if calibrator is not None:
             none = None if logits.none is None else logits.none[rows]
-            presence, anything = calibrator.read(values, candidate_ids, none)
+            novelty = None if logits.novelty is None else logits.novelty[rows]
+            presence, anything = calibrator.read(values, candidate_ids, none, novelty=novelty)
+            familiar = calibrator.familiarity(presence, novelty)
         for row in range(len(values)):
             yield Rated(
                 candidates,
@@ -225,4 +240,5 @@ def rate(
                 shares[row],
                 None if presence is None else presence[row],
                 None if anything is None else float(anything[row]),
+                familiar_p=None if familiar is None else float(familiar[1][row]),
             )

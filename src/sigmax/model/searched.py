@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from scipy import special
 
 from sigmax.arrays import Floats, Ints
-from sigmax.calibration.any_right import AnyInputs, noisy_or
+from sigmax.calibration.any_right import AnyInputs
 from sigmax.calibration.pairs import row_totals
 from sigmax.candidates.store import Found, Sample, Store
 from sigmax.encoders.lexical import Tokens
 from sigmax.model.matches import Rated
+from sigmax.model.remembered import novelty_of
 from sigmax.model.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Searched:
             vectors = model.vectors(queries[start : start + block])
             rows = self.rows(model, vectors)
             none = model.none_logits(vectors)
-            yield from self._rated(rows, none, model.calibrator)
+            yield from self._rated(rows, none, model.calibrator, novelty_of(model.novelty, vectors))
 
     @torch.no_grad()
     def rows(self, model: DualEncoder, queries: Vectors) -> Rows:
@@ -165,16 +166,19 @@ class Searched:
         assert model.lexical is not None
         return model.lexical.tokens(list(texts), "candidate")
 
-    def _rated(self, rows: Rows, none: NDArray[Any] | None, calibrator: Calibrator | None) -> Iterator[Rated]:
+    def _rated(
+        self, rows: Rows, none: NDArray[Any] | None, calibrator: Calibrator | None, novelty: Floats | None
+    ) -> Iterator[Rated]:
         for part in _alike(rows, calibrator):
             cut = _cut(rows, part)
             absent = None if none is None else none[part]
             totals = row_totals(cut.logits, None, cut.weights)
-            presence = anything = None
+            near = None if novelty is None else novelty[part]
+            presence = anything = familiar = None
             if calibrator is not None and not cut.depth:  # a filter leaves nothing to be right
                 presence, anything = np.zeros((len(cut.found), 0)), np.zeros(len(cut.found))
             elif calibrator is not None:
-                presence, anything = self._read(cut, absent, calibrator)
+                presence, anything, familiar = self._read(cut, absent, calibrator, near)
             for row, found in enumerate(cut.found):
                 logits = cut.logits[row, : cut.depth]
                 yield Rated(
@@ -185,21 +189,23 @@ class Searched:
                     None if presence is None else presence[row],
                     None if anything is None else float(anything[row]),
                     float(cut.error[row]),
+                    None if familiar is None else float(familiar[1][row]),
                 )
 
-    def _read(self, rows: Rows, none: NDArray[Any] | None, calibrator: Calibrator) -> tuple[Floats, Floats]:
-        """(n, k) presences of what was found, and (n,) P(any)."""
+    def _read(
+        self, rows: Rows, none: NDArray[Any] | None, calibrator: Calibrator, novelty: Floats | None
+    ) -> tuple[Floats, Floats, tuple[Floats, Floats] | None]:
+        """(n, k) presences of what was found, (n,) P(any), and how familiar the queries are."""
         places = np.full(rows.logits.shape[1], -1)
         if calibrator.candidate_ids and len(rows.found) == 1:
             places[: rows.depth] = self._places(rows.found[0].ids, calibrator)
         totals = row_totals(rows.logits, none, rows.weights)
         odds = calibrator.calibration.log_odds(rows.logits, places, totals)
         read = slice(rows.depth if self.best_alone else None)
-        inputs = AnyInputs(rows.logits[:, read], odds[:, read], none, rows.weights[:, read])
-        presence = special.expit(odds[:, : rows.depth])
-        if calibrator.any_fit is None:
-            return presence, noisy_or(inputs.presence, inputs.weights)
-        return presence, calibrator.any_fit.probability(inputs)
+        inputs = AnyInputs(rows.logits[:, read], odds[:, read], none, rows.weights[:, read], novelty)
+        presence = special.expit(odds)
+        familiar = calibrator.familiarity(presence, novelty, rows.weights)
+        return presence[:, : rows.depth], calibrator.any_of(inputs), familiar
 
     def _places(self, ids: Sequence[str], calibrator: Calibrator) -> Ints:
         known = self.__dict__.get("_ids")

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sigmax.calibration.competition import competition_words
+from sigmax.calibration.familiar import UNLIKE
 from sigmax.errors import extra
 from sigmax.explain import Activation, Explanation, common_shift
 from sigmax.report.style import COLOURS, GREY
@@ -47,6 +48,8 @@ def explanation_words(explanations: Sequence[Explanation]) -> list[str]:
         words.append(f"{_upper(name)}: {_findings(one)}.")
         if one.any is not None:
             words[-1] += f" At least one of all {one.offered:,} is right with probability {one.any:.3f}."
+        if one.unlike_training:
+            words[-1] += f" It is {UNLIKE} (p = {one.familiar_p:.2g})."
         told = [row for place, row in enumerate(_best(one)[:_CANDIDATES]) if not place or row.verdict != "absent"]
         words.extend(_shared(name, row) for row in told if row.shared is not None)
     rows, offered = len(explanations[0].activations), explanations[0].offered

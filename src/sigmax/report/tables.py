@@ -89,6 +89,9 @@ def calibration_table(calibrator: Calibrator) -> Table:
         table.add_row(Text(title, style="italic"))
         for name, loss in sorted(losses.items(), key=lambda item: item[1]):
             table.add_row(f"  {name}", number(loss), "chosen" if name == chosen else "")
+    if any_fit is not None and any_fit.reason:
+        table.caption = Text(f"any right by {any_fit.method}: {any_fit.reason}.")
+        table.caption_justify = "left"
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from sigmax.calibration.familiar import UNLIKE
 from sigmax.metrics.intervals import Difference, difference, number
 from sigmax.metrics.registry import METRICS
 from sigmax.report.answer import NEEDS, Duel, duels, recommended
@@ -172,10 +173,11 @@ def matches_words(matches: Matches) -> str | None:
     """Say what the rule made of one query; None without calibration."""
     if matches.outcome is None:
         return None
+    unlike = f"; {UNLIKE} (p = {matches.familiar_p:.2g})" if matches.unlike_training else ""
     if not matches.accepted_count:
-        return f"{matches.outcome} (any right: {matches.any:.3f})"
+        return f"{matches.outcome} (any right: {matches.any:.3f}){unlike}"
     more = matches.accepted_count - sum(bool(matches.accepts(one)) for one in matches)
-    return f"any right: {matches.any:.3f}" + (f"; {more} more accepted (--top-k shows them)" if more else "")
+    return f"any right: {matches.any:.3f}" + (f"; {more} more accepted (--top-k shows them)" if more else "") + unlike
 
 
 # -- numbers -------------------------------------------------------------------------------------

@@ -121,6 +121,12 @@ class Result(BaseModel):
         description="accepted; nothing accepted; or none of these, where any is below 1/2 as well. null without "
         "calibration."
     )
+    familiar_p: float | None = Field(
+        description='P-value of "drawn as the dev queries were"; null where nothing of the training queries is kept.'
+    )
+    unlike_training: bool | None = Field(
+        description="Whether it is unlike anything in training, which is said of at most 5% of queries like dev's."
+    )
     accepted_count: int | None = Field(description="How many the rule accepts.")
     accepted: list[Candidate] | None = Field(description="The best 100 of them.")
     matches: list[RankedCandidate]
@@ -160,6 +166,8 @@ class Explanation(BaseModel):
     offered: int = Field(description="Candidates that the shares are over, shown or not.")
     expected: float = Field(description="How many are expected to be right.")
     any: float | None
+    familiar_p: float | None
+    unlike_training: bool | None
     bounds: tuple[float, float] = Field(description="absent below the first, present from the second on.")
     calibrated: bool
     competition: float | None = Field(

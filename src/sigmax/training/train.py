@@ -26,6 +26,7 @@ from sigmax.metrics.abstention import NONE
 from sigmax.metrics.registry import watched
 from sigmax.model.card import public_name
 from sigmax.model.dual_encoder import DualEncoder
+from sigmax.model.remembered import remember
 from sigmax.processes import launched
 from sigmax.training.checkpoints import prepare
 from sigmax.training.linear import solve
@@ -168,6 +169,7 @@ def train(
         told = None if progress is None and logged is None else _Report(progress, logged)
         train_reranker(model, data, reranker, settings, report_to=report_to, callback=told)
     if calibrated:
+        remember(model, data, seed=settings.seed)
         calibrate(model, data)
     model.facts = {
         "data": DataFacts.of(data).as_dict(),

@@ -105,6 +105,11 @@ function row(match) {
 }
 
 function verdict(result) {
+  const [said, kind] = outcome(result);
+  return [result.unlike_training ? `${said.replace(/\.$/, "")}. Unlike anything in training.` : said, kind];
+}
+
+function outcome(result) {
   if (result.accepted_count === null) return ["The model was not calibrated, so nothing is accepted or refused.", ""];
   if (result.accepted_count === 0) return [result.outcome === "none of these" ? "None of these." : "Nothing accepted.", "none"];
   const shown = result.matches.filter((match) => match.accepted).length;
