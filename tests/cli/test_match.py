@@ -255,6 +255,11 @@ def test_match_a_table_that_is_wrong(sigmax, model, tmp_path):
     refused(
         sigmax("match", model, "--input", questions, "-o", tmp_path / "a.xml"), 1, "ending in .csv, .jsonl, .parquet"
     )
+    carets = tmp_path / "carets.csv"
+    carets.write_text("query^note, if any\nparty^\n", encoding="utf-8")
+    refused(sigmax("match", model, "--input", carets), 1, "expected 2 fields", "which --delimiter separates the fields")
+    refused(sigmax("match", model, "--input", carets, "--delimiter", "^^"), 1, "one character")
+    assert json.loads(sigmax("match", model, "--input", carets, "--delimiter", "^").out)["query"] == "party"
     refused(sigmax("match", model, "--input", questions), 1, "a column query or text, got question", "--columns")
     refused(sigmax("match", model, "--input", tmp_path / "none.csv", "-o", tmp_path / "a.csv"), 1, "no such file")
-    assert [path.name for path in tmp_path.iterdir()] == ["questions.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["carets.csv", "questions.jsonl"]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import openpyxl
 import pandas
+import polars
 import pyarrow
 import pytest
 from PIL import Image
@@ -412,7 +413,7 @@ def test_datasets_in_memory():
     assert {name: len(indices) for name, indices in data.splits.items()} == {"train": 5, "dev": 5, "test": 5}
     assert sorted(data.candidates) == sorted(ANSWERS)
     assert len(load_data(datasets.Dataset.from_list(rows)).queries) == 15
-    for other in (pandas.DataFrame(rows), rows, None, 7):
+    for other in (rows, None, 7, {}, {"train": rows}):
         with pytest.raises(TypeError, match="Expected `source` to be a name, a path, an address, or a Dataset"):
             load_data(other)
 
@@ -498,3 +499,45 @@ def test_what_the_web_refuses(web, monkeypatch):
     monkeypatch.setattr(fetching, "MAX_BYTES", 100)
     with pytest.raises(DataError, match=r"more than 100 bytes\. Save it as a file"):
         load_data(f"{web}/x.csv")
+
+
+FRAMES = {"pandas": pandas.DataFrame, "polars": polars.DataFrame, "pyarrow": pyarrow.Table.from_pylist}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_frames_in_memory(kind):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(12)]
+    whole = load_data(FRAMES[kind](rows))
+    assert (len(whole.queries), list(whole.candidates)) == (12, ["a", "b"])
+    split = load_data({"train": FRAMES[kind](rows[:8]), "test": FRAMES[kind](rows[8:])})
+    assert sorted(split.queries[i] for i in split.split("test")) == [f"text {i}" for i in range(10, 12)] + [
+        "text 8",
+        "text 9",
+    ]
+
+
+def test_frames_of_pandas():
+    rows = [{"text": f"text {i}", "cat": i % 2, "dog": 1 - i % 2} for i in range(12)]
+    frame = pandas.DataFrame(rows, index=[i % 2 for i in range(12)])
+    assert list(load_data(frame).candidates) == ["cat", "dog"]  # the index is no label
+    with pytest.raises(DataError, match=r"the DataFrame: expected values of one kind in each column:.*'a'"):
+        load_data(frame.assign(label=[1, "a"] * 6))
+    with pytest.raises(DataError, match=r"^the DataFrame, row 2: expected a text under `text`, got None"):
+        load_data(pandas.DataFrame({"text": ["a", None], "label": ["x", "y"]}))
+    with pytest.raises(TypeError, match=r"of pandas, polars or pyarrow, .* got Series"):
+        load_data(frame["text"])
+
+
+def test_judgements_beside_the_splits(tmp_path):
+    """qrels of a name that is no split's are left out, and said to be."""
+    put(tmp_path / "corpus.jsonl", '{"_id": "d", "text": "d"}\n{"_id": "e", "text": "e"}\n')
+    put(tmp_path / "queries.jsonl", "".join(f'{{"_id": "q{i}", "text": "text {i}"}}\n' for i in range(4)))
+    for i, name in enumerate(("train", "dev", "test", "crowd")):
+        put(tmp_path / "qrels" / f"{name}.tsv", f"q{i}\td\t1\n")
+    data = read(tmp_path)
+    assert [len(data.split(part)) for part in ("train", "dev", "test")] == [1, 1, 1]
+    assert data.notes[0].startswith("qrels/crowd.tsv: left out, for the name is no split's (train, training, dev")
+    for name in ("train", "dev", "test"):
+        (tmp_path / "qrels" / f"{name}.tsv").unlink()
+    with pytest.raises(DataError, match=r"crowd\.tsv: expected split to be one of train"):
+        read(tmp_path)

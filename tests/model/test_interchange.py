@@ -112,6 +112,8 @@ def test_as_sentence_transformer(kind, static_folder, tmp_path):
         close(asked, model.encode(TEXTS))
         close(offered, model.encode(model.candidates, "candidate"))
         close(5 * theirs.similarity(asked, offered).numpy() - 1, model.logits(TEXTS, model.candidates).values)
+    odd = ["cafe\u0301 moon", "caf\u00e9\u00a0moon", " caf\u00e9 moon\u200b"]  # one text to a reader
+    close(made.encode_query(odd), model.encode(odd))
     parameters = {id(parameter) for parameter in model.parameters()}
     assert {id(parameter) for parameter in made.parameters()} < parameters  # shared
 

@@ -10,7 +10,17 @@ import typer
 
 from sigmax.cli.app import command
 from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
-from sigmax.cli.options import AsJson, Columns, Database, Exact, Model, TableName, place_of_candidates, renamed
+from sigmax.cli.options import (
+    AsJson,
+    Columns,
+    Database,
+    Delimiter,
+    Exact,
+    Model,
+    TableName,
+    place_of_candidates,
+    renamed,
+)
 from sigmax.cli.serve import without_caches
 from sigmax.files import check_file
 from sigmax.training.option import Option
@@ -38,6 +48,7 @@ def match(
         ),
     ] = None,
     columns: Columns = "",
+    delimiter: Delimiter = None,
     top_k: Annotated[int, Option("Candidates shown per query.", group="answer", shown="N", least=1)] = 5,
     rule: Annotated[
         str,
@@ -119,7 +130,8 @@ def match(
     quiet()
     if source is not None:
         how = {"top_k": top_k, "rule": rule, "confidence": confidence, "order": order}
-        _in_bulk(folder, place, source, output, renamed(columns), as_json, how)
+        reading = {"columns": renamed(columns), "delimiter": delimiter}
+        _in_bulk(folder, place, source, output, reading, as_json, how)
         return
     from sigmax.model.index import matching
     from sigmax.model.matches import answer
@@ -227,7 +239,7 @@ def _in_bulk(
     place: dict[str, Any],
     source: str,
     output: str,
-    columns: dict[str, str],
+    reading: dict[str, Any],
     as_json: bool,
     how: dict[str, Any],
 ) -> None:
@@ -240,9 +252,9 @@ def _in_bulk(
         check_file(Path(output))
     with bar("reading") as advance, without_caches(), matching(folder, **place) as model:
         if output == "-":
-            match_stream(model, source, sys.stdout.buffer, columns=columns, advance=advance, **how)
+            match_stream(model, source, sys.stdout.buffer, **reading, advance=advance, **how)
             return
-        queries = match_table(model, source, output, columns=columns, advance=advance, **how)
+        queries = match_table(model, source, output, **reading, advance=advance, **how)
     if as_json:
         print_json({"file": output, "queries": queries})
     say(f"Written: {output}, answers to {queries:,} queries")

@@ -22,6 +22,7 @@ __all__ = [
     "Command",
     "Data",
     "Database",
+    "Delimiter",
     "Exact",
     "Fields",
     "Folder",
@@ -66,13 +67,12 @@ _COLUMNS = Option(
     open=True,
 )
 Columns = Annotated[str, _COLUMNS]
+_DELIMITER = Option("Character between the fields of a CSV file. Default: told from the file.", group="data", shown="X")
+Delimiter = Annotated[str | None, _DELIMITER]
 #: How DATA is read: the options that every command has that reads it, each with its default.
 READING = {
     "columns": (_COLUMNS, ""),
-    "delimiter": (
-        Option("Character between the fields of a CSV file. Default: told from the file.", group="data", shown="X"),
-        None,
-    ),
+    "delimiter": (_DELIMITER, None),
     "separator": (
         Option(
             "Separator of the texts in a cell of a list column (CSV, Excel); if it is empty, a cell is one text.",

@@ -84,7 +84,8 @@ def load_data(
     Args:
         source: a name in `BUILTIN`; or hf:user/name or hf:user/name:configuration, of a data set on the Hugging Face
             hub with the columns of our tables; or an https address of a file; or "-" for standard input; or a path
-            (one that exists wins only when it is none of these); or a Dataset or DatasetDict of Hugging Face's.
+            (one that exists wins only when it is none of these); or a Dataset of Hugging Face's, a frame
+            of pandas, polars or pyarrow, or a dict of those by split.
         columns: our column name -> the file's, see `sigmax.data.formats.read`.
         seed: of the split, where the data brings none.
         delimiter: see `sigmax.data.formats.read`.
@@ -110,8 +111,8 @@ def load_data(
         if not isinstance(source, str | Path):
             if not is_dataset(source):
                 raise TypeError(
-                    "Expected `source` to be a name, a path, an address, or a Dataset or DatasetDict of Hugging Face's "
-                    f"datasets, got {type(source).__name__}."
+                    "Expected `source` to be a name, a path, an address, or a Dataset of Hugging Face's datasets, a "
+                    f"frame of pandas, polars or pyarrow, or a dict of those by split, got {type(source).__name__}."
                 )
             path = stack.enter_context(tables_in_memory(source))
         elif str(source).startswith(PREFIX):

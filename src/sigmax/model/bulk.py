@@ -162,6 +162,7 @@ def match_table(
     output: str | Path,
     *,
     columns: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
     advance: Advance | None = None,
     **how: Any,
 ) -> int:
@@ -177,6 +178,7 @@ def match_table(
         source: any table that Sigmax reads; "-" for standard input, or an https address.
         output: a file ending in one of `FORMATS`.
         columns: our column name (query, id; image for pictures) -> the table's.
+        delimiter: between the fields of a CSV file, see `sigmax.data.formats.read`.
         advance: called with the share of queries that are matched.
         how: see `match_rows`.
 
@@ -187,11 +189,11 @@ def match_table(
     output = Path(output)
     form = lookup(FORMATS, ending_of_answers(output), "ending")
     check_file(output)
-    reading = Reading(columns=dict(columns or {}))
+    reading = Reading(columns=dict(columns or {}), delimiter=delimiter)
     parts = output.with_name(f"{output.name}.parts")
     with opened_table(source) as path:
         total = sum(1 for _ in _asked(model, path, reading))
-        done = _resumed(parts, _fingerprint(model, path, columns, how)) * PART
+        done = _resumed(parts, _fingerprint(model, path, reading, how)) * PART
         rows = islice(_asked(model, path, reading), done, None)
         answers = match_rows(model, rows, **how)
         while done < total:
@@ -212,6 +214,7 @@ def match_stream(
     stream: IO[bytes],
     *,
     columns: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
     advance: Advance | None = None,
     **how: Any,
 ) -> int:
@@ -222,13 +225,14 @@ def match_stream(
         source: see `match_table`.
         stream: where the answers go.
         columns: see `match_table`.
+        delimiter: see `match_table`.
         advance: called with the share of queries that are matched.
         how: see `match_rows`.
 
     Raises:
         DataError: a table that cannot be read, a row without a query.
     """
-    reading = Reading(columns=dict(columns or {}))
+    reading = Reading(columns=dict(columns or {}), delimiter=delimiter)
     with opened_table(source) as path:
         total = sum(1 for _ in _asked(model, path, reading))
         answers = match_rows(model, _asked(model, path, reading), **how)
@@ -336,7 +340,7 @@ def _resumed(parts: Path, fingerprint: str) -> int:
     return 0
 
 
-def _fingerprint(model: DualEncoder, path: Path, columns: Mapping[str, str] | None, how: Mapping[str, Any]) -> str:
+def _fingerprint(model: DualEncoder, path: Path, reading: Reading, how: Mapping[str, Any]) -> str:
     """A hash of all that makes answers what they are."""
     hashed = hashlib.blake2b(digest_size=16)
     for name, tensor in model.state_dict().items():
@@ -348,7 +352,9 @@ def _fingerprint(model: DualEncoder, path: Path, columns: Mapping[str, str] | No
     for name, array in ({} if model.novelty is None else model.novelty.as_tensors()).items():
         hashed.update(name.encode() + array.tobytes())
     calibrator = None if model.calibrator is None else model.calibrator.as_dict()
-    hashed.update(json.dumps([calibrator, dict(columns or {}), dict(how), PART], sort_keys=True).encode())
+    hashed.update(
+        json.dumps([calibrator, dict(reading.columns), reading.delimiter, dict(how), PART], sort_keys=True).encode()
+    )
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         if file.is_file():
             with file.open("rb") as content:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from sigmax.data.normal import normal
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -16,7 +19,11 @@ __all__ = ["sentence_transformer"]
 def sentence_transformer(
     query_encoder: nn.Module, candidate_encoder: nn.Module | None, *, similarity: str, device: torch.device
 ) -> SentenceTransformer:
-    """Return encoders as one SentenceTransformer, sharing their parameters; two become two routes of a Router."""
+    """Return encoders as one SentenceTransformer, sharing their parameters; two become two routes of a Router.
+
+    It reads texts in their normal form, as the model does. Saved and loaded again it is of sentence-transformers' own
+    class, which reads them as they come.
+    """
     from sentence_transformers.base.modules import Router
 
     from sentence_transformers import SentenceTransformer
@@ -24,7 +31,14 @@ def sentence_transformer(
     def modules(encoder: nn.Module) -> list[nn.Module]:
         return list(encoder.children()) if isinstance(encoder, SentenceTransformer) else [encoder]
 
+    class Normalising(SentenceTransformer):
+        """Reads texts in their normal form."""
+
+        def preprocess(self, inputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+            texts = [normal(item) if isinstance(item, str) else item for item in inputs]
+            return super().preprocess(texts, *args, **kwargs)
+
     route = modules(query_encoder)
     if candidate_encoder is not None:
         route = [Router.for_query_document(route, modules(candidate_encoder))]
-    return SentenceTransformer(modules=route, device=str(device), similarity_fn_name=similarity).eval()
+    return Normalising(modules=route, device=str(device), similarity_fn_name=similarity).eval()

@@ -14,7 +14,7 @@ from sigmax.data.formats.cells import optional_text, text_cell
 from sigmax.data.formats.opening import ending_of, lines, stem_of
 from sigmax.data.formats.reader import Reader, Reading
 from sigmax.data.formats.rows import Row, Table, read_rows
-from sigmax.data.splits import complete, split_of
+from sigmax.data.splits import SPLIT_NAMES, complete, split_in, split_of
 from sigmax.data.texts import IndexPairs, TextStore
 from sigmax.errors import DataError, nearest
 
@@ -44,11 +44,13 @@ def _read(path: Path, reading: Reading) -> MatchDataset:
 
     query_place, texts = _texts(path / "queries.jsonl", query_text)
     candidate_place, documents = _texts(path / "corpus.jsonl", _document)
-    pairs, part = _judgements(path, query_place, candidate_place)
+    pairs, part, left_out = _judgements(path, query_place, candidate_place)
     for i, (key, split) in enumerate(zip(query_place, given, strict=True)):
         if split and i not in part:
             part[i] = split_of(split, _where(path / "queries.jsonl", key))
     right, wrong, conflicts, notes = settled(pairs[True].array(), pairs[False].array(), reading.conflicts)
+    if left_out:
+        notes.append(f"qrels/{', '.join(left_out)}: left out, for the name is no split's ({', '.join(SPLIT_NAMES)}).")
     query_ids = list(query_place)
     judged = np.array(sorted(part), dtype=np.int64)
     if 0 < len(judged) < len(texts):
@@ -77,16 +79,22 @@ def _read(path: Path, reading: Reading) -> MatchDataset:
 
 def _judgements(
     path: Path, queries: Mapping[str, int], documents: Mapping[str, int]
-) -> tuple[dict[bool, IndexPairs], dict[int, str]]:
-    """Pairs that are right, and wrong; and the split of each query."""
+) -> tuple[dict[bool, IndexPairs], dict[int, str], list[str]]:
+    """Pairs that are right, and wrong; the split of each query; and files beside the splits, which are left out."""
     pairs = {True: IndexPairs(), False: IndexPairs()}
     part: dict[int, str] = {}
-    for file in sorted((path / "qrels").iterdir()):
-        if file.name.startswith(".") or file.is_dir():
-            continue
+    left_out: list[str] = []
+    files = [file for file in sorted((path / "qrels").iterdir()) if not (file.name.startswith(".") or file.is_dir())]
+    known = any(split_in(stem_of(file)) for file in files)
+    for file in files:
         if ending_of(file) not in QRELS:
             raise DataError(f"{file}: expected qrels in a file ending in {', '.join(QRELS)}. Rename or remove it.")
-        split = split_of(stem_of(file), str(file))
+        split = split_in(stem_of(file))
+        if split is None and (nearest(stem_of(file), SPLIT_NAMES, cutoff=0.7) or not known):
+            split = split_of(stem_of(file), str(file))
+        if split is None:
+            left_out.append(file.name)
+            continue
         for number, line in enumerate(lines(file), start=1):
             where = f"{file}, line {number}"
             if not line.strip():
@@ -103,7 +111,7 @@ def _judgements(
                     f"{where}: query {query!r} is in the {part[i]} split already. Each query belongs to one split."
                 )
             pairs[score > 0].append(i, documents[document])
-    return pairs, part
+    return pairs, part, left_out
 
 
 def _fields(line: str, where: str, *, first: bool) -> tuple[str, str, float | None]:

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face's datasets, saved here or on the hub, as the Parquet tables that the readers know."""
+"""Data sets of Hugging Face's datasets, saved or on the hub, and frames in memory, as the Parquet that readers know."""
 
 from __future__ import annotations
 
@@ -41,14 +41,43 @@ def _saved_tables(path: Path) -> contextlib.AbstractContextManager[Path]:
 
 
 def is_dataset(given: Any) -> bool:
-    """Return whether an object is a Dataset, or a dict of them by split."""
+    """Return whether an object is a Dataset, a frame of pandas, polars or pyarrow, or a dict of them by split."""
     tables = list(given.values()) if isinstance(given, dict) else [given]
-    return bool(tables) and all(hasattr(table, "to_parquet") and hasattr(table, "features") for table in tables)
+    return bool(tables) and all(_is_saved_by_itself(table) or _is_frame(table) for table in tables)
 
 
 def tables_in_memory(given: Any) -> contextlib.AbstractContextManager[Path]:
-    """Give the tables of a Dataset or a DatasetDict, see `_tables`."""
+    """Give the tables of what `is_dataset` takes, see `_tables`."""
     return _tables(given, "dataset", f"the {type(given).__name__}")
+
+
+def _is_saved_by_itself(table: Any) -> bool:
+    return hasattr(table, "to_parquet") and hasattr(table, "features")
+
+
+def _is_frame(table: Any) -> bool:
+    """Whether it gives Arrow's stream of columns: pandas, polars, pyarrow."""
+    return hasattr(table, "__arrow_c_stream__") and hasattr(table, "columns")
+
+
+def _save(table: Any, file: Path, source: str) -> None:
+    """Write a table as Parquet.
+
+    Raises:
+        DataError: a column that holds values of several kinds.
+    """
+    if _is_saved_by_itself(table):
+        table.to_parquet(str(file))
+        return
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        if type(table).__module__.partition(".")[0] == "pandas":  # its index is no column
+            table = pyarrow.Table.from_pandas(table, preserve_index=False)
+        parquet.write_table(pyarrow.table(table), file)
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        raise DataError(f"{source}: expected values of one kind in each column: {first_line(error)}") from error
 
 
 def hub_tables(source: str) -> contextlib.AbstractContextManager[Path]:
@@ -80,7 +109,7 @@ def _tables(found: Any, name: str, source: str) -> Iterator[Path]:
     They are there as long as the block lasts. A DataError raised in it names the source instead of them.
 
     Args:
-        found: a Dataset, or a dict of them by split; splits whose names are unknown are left out.
+        found: a Dataset or a frame, or a dict of them by split; splits whose names are unknown are left out.
         name: what the data set is called.
         source: what the user knows it by.
 
@@ -98,7 +127,7 @@ def _tables(found: Any, name: str, source: str) -> Iterator[Path]:
         for split, table in tables.items():
             file = place / f"{split}.parquet" if split else Path(f"{place}.parquet")
             file.parent.mkdir(exist_ok=True)
-            table.to_parquet(str(file))
+            _save(table, file, source)
             known[file] = f"{source}, split {split}" if split else source
         try:
             yield place if place.is_dir() else file

@@ -14,13 +14,24 @@ __all__ = ["Reader", "Reading"]
 
 @dataclass(frozen=True)
 class Reading:
-    """What the user says about the files."""
+    """What the user says about the files.
+
+    Raises:
+        ValueError: a delimiter that is not one character.
+    """
 
     columns: Mapping[str, str] = field(default_factory=dict)  #: our column name -> the name in the file
     seed: int = 0  #: of a split that the data does not bring
     delimiter: str | None = None  #: between the fields of a CSV file; None: told from the ending and the first line
     separator: str = "|"  #: between the texts in a cell of a list column (CSV, Excel); empty: such a cell is one text
     conflicts: str = "right"  #: what becomes of a pair that is right and wrong at once, see `CONFLICTS`
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '\r\n"\0'):
+            raise ValueError(
+                f"Expected `delimiter` to be one character, and no quote or line end, got {self.delimiter!r}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

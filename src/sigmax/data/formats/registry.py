@@ -70,8 +70,6 @@ def read(
     """
     reading = Reading(dict(columns or {}), seed, delimiter, separator, conflicts)
     lookup(CONFLICTS, conflicts, "conflicts")
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '\r\n"\0'):
-        raise ValueError(f"Expected `delimiter` to be one character, and no quote or line end, got {delimiter!r}.")
     known = known_columns()
     for name in reading.columns:
         if name not in known:
