@@ -72,7 +72,12 @@ def test_unlike_anything_in_training(sigmax, tmp_path):
     data = jsonl(tmp_path / "things.jsonl", rows())
     folder = tmp_path / "model"
     assert sigmax("train", data, "-o", folder, "--loss", "sigmoid", "--no-lexical", "--epochs", "2").code == 0
+    kept = (folder / "novelty.safetensors").read_bytes()
+    (folder / "novelty.safetensors").unlink()  # as of a model saved before training queries were kept
+    (before,) = json.loads(sigmax("match", folder, "my sky", "--json").out)["results"]
+    assert before["familiar_p"] is before["unlike_training"] is None
     done = sigmax("calibrate", folder, data)
+    assert (folder / "novelty.safetensors").read_bytes() == kept, "the data are those it was trained on"
     assert "any right by succession: all 21 dev queries have a right answer" in " ".join(done.out.split())
     assert "false alarms" in sigmax("evaluate", folder, data).out
     words = "unlike anything in training (p = 0.0"

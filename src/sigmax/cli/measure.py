@@ -115,10 +115,13 @@ def calibrate(
     quiet()
     from sigmax.evaluation import calibrate as fit
     from sigmax.model import load
+    from sigmax.model.remembered import remember, trained_on
     from sigmax.report.tables import calibration_table, threshold_rows
 
     model, dataset = load(folder), read(data, reading)
     with bar("calibrating"):
+        if model.novelty is None and trained_on(model, dataset):  # saved before training queries were kept
+            remember(model, dataset)
         calibrator = fit(model, dataset, split=split, method=method, held_out=held_out)
     model.candidates, model.candidate_ids = list(dataset.candidates), list(dataset.candidate_ids)
 

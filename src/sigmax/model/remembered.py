@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sigmax.model.dual_encoder import DualEncoder
     from sigmax.model.vectors import Vectors
 
-__all__ = ["novelty_of", "remember"]
+__all__ = ["novelty_of", "remember", "trained_on"]
 
 
 def remember(model: DualEncoder, data: MatchDataset, *, seed: int = 0) -> None:
@@ -40,6 +40,12 @@ def remember(model: DualEncoder, data: MatchDataset, *, seed: int = 0) -> None:
             candidates = candidates[np.sort(random.choice(len(candidates), MOST_KEPT, replace=False))]
         training = model.vectors([data.queries[i] for i in kept]).dense
         model.novelty = fit_novelty(training.float().numpy(), candidates.float().numpy(), seed=seed)
+
+
+def trained_on(model: DualEncoder, data: MatchDataset) -> bool:
+    """Whether a model's facts say that it was trained on exactly these data."""
+    facts = model.facts.get("data")
+    return isinstance(facts, dict) and facts.get("fingerprint") == data.fingerprint
 
 
 def novelty_of(novelty: Novelty | None, queries: Vectors) -> Floats | None:
