@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,15 @@ class Novelty:
         unit = _profiles(vectors, self.mean, self.views)
         count = min(NEAREST, len(self.seen))
         found = np.zeros(len(unit))
-        kept = self.seen.astype(np.float32).T
         for start in range(0, len(unit), BLOCK):
-            cosines = unit[start : start + BLOCK] @ kept
+            cosines = unit[start : start + BLOCK] @ self._kept
             found[start : start + BLOCK] = np.partition(cosines, -count, axis=1)[:, -count:].mean(1)
         return found
+
+    @cached_property
+    def _kept(self) -> NDArray[np.float32]:
+        """(r, t) as they are multiplied with: turned into single precision once, not for every query."""
+        return np.ascontiguousarray(self.seen.T.astype(np.float32))
 
     def as_tensors(self) -> dict[str, NDArray[Any]]:
         """Return arrays by name, to be saved."""
