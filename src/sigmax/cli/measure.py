@@ -135,7 +135,10 @@ def calibrate(
             out.print(rows)
 
     def save() -> None:
+        index = (folder / "index").exists()
         model.save(folder)
         say(f"Written: {folder}")
+        if index:
+            say(f"The index knew the calibration before and is gone. Build it again: sigmax index {folder}")
 
     deliver(show, save)
