@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import special
 
 from sigmax.arrays import Floats, Ints
 from sigmax.calibration.any_right import AnyInputs
@@ -200,12 +199,11 @@ class Searched:
         if calibrator.candidate_ids and len(rows.found) == 1:
             places[: rows.depth] = self._places(rows.found[0].ids, calibrator)
         totals = row_totals(rows.logits, none, rows.weights)
-        odds = calibrator.calibration.log_odds(rows.logits, places, totals)
         read = slice(rows.depth if self.best_alone else None)
-        inputs = AnyInputs(rows.logits[:, read], odds[:, read], none, rows.weights[:, read], novelty)
-        presence = special.expit(odds)
-        familiar = calibrator.familiarity(presence, novelty, rows.weights)
-        return presence[:, : rows.depth], calibrator.any_of(inputs), familiar
+        odds = calibrator.calibration.log_odds(rows.logits[:, read], places[read], totals)
+        inputs = AnyInputs(rows.logits[:, read], odds, none, rows.weights[:, read], novelty)
+        familiar = calibrator.familiarity(inputs.presence, novelty, rows.weights[:, read])
+        return inputs.presence[:, : rows.depth], calibrator.any_of(inputs), familiar
 
     def _places(self, ids: Sequence[str], calibrator: Calibrator) -> Ints:
         known = self.__dict__.get("_ids")
@@ -233,10 +231,15 @@ def _rows(
     low = np.array([min([*one[-1:], *other[:1]], default=0.0) for one, other in zip(logits, others, strict=True)])
     whole = np.repeat(low.astype(np.float32)[:, None], depth + drawn, axis=1)
     weights = np.zeros((n, depth + drawn))
+    order = np.argsort(sample.places)
+    known = sample.places[order]
     for i, (one, values) in enumerate(zip(found, logits, strict=True)):
         here = len(values)
         whole[i, :here], weights[i, :here] = values, 1.0
-        rest = ~np.isin(sample.places, one.places)
+        at = np.searchsorted(known, one.places)
+        at = at[at < drawn]
+        rest = np.ones(drawn, bool)
+        rest[order[at[np.isin(known[at], one.places)]]] = False
         left, seen = size - here, int(rest.sum())
         whole[i, depth:] = np.where(rest, others[i], low[i])
         weights[i, depth:] = rest * (left / seen if seen else 0.0)
