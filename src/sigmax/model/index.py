@@ -294,8 +294,8 @@ def open_index(folder: Path, model: DualEncoder) -> bool:
     index = FaissIndex(place, about, stored_candidates(model, own["vectors"]))
     model.searched = _searched(model, index, best_alone=saved is not None)
     if saved is not None and model.calibrator is not None:
-        restored = Calibrator.from_dict(saved, None if tensors is None else Record.from_tensors(tensors))
-        model.calibrator = restored
+        restored = None if tensors is None else Record.from_tensors(tensors)
+        model.calibrator = Calibrator.from_dict(saved, restored, model.calibrator.familiar)
     return True
 
 
