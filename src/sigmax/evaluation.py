@@ -31,6 +31,7 @@ __all__ = [
     "calibrate_logits",
     "evaluate",
     "evaluate_logits",
+    "evaluate_observed",
     "quick_metrics",
 ]
 
@@ -164,19 +165,35 @@ def evaluate_logits(
         observed = replace(observed, presence=presence, any_right=any_right, threshold=threshold, order=order)
         if familiar is not None:
             observed = replace(observed, familiarity=familiar[0], alarms=familiar[1] <= FALSE_ALARMS)
-    weights = bootstrap_weights(len(right), draws=draws)
+    competition = None if calibrator is None else calibrator.competition
+    return evaluate_observed(observed, data=split.data, split=split.split, competition=competition, draws=draws)
+
+
+def evaluate_observed(
+    observed: Observed, *, data: str, split: str, competition: float | None = None, draws: int = DRAWS
+) -> Evaluation:
+    """Measure what was observed, as `evaluate` does.
+
+    Args:
+        observed: logits, presences and truth.
+        data: name of the data.
+        split: its part.
+        competition: of the calibrator, for people.
+        draws: bootstrap draws; 0 for plain values.
+    """
+    weights = bootstrap_weights(len(observed.right), draws=draws)
     tally, selection = observed.shared(presence_tally), observed.shared(risk_coverage)
     return Evaluation(
-        split.data,
-        split.split,
-        len(right),
+        data,
+        split,
+        len(observed.right),
         int((~observed.answered).sum()),
         measure(_statistics(METRICS, observed), weights),
         reliability=() if tally is None else tally.reliability(weights),
         risk_coverage=() if selection is None else selection.points(weights),
-        order="logit" if observed.order_presence is None else order,
-        competition=None if calibrator is None else calibrator.competition,
-        logits=LogitHistogram.of(logits, right, split.weights),
+        order="logit" if observed.order_presence is None else observed.order,
+        competition=competition,
+        logits=LogitHistogram.of(observed.logits, observed.right, observed.weights),
     )
 
 

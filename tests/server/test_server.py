@@ -98,7 +98,7 @@ def test_what_there_is(server):
     assert server.ask("/health")[1]["status"] == "ok"
     status, description, _ = server.ask("/openapi.json")
     assert status == 200
-    assert set(description["paths"]) == {"/match", "/explain", "/models", "/health", "/metrics"}
+    assert set(description["paths"]) == {"/match", "/explain", "/rate", "/models", "/health", "/metrics"}
     assert description["components"]["schemas"]["MatchRequest"]["examples"]
 
 

@@ -5,6 +5,7 @@ from .any_right import noisy_or as noisy_or
 from .calibrator import DEFAULT_RULE as DEFAULT_RULE
 from .calibrator import Calibrator as Calibrator
 from .calibrator import fit_calibrator as fit_calibrator
+from .curves import Adjusted as Adjusted
 from .curves import Beta as Beta
 from .curves import Calibration as Calibration
 from .curves import Isotonic as Isotonic

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
 from sigmax.calibration.any_right import SUCCESSION, AnyFit, AnyInputs, fit_any, folds_of, noisy_or
-from sigmax.calibration.curves import Calibration, calibration_from_dict
+from sigmax.calibration.curves import Adjusted, Calibration, calibration_from_dict
 from sigmax.calibration.familiar import Familiar, familiar_numbers, least_answered
 from sigmax.calibration.fits import fit_calibration
 from sigmax.calibration.pairs import Pairs, row_totals
@@ -109,6 +109,8 @@ class Calibrator:
 
     def any_of(self, inputs: AnyInputs) -> Floats:
         """(n,) P(any) of queries, as dev said that it is to be made."""
+        if isinstance(self.calibration, Adjusted):  # it was fitted to presences before feedback moved them
+            inputs = replace(inputs, z=self.calibration.unmoved(inputs.z))
         presence = inputs.presence
         if self.any_fit is None:
             return noisy_or(presence, inputs.weights)
@@ -129,6 +131,9 @@ class Calibrator:
             novelty: as for `read`.
             weights: as for `read`.
         """
+        if isinstance(self.calibration, Adjusted):
+            z = scipy.special.logit(np.clip(presence, 1e-15, 1 - 1e-15))
+            presence = scipy.special.expit(self.calibration.unmoved(z))
         numbers = familiar_numbers(presence, novelty, weights)
         if novelty is None or self.familiar is None or not self.familiar.fits(numbers):
             return None
@@ -265,7 +270,11 @@ def fit_calibrator(
         record = Record.of(presence, right[out], weights=counts[1], missing=gone)
         about = {**calibrator.about, "held_out": int(out.sum()), "crossed": False}
         calibrator = replace(calibrator, record=record, about=about)
-        return replace(calibrator, threshold=calibrator.default_threshold)
+        threshold = calibrator.default_threshold
+        z = calibrator.calibration.log_odds(logits[out], None, totals)
+        near = None if novelty is None else novelty[out]
+        signs = _signs(calibrator, AnyInputs(logits[out], z, nones[1], counts[1], near), threshold)
+        return replace(calibrator, threshold=threshold, record=replace(record, signs=signs))
     pairs = Pairs.of(logits, right, none=none, weights=weights, groups=groups, most=CALIBRATION_PAIRS, seed=seed)
     fitted = fit_calibration(pairs, method, seed=seed)
     totals = row_totals(logits, none, weights)
@@ -290,7 +299,18 @@ def fit_calibrator(
         },
         familiar=Familiar.of(familiar_numbers(inputs.presence, novelty, weights), answered, seed=seed),
     )
-    return replace(calibrator, threshold=calibrator.default_threshold)
+    threshold = calibrator.default_threshold
+    assert calibrator.record is not None
+    record = replace(calibrator.record, signs=_signs(calibrator, inputs, threshold))
+    return replace(calibrator, threshold=threshold, record=record)
+
+
+def _signs(calibrator: Calibrator, inputs: AnyInputs, threshold: float) -> Floats:
+    """(n, 3) what is told of each dev query without its truth, as named in `SIGNS`."""
+    presence, weights = inputs.presence, inputs.weights
+    best = np.where(True if weights is None else weights > 0, inputs.logits, -np.inf).max(1, initial=-np.inf)
+    accepted = ((presence >= threshold) * (1.0 if weights is None else weights)).sum(1)
+    return np.stack([best, calibrator.any_of(inputs), accepted], axis=1)
 
 
 def _held_out(part: float, n: int, groups: Ints | None, seed: int) -> Bools:

@@ -16,6 +16,7 @@ from sigmax.errors import lookup
 
 __all__ = [
     "SHARE_BOUND",
+    "Adjusted",
     "Beta",
     "Calibration",
     "Isotonic",
@@ -334,6 +335,36 @@ class PlattCandidate(Calibration):
         scales, biases = np.array((*self.scales, self.scale)), np.array((*self.biases, self.bias))
         curve: Floats = _times(scales[places], self.base.curve(s, r, places)) + biases[places]
         return curve
+
+
+@dataclass(frozen=True)
+class Adjusted(Calibration):
+    """Log odds scale · x + bias, x those of another curve: what feedback from use made of it."""
+
+    kind: ClassVar[str] = "adjusted"
+    scale: float
+    bias: float
+    base: Calibration
+
+    def __post_init__(self) -> None:
+        _check_parameters(self, at_least_0=("scale",))
+
+    @property
+    def competition(self) -> float:
+        """How much competition counts: what it does in the base."""
+        return self.base.competition
+
+    def shifted(self, shift: float) -> Adjusted:
+        """Return the curve with `shift` added to all log odds."""
+        return replace(self, bias=self.bias + shift)
+
+    def curve(self, s: Floats, r: Floats, candidates: Ints | None) -> Floats:
+        """Return the log odds, see the class."""
+        return _times(self.scale, self.base.curve(s, r, candidates)) + self.bias
+
+    def unmoved(self, z: Floats) -> Floats:
+        """Return the base's log odds from these."""
+        return (z - self.bias) / self.scale if self.scale else np.zeros_like(z)
 
 
 def calibration_from_dict(saved: dict[str, Any]) -> Calibration:

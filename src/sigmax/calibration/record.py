@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
 
-__all__ = ["NOTHING", "Record", "ThresholdCurve"]
+__all__ = ["NOTHING", "SIGNS", "Record", "ThresholdCurve"]
 
 
+#: What is kept of each dev query, to tell later whether queries have changed.
+SIGNS = ("best logit", "any right", "accepted")
 #: The threshold that accepts nothing: no presence reaches it.
 NOTHING = 2.0
 
@@ -34,6 +36,7 @@ class Record:
     right: Bools  #: (k,)
     floor: float = FLOOR  #: wrong pairs below this presence are left out; thresholds below are for right pairs alone
     missing: Ints | None = None  #: (n,) right answers that a query was not offered: no threshold accepts them; None: 0
+    signs: Floats | None = None  #: (n, 3) of each query, as named in `SIGNS`; None: of a model saved before they were
 
     def __post_init__(self) -> None:
         n, k = len(self.answered), len(self.rows)
@@ -120,7 +123,7 @@ class Record:
             "presence": self.presence,
             "right": self.right,
             "floor": np.array([self.floor]),
-            **({} if self.missing is None else {"missing": self.missing}),
+            **{name: value for name in ("missing", "signs") if (value := getattr(self, name)) is not None},
         }
 
     @classmethod
@@ -140,6 +143,7 @@ class Record:
             tensors["right"].astype(bool),
             float(tensors["floor"][0]),
             tensors["missing"].astype(np.int64) if "missing" in tensors else None,
+            tensors["signs"].astype(np.float64) if "signs" in tensors else None,
         )
 
     @cached_property

@@ -21,6 +21,7 @@ from sigmax.cli.options import (
     place_of_candidates,
     renamed,
 )
+from sigmax.cli.scores import is_score_folder, match_scores
 from sigmax.cli.serve import without_caches
 from sigmax.files import check_file
 from sigmax.training.option import Option
@@ -121,7 +122,18 @@ def match(
     query. Memory stays flat; the same command goes on where a killed one stopped.
 
     Example: sigmax match runs/faq --input questions.csv --columns query=question -o answers.parquet
+
+    DIR may hold calibrated scores (`sigmax calibrate SCORES -o DIR`); TEXT is then a table of scores. Each of its rows
+    gets presence, any right and accepted; rows of a query stand together.
+
+    Example: sigmax match runs/scores today.csv --rule precision=0.95 -o answers.csv
     """
+    if is_score_folder(folder):
+        quiet()
+        sources = [*(queries or ()), *([source] if source else ())]
+        told = {"columns": columns, "delimiter": delimiter}
+        match_scores(folder, sources, output, told, rule, confidence, as_json)
+        return
     if (source is None) == (not queries):
         raise typer.BadParameter("expected either TEXT… or --input FILE.")
     if source is None and output != "-":

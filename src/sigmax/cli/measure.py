@@ -5,10 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from sigmax.cli.app import command
 from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
 from sigmax.cli.data import read
-from sigmax.cli.options import AsJson, Data, Folder, Model, Reading
+from sigmax.cli.options import AsJson, Data, Model, Reading
+from sigmax.cli.scores import (
+    LowerIsBetter,
+    Qrels,
+    ScoreColumns,
+    Unjudged,
+    calibrate_table,
+    evaluate_scores,
+    is_score_folder,
+    only_for_scores,
+)
 from sigmax.errors import DataError
 from sigmax.files import check_file, check_folder
 from sigmax.training.option import Option
@@ -24,6 +36,8 @@ def evaluate(
     split: Annotated[
         str, Option("Which queries: {choices}.", group="data", choices="sigmax.data.dataset:SPLITS", open=True)
     ] = "test",
+    qrels: Qrels = None,
+    unjudged: Unjudged = None,
     figure: Annotated[
         Path | None,
         Option("Draw the reliability of presences to this .png, .svg or .pdf file.", group="run", shown="FILE"),
@@ -34,10 +48,18 @@ def evaluate(
 
     Ranking over all candidates of DATA; presence, calibrated on dev when the model was trained; none-of-these, if DATA
     has queries with no right answer.
+
+    DIR may hold calibrated scores (`sigmax calibrate SCORES -o DIR`); DATA is then a table of scores with their truth.
+
+    Example: sigmax evaluate runs/scores test.csv
     """
     if figure is not None:
         check_file(figure)
     quiet()
+    if is_score_folder(folder):
+        evaluate_scores(folder, data, reading, qrels, unjudged, figure, as_json)
+        return
+    only_for_scores(**{"--qrels": qrels, "--unjudged": unjudged})
     from sigmax.evaluation import evaluate as measure
     from sigmax.model import load
     from sigmax.report.tables import evaluation_table
@@ -70,9 +92,24 @@ def evaluate(
 
 @command("Measure")
 def calibrate(
-    folder: Folder,
-    data: Data,
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|SCORES", help="Model folder, as `sigmax train` writes it; or, without DATA, a file of scores."
+        ),
+    ],
     reading: Reading,
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="File, folder, hf:user/name or built-in set.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        Option("Folder for calibrated scores.", group="run", shown="DIR", flags=("--output", "-o")),
+    ] = None,
+    scores: ScoreColumns = "",
+    lower_is_better: LowerIsBetter = None,
+    qrels: Qrels = None,
+    unjudged: Unjudged = None,
     split: Annotated[
         str,
         Option(
@@ -110,15 +147,34 @@ def calibrate(
     model in DIR keeps its encoders and offers the candidates of DATA from now on.
 
     Example: sigmax calibrate runs/faq/sigmoid faq-of-this-year.csv
+
+    SCORES instead of a model: what any scorer gave, a table with query, candidate, score (or several columns of scores)
+    and right (1, 0, empty for unjudged); a TREC run, or several separated by commas, with --qrels; JSON of
+    {query: {candidate: score}} with --qrels. The folder then rates other scores of the same scorer.
+
+    Example: sigmax calibrate scores.csv --scores bm25,dense,rerank -o runs/scores
     """
-    check_folder(folder)
+    if data is None:
+        quiet()
+        calibrate_table(folder, reading, scores, lower_is_better, qrels, unjudged, method, held_out, output, as_json)
+        return
+    only_for_scores(
+        **{
+            "--output": output,
+            "--scores": scores or None,
+            "--lower-is-better": lower_is_better,
+            "--qrels": qrels,
+            "--unjudged": unjudged,
+        }
+    )
+    check_folder(Path(folder))
     quiet()
     from sigmax.evaluation import calibrate as fit
     from sigmax.model import load
     from sigmax.model.remembered import remember, trained_on
     from sigmax.report.tables import calibration_table, threshold_rows
 
-    model, dataset = load(folder), read(data, reading)
+    model, dataset = load(Path(folder)), read(data, reading)
     with bar("calibrating"):
         if model.novelty is None and trained_on(model, dataset):  # saved before training queries were kept
             remember(model, dataset)
@@ -135,8 +191,8 @@ def calibrate(
             out.print(rows)
 
     def save() -> None:
-        index = (folder / "index").exists()
-        model.save(folder)
+        index = (Path(folder) / "index").exists()
+        model.save(Path(folder))
         say(f"Written: {folder}")
         if index:
             say(f"The index knew the calibration before and is gone. Build it again: sigmax index {folder}")

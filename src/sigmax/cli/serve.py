@@ -61,6 +61,9 @@ def serve(
 
     curl http://127.0.0.1:8000/match -d '{"query": "party", "top_k": 3}'
 
+    A folder of calibrated scores (`sigmax calibrate SCORES -o DIR`) answers POST /rate: lists of candidates with their
+    scores come, presences and what is accepted go.
+
     Also POST /explain, GET /models, /health, /metrics (Prometheus) and /openapi.json.
     """
     names = [folder.resolve().name for folder in folders]

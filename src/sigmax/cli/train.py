@@ -20,6 +20,15 @@ from sigmax.cli.app import command
 from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
 from sigmax.cli.data import read
 from sigmax.cli.options import AsJson, Data, Fields, Reading
+from sigmax.cli.scores import (
+    LowerIsBetter,
+    Qrels,
+    ScoreColumns,
+    Unjudged,
+    are_scores,
+    compare_table,
+    only_for_scores,
+)
 from sigmax.errors import DataError
 from sigmax.files import check_file, check_folder, write_text
 from sigmax.processes import is_first
@@ -89,6 +98,10 @@ def compare(
     report: Annotated[
         Path | None, Option("Write everything as one self-contained HTML file.", group="run", shown="FILE")
     ] = None,
+    scores: ScoreColumns = "",
+    lower_is_better: LowerIsBetter = None,
+    qrels: Qrels = None,
+    unjudged: Unjudged = None,
     as_json: AsJson = False,
 ) -> None:
     """Train softmax, sigmoid and today's practice on DATA, print which it prefers.
@@ -101,6 +114,11 @@ def compare(
     {each sigmax.comparison.contenders:CONTENDERS}
 
     Example: sigmax compare faq.csv --columns query=question,answer=reply -o runs/faq
+
+    Of scores that others made, a table with query, candidate, columns of scores and right, or TREC runs with --qrels:
+    which column, their reciprocal-rank fusion, or a weighted presence of all is best, on queries none was fitted on.
+
+    Example: sigmax compare scores.csv --scores bm25,dense,rerank
     """
     if output is not None:
         if output.exists() and not output.is_dir():
@@ -111,6 +129,11 @@ def compare(
         if report.is_dir():
             raise DataError(f"{report}: is a folder; --report needs a file, such as {report / 'report.html'}.")
         check_file(report)
+    if scores or qrels is not None or are_scores(data, reading["columns"] or ""):
+        quiet()
+        compare_table(data, reading, scores, lower_is_better, qrels, unjudged, settings.seed, as_json)
+        return
+    only_for_scores(**{"--lower-is-better": lower_is_better, "--unjudged": unjudged})
     given: dict[str, Any] = {
         "rates": None if rates is None else _numbers(rates, "--rates"),
         "scales": None if scales is None else _numbers(scales, "--scales"),

@@ -37,6 +37,7 @@ __all__ = [
     "match_stream",
     "match_table",
     "opened_table",
+    "queries_of",
 ]
 
 #: Queries per part: what a kill costs, at most.
@@ -274,6 +275,16 @@ def match_rows(
         rated = model.rate(model.as_queries([asked.query for asked in block]), offer)
         for asked, one in zip(block, rated, strict=True):
             yield asked, one.matches(asked.query, top_k, decision, order=order, most_accepted=top_k)
+
+
+def queries_of(model: DualEncoder, source: str | Path, columns: Mapping[str, str] | None = None) -> list[Query]:
+    """Read the queries of a table, in their order; see `match_table`.
+
+    Raises:
+        DataError: a table that cannot be read, a row without a query.
+    """
+    with opened_table(source) as path:
+        return [asked.query for asked in _asked(model, path, Reading(columns=dict(columns or {})))]
 
 
 @contextlib.contextmanager

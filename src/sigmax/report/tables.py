@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "calibration_table",
+    "cells",
     "check_table",
     "comparison_table",
     "evaluation_table",
@@ -45,7 +46,7 @@ def comparison_table(comparison: Comparison) -> Table:
             table.add_row(Text(group, style="italic"))
         for metric in shown:
             values = [result[metric.name] for result in comparison.results]
-            table.add_row(Text(f"  {metric.heading}"), *_cells(values, metric))
+            table.add_row(Text(f"  {metric.heading}"), *cells(values, metric))
         if shown:
             table.add_section()
     table.add_row("seconds per run", *(f"{result.train_seconds:.1f}" for result in comparison.results))
@@ -193,7 +194,8 @@ def _span(least: int, most: int) -> str:
     return f"{least}" if least == most else f"{least}–{most}"
 
 
-def _cells(values: list[Estimate], metric: Metric) -> list[Text]:
+def cells(values: list[Estimate], metric: Metric) -> list[Text]:
+    """Return a cell for each value, its interval below it, the best one bold."""
     ranks = [metric.goodness(value.value) for value in values]
     best = max((rank for rank in ranks if not math.isnan(rank)), default=None)
     return [

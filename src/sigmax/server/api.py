@@ -7,27 +7,34 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from importlib import resources
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 import sigmax
-from sigmax.calibration.calibrator import DEFAULT_RULE
-from sigmax.calibration.rules import CONFIDENCE, RULES, parse_rule
+from sigmax.calibration.rules import RULES
 from sigmax.candidates.store import UnavailableError
 from sigmax.errors import nearest
 from sigmax.server.items import Items, queries_of
+from sigmax.server.messages import (
+    Error,
+    ExplainAnswer,
+    ExplainRequest,
+    Health,
+    MatchAnswer,
+    MatchRequest,
+    ModelsAnswer,
+    RateRequest,
+)
 from sigmax.server.metrics import Metrics
+from sigmax.server.rated import ServedScores
 from sigmax.server.served import ExplainWork, Full, MatchWork, Served, Work
 
 __all__ = ["OPEN_PATHS", "make_api"]
 
-MAX_TOP_K = 100
-MAX_EXPLAINED = 8
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
@@ -36,194 +43,6 @@ PAGE = {
 }
 #: Paths that tell nothing and cost nothing.
 OPEN_PATHS = frozenset({*PAGE, "/health"})
-
-
-# -- what is asked -------------------------------------------------------------------------------
-
-
-def _rule(text: str) -> str:
-    parse_rule(text)
-    return text
-
-
-def _few(items: Items) -> Items:
-    if len(items) > MAX_EXPLAINED:
-        raise ValueError(f"Expected at most {MAX_EXPLAINED} queries to explain, got {len(items)}.")
-    return items
-
-
-class _Asked(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    query: Items
-    model: str | None = Field(None, description="Its name; may be left out where one model is served.")
-    top_k: int = Field(5, ge=1, le=MAX_TOP_K, description="How many candidates.")
-
-
-class MatchRequest(_Asked):
-    """Queries, and what is accepted."""
-
-    rule: Annotated[str, AfterValidator(_rule)] = Field(
-        DEFAULT_RULE,
-        max_length=64,
-        description="; ".join(f"{name}{'=LEVEL' * rule.takes_level}" for name, rule in RULES.items()),
-        json_schema_extra={"pattern": "^(best-f1|(precision|recall|contains|false-claims)=0\\.[1-9][0-9]{0,5})$"},
-    )
-    confidence: float = Field(CONFIDENCE, gt=0, lt=1, description="With which the rule's promise holds.")
-    where: dict[str, str | int | float | bool | None] = Field(
-        {}, max_length=16, description="Values that the metadata of candidates must have, where a database holds them."
-    )
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"query": "what's in the sky?", "top_k": 3, "rule": "precision=0.9"}]}
-    )
-
-
-class ExplainRequest(_Asked):
-    """Queries whose logits are shown side by side."""
-
-    query: Annotated[Items, AfterValidator(_few)] = Field(description=f"At most {MAX_EXPLAINED}.")
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"query": ["party", "pizza"], "top_k": 5}]})
-
-
-# -- what is answered ----------------------------------------------------------------------------
-
-
-class Error(BaseModel):
-    """What was expected, what came, and what to try."""
-
-    error: str
-
-
-class Candidate(BaseModel):
-    """One candidate for a query."""
-
-    candidate: str
-    candidate_id: str
-    logit: float
-    share: float = Field(description="Softmax over all candidates: adds up to 1 whether or not anything is right.")
-    presence: float | None = Field(description="Probability that this one is right; null without calibration.")
-
-
-class RankedCandidate(Candidate):
-    """One of the best candidates."""
-
-    accepted: bool | None
-
-
-class Result(BaseModel):
-    """The best candidates for one query."""
-
-    query: str
-    any: float | None = Field(description="Probability that at least one candidate of all is right.")
-    outcome: str | None = Field(
-        description="accepted; nothing accepted; or none of these, where any is below 1/2 as well. null without "
-        "calibration."
-    )
-    familiar_p: float | None = Field(
-        description='P-value of "drawn as the dev queries were"; null where nothing of the training queries is kept.'
-    )
-    unlike_training: bool | None = Field(
-        description="Whether it is unlike anything in training, which is said of at most 5% of queries like dev's."
-    )
-    accepted_count: int | None = Field(description="How many the rule accepts.")
-    accepted: list[Candidate] | None = Field(description="The best 100 of them.")
-    matches: list[RankedCandidate]
-    share_error: float | None = Field(
-        None, description="Standard error of the shares, as a part of them, where the candidates come from an index."
-    )
-
-
-class MatchAnswer(BaseModel):
-    """A result for each query, in order."""
-
-    model: str
-    rule: dict[str, Any] | None = Field(description="What the rule decided; null for a model without calibration.")
-    results: list[Result]
-
-
-class Activation(BaseModel):
-    """One candidate of one item."""
-
-    candidate: str
-    candidate_id: str
-    logit: float
-    exp: float | None = Field(description="null where no float holds it.")
-    share: float
-    binary: float = Field(description="The logit through σ.")
-    presence: float | None
-    verdict: str = Field(description="present, perhaps or absent")
-    shared: dict[str, float] | None = Field(
-        description="What each word shared with the query adds to the logit; null for a model without shared words."
-    )
-
-
-class Explanation(BaseModel):
-    """The activation table of one item."""
-
-    item: str
-    offered: int = Field(description="Candidates that the shares are over, shown or not.")
-    expected: float = Field(description="How many are expected to be right.")
-    any: float | None
-    familiar_p: float | None
-    unlike_training: bool | None
-    bounds: tuple[float, float] = Field(description="absent below the first, present from the second on.")
-    calibrated: bool
-    competition: float | None = Field(
-        description="How much the share counts in presences, from 0 (the logit alone) to 1; null without calibration."
-    )
-    activations: list[Activation]
-
-
-class ExplainAnswer(BaseModel):
-    """The same rows for every item."""
-
-    model: str
-    items: list[Explanation]
-    shift: list[float | None] | None = Field(description="Between logits of items that differ by a constant.")
-    words: list[str]
-
-
-class ModelFacts(BaseModel):
-    """A model that is served."""
-
-    name: str
-    candidates: int
-    pictures: bool = Field(description="Whether its queries are pictures.")
-    calibrated: bool
-    loss: str
-    loaded: str
-
-
-class RuleFacts(BaseModel):
-    """A rule by which candidates are accepted."""
-
-    name: str
-    summary: str
-    takes_level: bool
-
-
-class ModelsAnswer(BaseModel):
-    """The models, and the rules that they know."""
-
-    models: list[ModelFacts]
-    rules: list[RuleFacts]
-
-
-class ModelHealth(BaseModel):
-    """How a model does."""
-
-    name: str
-    loaded: str
-    error: str | None = Field(description="Why a newer model could not be loaded; the older one answers.")
-
-
-class Health(BaseModel):
-    """How the server does."""
-
-    status: str = Field(description="ok, or degraded where a newer model could not be loaded.")
-    models: list[ModelHealth]
 
 
 _WHY = {
@@ -243,18 +62,28 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 _READ_ERRORS: dict[int | str, dict[str, Any]] = {401: _ERRORS[401]}
 
 
-def make_api(served: Mapping[str, Served], metrics: Metrics, *, root_path: str = "") -> FastAPI:
+def make_api(
+    served: Mapping[str, Served],
+    metrics: Metrics,
+    *,
+    scores: Mapping[str, ServedScores] | None = None,
+    root_path: str = "",
+) -> FastAPI:
     """Make the API over models by name. They answer and watch their folders from its startup to its shutdown.
 
     Args:
         served: the models.
         metrics: what /metrics tells.
+        scores: calibrated scores, which rate what others scored.
         root_path: the prefix under which clients reach it, for /openapi.json.
     """
+    calibrated = scores or {}
+    one_at_a_time = asyncio.Semaphore(1)
 
     @contextlib.asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(work) for model in served.values() for work in (model.run(), model.watch())]
+        tasks += [asyncio.create_task(one.watch()) for one in calibrated.values()]
         yield
         for task in tasks:
             task.cancel()
@@ -277,6 +106,8 @@ def make_api(served: Mapping[str, Served], metrics: Metrics, *, root_path: str =
             return next(iter(served.values()))
         if name is None:
             _refuse(422, f"model: expected one of {', '.join(served)}, got none.")
+        if name in calibrated:
+            _refuse(422, f"model: {name!r} holds calibrated scores; POST lists of scored candidates to /rate.")
         if name not in served:
             _refuse(404, f"model: expected one of {', '.join(served)}, got {name!r}.{nearest(name, served)}")
         return served[name]
@@ -308,6 +139,23 @@ def make_api(served: Mapping[str, Served], metrics: Metrics, *, root_path: str =
         answer = await answered(model, ExplainWork(_queries(model, asked.query), asked.top_k))
         return _json({"model": model.name, **answer})
 
+    @api.post("/rate", response_model=MatchAnswer, responses=_ERRORS)
+    async def rate(asked: RateRequest) -> Response:
+        """Tell what scores of others mean: presences, whether any is right, and what is accepted."""
+        name = next(iter(calibrated)) if asked.model is None and len(calibrated) == 1 else asked.model
+        if name is None or name not in calibrated:
+            known = ", ".join(calibrated) or "none, for none is served"
+            _refuse(404 if name else 422, f"model: expected calibrated scores of {known}, got {name or 'none'}.")
+        lists = [(one.query, [(row.candidate, row.scores) for row in one.candidates]) for one in asked.lists]
+        async with one_at_a_time:
+            try:
+                answer = await asyncio.to_thread(
+                    calibrated[name].rate, lists, asked.top_k, asked.rule, asked.confidence
+                )
+            except ValueError as error:
+                _refuse(422, str(error))
+        return _json({"model": name, **answer})
+
     @api.get("/models", response_model=ModelsAnswer, responses=_READ_ERRORS)
     async def models() -> Response:
         """List the models, and the rules by which they accept."""
@@ -318,23 +166,28 @@ def make_api(served: Mapping[str, Served], metrics: Metrics, *, root_path: str =
                 "pictures": one.loaded.model.pictures,
                 "calibrated": one.loaded.model.calibrator is not None,
                 "loss": one.loaded.model.loss.objective.name,
-                "loaded": one.loaded.since.isoformat(timespec="seconds"),
+                "loaded": one.since.isoformat(timespec="seconds"),
             }
             for name, one in served.items()
         ]
         rules = [
             {"name": name, "summary": rule.summary, "takes_level": rule.takes_level} for name, rule in RULES.items()
         ]
-        return _json({"models": told, "rules": rules})
+        others = [
+            {"name": name, "scores": one.columns, "loaded": one.since.isoformat(timespec="seconds")}
+            for name, one in calibrated.items()
+        ]
+        return _json({"models": told, "scores": others, "rules": rules})
 
     @api.get("/health", response_model=Health)
     async def health() -> Response:
         """Tell whether all is well."""
+        everything: dict[str, Served | ServedScores] = {**served, **calibrated}
         told = [
-            {"name": name, "loaded": one.loaded.since.isoformat(timespec="seconds"), "error": one.error}
-            for name, one in served.items()
+            {"name": name, "loaded": one.since.isoformat(timespec="seconds"), "error": one.error}
+            for name, one in everything.items()
         ]
-        ill = any(one.error for one in served.values())
+        ill = any(one["error"] for one in told)
         return _json({"status": "degraded" if ill else "ok", "models": told})
 
     @api.get("/metrics", response_class=Response, responses=_READ_ERRORS)

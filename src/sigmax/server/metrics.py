@@ -36,6 +36,13 @@ class Metrics:
             "sigmax_reloads", "Newer models loaded, or not.", ("model", "outcome"), registry=self.registry
         )
 
+        self.window = Gauge(
+            "sigmax_window",
+            "The last 1,000 queries: how many, means of best logit, any right and accepted, part unlike dev's.",
+            ("model", "sign"),
+            registry=self.registry,
+        )
+
     def text(self) -> bytes:
         """Return all, in Prometheus's text format."""
         return generate_latest(self.registry)

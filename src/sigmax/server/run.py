@@ -13,10 +13,12 @@ from typing import Any
 import uvicorn
 
 from sigmax.data.fetching import is_loopback
+from sigmax.scores.model import is_score_folder
 from sigmax.server.api import OPEN_PATHS, make_api
 from sigmax.server.connection import Connection
 from sigmax.server.guard import Guard
 from sigmax.server.metrics import Metrics
+from sigmax.server.rated import ServedScores
 from sigmax.server.served import Served
 
 __all__ = ["is_loopback", "serve"]
@@ -69,9 +71,13 @@ def serve(
     served = {
         name: Served(name, folder, max_queue=max_queue, max_batch=max_batch, metrics=metrics, place=place)
         for name, folder in folders.items()
+        if not is_score_folder(folder)
+    }
+    scores = {
+        name: ServedScores(name, folder, metrics=metrics) for name, folder in folders.items() if is_score_folder(folder)
     }
     app = Guard(
-        make_api(served, metrics, root_path=root_path.rstrip("/")),
+        make_api(served, metrics, scores=scores, root_path=root_path.rstrip("/")),
         metrics=metrics,
         hosts=hosts if is_loopback(host) or allowed_hosts else None,
         key=key,

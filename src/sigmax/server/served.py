@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,8 @@ from sigmax.model.matches import Offer, Rated, answer
 from sigmax.model.searched import Searched
 from sigmax.report.activations import explanation_words, shifts
 from sigmax.server.metrics import Metrics
+from sigmax.server.window import Window
+from sigmax.watch.drift import sign_of
 
 __all__ = ["ExplainWork", "Full", "Loaded", "MatchWork", "Served", "Work"]
 
@@ -81,12 +83,11 @@ class MatchWork:
     def answer(self, loaded: Loaded, rated: Iterator[Rated]) -> dict[str, Any]:
         """Return the decision and a result for each query."""
         decision = loaded.decide(self.rule, self.confidence)
-        return answer(
-            [
-                one.matches(query, self.top_k, decision, most_accepted=MAX_ACCEPTED)
-                for query, one in zip(self.queries, rated, strict=True)
-            ]
-        )
+        found = []
+        for query, one in zip(self.queries, rated, strict=True):
+            loaded.count(one)
+            found.append(one.matches(query, self.top_k, decision, most_accepted=MAX_ACCEPTED))
+        return answer(found)
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,18 @@ class ExplainWork:
 class Loaded:
     """A model in memory, with the vectors of its candidates.
 
+    Args:
+        folder: of the model.
+        window: where what is told of queries is kept for a while; None: nowhere.
+
     Raises:
         DataError: not a model folder, a model that is damaged, has no candidates or whose logits are not finite.
     """
 
-    def __init__(self, folder: Path, **place: Any) -> None:
+    def __init__(self, folder: Path, window: Window | None = None, **place: Any) -> None:
         self.model: DualEncoder = load_for_matching(folder, **place)
         self.database = bool(place.get("candidates"))
+        self.window = window
         self.since = datetime.datetime.now(tz=datetime.timezone.utc)
         try:
             self.offer = self.model.offer()
@@ -134,6 +140,11 @@ class Loaded:
             raise
         except ValueError as error:
             raise DataError(f"{folder}: cannot be served. {error}") from error
+
+    def count(self, rated: Rated) -> None:
+        """Keep for a while what is told of a query without its truth."""
+        if self.window is not None and self.model.threshold is not None:
+            self.window.add(*sign_of(rated, self.model.threshold))
 
     def answer(self, works: Sequence[Work]) -> list[Any]:
         """Rate the queries of all works together; an exception stands for the answer of a work that failed."""
@@ -204,8 +215,9 @@ class Served:
         place: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self.folder = name, folder
-        self._load = partial(Loaded, folder, **(place or {}))
+        self.place = dict(place or {})
         self.max_queue, self.max_batch, self.metrics = max_queue, max_batch, metrics
+        self.window = Window(name, metrics)
         self._seen = _signature(folder)
         self.loaded = self._load()
         self.error: str | None = None  #: why a newer model could not be loaded
@@ -213,6 +225,11 @@ class Served:
         self._queries = 0
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, f"model {name}")
+
+    @property
+    def since(self) -> datetime.datetime:
+        """When the model that answers was loaded."""
+        return self.loaded.since
 
     async def ask(self, work: Work) -> Any:
         """Wait for the answer of a work.
@@ -264,6 +281,11 @@ class Served:
                 loaded = now
                 await self._reload()
             before = now
+
+    def _load(self) -> Loaded:
+        loaded = Loaded(self.folder, self.window, **self.place)
+        self.window.compare_with(loaded.model.calibrator)
+        return loaded
 
     async def _reload(self) -> None:
         before = self.loaded

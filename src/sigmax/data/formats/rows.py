@@ -13,7 +13,7 @@ from sigmax.data.formats.opening import ending_of, lines, opened, opened_bytes
 from sigmax.data.formats.reader import Reading
 from sigmax.errors import DataError, extra, first_line, lookup
 
-__all__ = ["TABLES", "Row", "Table", "is_table", "parquet_file", "read_rows", "sheets_of"]
+__all__ = ["TABLES", "Row", "Table", "delimiter_of", "is_table", "parquet_file", "read_rows", "sheets_of"]
 
 
 class Table(NamedTuple):
@@ -102,7 +102,7 @@ def _csv(table: Table, reading: Reading) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # texts may be long
     with opened(table.path, newline="") as file:
         head = file.readline()
-        delimiter = reading.delimiter or ("\t" if ending_of(table.path) == ".tsv" else _delimiter(head))
+        delimiter = reading.delimiter or ("\t" if ending_of(table.path) == ".tsv" else delimiter_of(head))
         reader = csv.reader(chain([head], file), delimiter=delimiter, strict=True)
         try:
             names = [name.strip() for name in next((row for row in reader if row), [])]
@@ -121,8 +121,8 @@ def _csv(table: Table, reading: Reading) -> Iterator[Row]:
             raise DataError(f"{table}, line {reader.line_num}: not CSV: {error}.") from None
 
 
-def _delimiter(head: str) -> str:
-    """Comma, unless the line of names has none and one of the others."""
+def delimiter_of(head: str) -> str:
+    """Return what separates a CSV file's fields: the comma, unless its line of names has none and one of the others."""
     return next((mark for mark in ",;\t|" if mark in head), ",")
 
 

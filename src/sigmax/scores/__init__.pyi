@@ -1,0 +1,9 @@
+from .calibrate import calibrate as calibrate
+from .combine import Combination as Combination
+from .compare import ScoreComparison as ScoreComparison
+from .compare import compare_scores as compare_scores
+from .fingerprint import Fingerprint as Fingerprint
+from .model import ScoreModel as ScoreModel
+from .model import calibrate_scores as calibrate_scores
+from .read import read_scores as read_scores
+from .table import Scores as Scores

@@ -1,0 +1,10 @@
+from .checks import Check as Check
+from .drift import Drift as Drift
+from .drift import Sign as Sign
+from .drift import drift as drift
+from .recalibrate import GATHERED as GATHERED
+from .recalibrate import Feedback as Feedback
+from .recalibrate import Recalibration as Recalibration
+from .recalibrate import recalibrate as recalibrate
+from .verify import Verification as Verification
+from .verify import verify as verify
