@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
 import time
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 
 from helpers.commands import jsonl, posix, refused, spawn
 from helpers.models import calibrated
+from helpers.processes import kills
 from helpers.servers import serving
 from sigmax.candidates import Exact, faiss_index
 from sigmax.data import MatchDataset
@@ -288,24 +287,16 @@ def test_served_and_taken_over(tmp_path):
 
 @pytest.mark.slow
 @posix
-def test_killed_at_any_moment(tmp_path):
+def test_killed_at_any_moment(place, monkeypatch):
     """20 kills: no index or a whole one, the model always; and what was begun is finished in the end."""
-    data = made(m=12_000)
-    place = saved(data, tmp_path / "model")
-    begin = time.monotonic()
-    assert spawn("sigmax", "index", place, "--kind", "hnsw").wait() == 0
-    whole = time.monotonic() - begin
-    shutil.rmtree(place / "index")
-    random = np.random.default_rng(0)
-    for _ in range(20):
-        child = spawn("sigmax", "index", place, "--kind", "hnsw", stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        time.sleep(whole * random.uniform(0.4, 1.0))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+    monkeypatch.setattr(faiss_index, "PART", 20)
+    monkeypatch.setattr(faiss_index, "KEEP_EVERY", 0.0)
+    for _ in kills(lambda number: index.build(place, load(place), kind="hnsw"), 20):
         model = load(place)
         index.open_index(place, model)
         assert model.match("moon 5").best
-    assert spawn("sigmax", "index", place, "--kind", "hnsw").wait() == 0
+        shutil.rmtree(place / "index", ignore_errors=True)
+    index.build(place, load(place), kind="hnsw")
     assert {path.name for path in place.iterdir() if path.name.startswith(".")} == set()
 
 

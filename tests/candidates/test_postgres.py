@@ -1,24 +1,23 @@
 """Candidates in a real PostgreSQL with pgvector: what is found, what is refused, and what a failure leaves."""
 
 import json
-import signal
-import subprocess
 import threading
 import time
 
 import numpy as np
 import pytest
 
-from helpers.commands import jsonl, posix, refused, spawn
+from helpers.commands import jsonl, posix, refused
 from helpers.databases import database
 from helpers.models import calibrated
+from helpers.processes import kills
 from helpers.servers import serving
 from sigmax.candidates import PostgresStore, UnavailableError, postgres, push
 from sigmax.candidates.postgres import hidden
 from sigmax.encoders.lexical import Lexical
 from sigmax.errors import DataError
 from sigmax.model.dual_encoder import load
-from sigmax.model.index import open_database
+from sigmax.model.index import open_database, push_candidates
 
 NAMES = [f"{a} {b} {j}" for j in range(40) for a in ("red", "blue", "old") for b in ("moon", "sun", "sea")]
 IDS = [f"c{j}" for j in range(len(NAMES))]
@@ -269,23 +268,17 @@ def test_served_through_a_kill(pushed, place, tmp_path):
 
 @pytest.mark.slow
 @posix
-def test_killed_at_any_moment(server, place, tmp_path):
+def test_killed_at_any_moment(server, place, tmp_path, monkeypatch):
     """20 kills of a push: the older candidates or the new ones, whole; and a last push finishes."""
-    server.run('DROP TABLE IF EXISTS "candidates"')
+    server.run('DROP TABLE IF EXISTS "candidates"', 'DROP TABLE IF EXISTS "candidates_new"')
+    monkeypatch.setattr(postgres, "BATCH", 50)
     folders = [place, tmp_path / "other"]
     calibrated(candidates=[f"{name} new" for name in NAMES], candidate_ids=IDS).save(folders[1])
-    begin = time.monotonic()
-    assert spawn("sigmax", "push", place, server.address()).wait() == 0
-    whole = time.monotonic() - begin
-    random = np.random.default_rng(0)
-    for turn in range(20):
-        child = spawn("sigmax", "push", folders[turn % 2], server.address(), stderr=subprocess.DEVNULL)
-        time.sleep(whole * random.uniform(0.5, 1.0))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+    for _ in kills(lambda number: push_candidates(folders[number % 2], server.address()), 30):
         [[count, old]] = server.run("SELECT count(*), count(*) FILTER (WHERE text NOT LIKE '%new') FROM candidates")
         assert count == len(NAMES) and old in (0, count), "never half"
         store = PostgresStore(server.address())
         assert len(store.search(np.ones((1, 8), np.float32), 5)[0]) == 5
         store.close()
-    assert spawn("sigmax", "push", place, server.address()).wait() == 0
+    push_candidates(folders[1], server.address())
+    assert server.run("SELECT count(*) FROM candidates WHERE text LIKE '%new'") == [(len(NAMES),)]

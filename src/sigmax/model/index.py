@@ -118,6 +118,8 @@ def build(
     made_of = {"kind": chosen, **fingerprints(folder, model)}
     work = folder / UNFINISHED
     begun = work / "begun.json"
+    for left in folder.glob(f".{INDEX}.new-*"):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     if not (begun.exists() and json.loads(begun.read_text(encoding="utf-8")) == made_of):
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
