@@ -541,3 +541,49 @@ def test_judgements_beside_the_splits(tmp_path):
         (tmp_path / "qrels" / f"{name}.tsv").unlink()
     with pytest.raises(DataError, match=r"crowd\.tsv: expected split to be one of train"):
         read(tmp_path)
+
+
+def test_one_split_alone_is_split(tmp_path):
+    for name in ("train", "test", "dev"):
+        rows = [{"text": f"text {i}", "label": "ab"[i % 2], "split": name} for i in range(20)]
+        data = read(put(tmp_path / f"{name}.csv", as_csv(rows)))
+        assert [len(data.split(part)) for part in ("train", "dev", "test")] == [16, 2, 2]
+
+
+@pytest.mark.parametrize(("rows", "different"), [(["a"], 1), (["a", "b"], 2), (["same", "same "] * 20, 1)])
+def test_too_few_to_split(tmp_path, rows, different):
+    path = put(tmp_path / "x.csv", as_csv([{"text": text, "label": "ab"[i % 2]} for i, text in enumerate(rows)]))
+    message = (
+        f"x: expected at least 3 different queries, one each for train, dev, test, got {different} in {len(rows)} rows"
+    )
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "advice"),
+    [
+        (["TEXT", "Label"], "by columns text=TEXT,label=Label"),
+        (["Query", "n", "Answers"], "by columns query=Query,answers=Answers"),
+        (
+            ["\U0001f600", "\U0001f3f7"],
+            "query=\U0001f600,answer=\U0001f3f7, or text=\U0001f600,label=\U0001f3f7 for labels",
+        ),
+    ],
+)
+def test_columns_that_are_called_otherwise(tmp_path, columns, advice):
+    path = put(tmp_path / "x.csv", as_csv([dict.fromkeys(columns, "a")]))
+    with pytest.raises(DataError, match=advice):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ([{"text": f"t{i}", "label": "x"} for i in range(9)], "every candidate is right for every train query"),
+        ([{"query": f"q{i}", "answer": "", "wrong": "a"} for i in range(9)], "no train query has a right answer"),
+    ],
+)
+def test_check_says_what_training_refuses(tmp_path, rows, found):
+    findings = check(read(put(tmp_path / "x.csv", as_csv(rows)))).findings
+    assert any(found in finding for finding in findings)

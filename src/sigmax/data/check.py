@@ -14,6 +14,7 @@ from sigmax.data.dataset import SPLITS, MatchDataset, row_of
 from sigmax.data.normal import likeness, normal
 from sigmax.data.pictures import Picture, Query, key_of
 from sigmax.data.texts import digest
+from sigmax.errors import DataError
 
 __all__ = ["Answers", "Check", "DataFacts", "Pictures", "check", "false_negative_share"]
 
@@ -97,7 +98,7 @@ class Check(DataFacts):
     lookalikes: int  #: candidates that are easily taken for an earlier one, see `sigmax.data.normal.likeness`
     lookalike: tuple[str, str] | None  #: an earlier candidate and one that is easily taken for it
     conflicts: int  #: pairs that came as right and wrong at once
-    notes: tuple[str, ...]  #: what the reader left out or settled
+    notes: tuple[str, ...]  #: what training refuses, and what the reader left out or settled
     false_negatives: dict[int, float]  #: batch size -> share of rows, see `false_negative_share`
     pictures: Pictures | None  #: None for texts
 
@@ -177,11 +178,20 @@ def check(data: MatchDataset) -> Check:
         lookalikes=len(alike),
         lookalike=alike[0] if alike else None,
         conflicts=data.conflicts,
-        notes=data.notes,
+        notes=(*_refused(data), *data.notes),
         false_negatives={size: false_negative_share(data, size) for size in BATCH_SIZES if size <= rows}
         or ({rows: false_negative_share(data, rows)} if rows else {}),
         pictures=_pictures(data),
     )
+
+
+def _refused(data: MatchDataset) -> list[str]:
+    """Say why training refuses a data set, if it does."""
+    try:
+        data.check_answers(("train", "dev"))
+    except DataError as error:
+        return [str(error)]
+    return []
 
 
 def _same(query: Query) -> bytes:

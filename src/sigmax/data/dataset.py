@@ -106,6 +106,12 @@ class MatchDataset:
             holder[indices] = place
         for part in SPLITS if "test" in self.splits else ("train", "dev"):
             if not len(self.splits.get(part, ())):
+                different = len({normal(str(query)) for query in self.queries})
+                if different < len(SPLITS):
+                    raise DataError(
+                        f"{self.name}: expected at least {len(SPLITS)} different queries, one each for "
+                        f"{', '.join(SPLITS)}, got {different} in {len(self.queries)} rows."
+                    )
                 raise DataError(
                     f"{self.name}: the {part} split is empty (splits: "
                     f"{', '.join(f'{key} {len(value)}' for key, value in self.splits.items()) or 'none'}). "

@@ -54,8 +54,8 @@ def split_of(name: Any, where: str) -> str:
 def complete(parts: Sequence[str | None], keys: Sequence[str], seed: int) -> dict[str, Indices]:
     """Given splits where they are complete; where one is missing, made from the queries by seed.
 
-    Without any, all queries are split; without dev, a tenth of train becomes dev; without test, half of dev becomes
-    test; with test or dev alone (as many retrieval sets come), it is split.
+    Without any, all queries are split; with one alone (as many retrieval sets come, and tables called train), it is
+    split; without dev, a tenth of train becomes dev; without test, half of dev becomes test.
 
     Args:
         parts: of each query its split, or None.
@@ -74,7 +74,7 @@ def complete(parts: Sequence[str | None], keys: Sequence[str], seed: int) -> dic
         given[into] = whole[np.concatenate([made["dev"], made["test"]])]
 
     has = {name: len(indices) > 0 for name, indices in given.items()}
-    if not has["train"] and not (has["dev"] and has["test"]):
+    if sum(has.values()) == 1 and not (has["train"] and len(free)):
         free, given = np.arange(len(parts)), {name: part[:0].astype(np.int64) for name in SPLITS}
     elif has["train"] and not has["dev"]:
         divide("train", "dev", 0.9)

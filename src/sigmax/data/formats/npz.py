@@ -37,7 +37,8 @@ def _read(path: Path, reading: Reading) -> MatchDataset:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # whatever a broken archive makes NumPy, zipfile and zlib stumble over
         advice = " Save texts as str, not as object." if "pickle" in str(error) else ""
-        raise DataError(f"{path}: not a readable .npz file without pickles: {error}.{advice}") from None
+        reason = str(error).partition(" If you trust")[0].rstrip(".")
+        raise DataError(f"{path}: not a readable .npz file without pickles: {reason}.{advice}") from None
     names = _texts(arrays["label_names"], f"{path}, label_names") if "label_names" in arrays else None
     rows: list[Labelled] = []
     for key in arrays:

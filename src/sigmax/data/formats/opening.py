@@ -88,7 +88,7 @@ def _undecodable(path: Path, wide: bool, error: UnicodeDecodeError) -> DataError
             except UnicodeDecodeError as found:
                 return DataError(
                     f"{path}, line {number}: not UTF-8 (byte 0x{line[found.start]:02x}). "
-                    f"Convert it, for example: iconv -f latin1 -t utf-8 {path.name}"
+                    f"Convert it from its encoding, for example: iconv -f windows-1252 -t utf-8 {path.name}"
                 )
     return DataError(f"{path}: not UTF-8: {error.reason}.")
 

@@ -101,6 +101,17 @@ def _read(path: Path, reading: Reading) -> MatchDataset:
     raise DataError(_unknown(path, found))
 
 
+def _likely(found: list[str]) -> str:
+    """Which column may be which: those that have our names in another case, else the first two."""
+    theirs = {name.strip().casefold(): name for name in found}
+    for wanted in (("query", ("answer", "answers")), ("text", ("label", "labels"))):
+        other = next((name for name in wanted[1] if name in theirs), None)
+        if wanted[0] in theirs and other is not None:
+            return f"{wanted[0]}={theirs[wanted[0]]},{other}={theirs[other]}"
+    first, second = found[0], found[min(1, len(found) - 1)]
+    return f"query={first},answer={second}, or text={first},label={second} for labels"
+
+
 def _unknown(path: Path, found: list[str]) -> str:
     """What to say of a path that no format claims."""
     formats = "\n".join(f"  {reader.describes}" for reader in readers())
@@ -108,10 +119,7 @@ def _unknown(path: Path, found: list[str]) -> str:
     advice, holds = "", "no table with rows found in it"
     if found:
         holds = f"its columns are {', '.join(found)}"
-        advice = (
-            "\nSay which column is which, for example by columns "
-            f"query={found[0]},answer={found[min(1, len(found) - 1)]}"
-        )
+        advice = f"\nSay which column is which, for example by columns {_likely(found)}"
     elif tables:
         holds = f"its tables are {', '.join(tables[:6])}{', …' * (len(tables) > 6)}"
         advice = "\nName the tables after splits (train.csv, test.csv), or read one of them."

@@ -186,7 +186,9 @@ def _workbook(path: Path) -> Any:
     except DataError:
         raise
     except Exception as error:  # whatever a broken archive makes openpyxl, zipfile and the XML parser stumble over
-        raise DataError(f"{path}: not a readable Excel workbook (.xlsx): {first_line(error)}.") from None
+        raise DataError(
+            f"{path}: not a readable Excel workbook (.xlsx): {first_line(error)}. Save an older .xls as .xlsx."
+        ) from None
 
 
 def sheets_of(path: Path) -> list[str]:
