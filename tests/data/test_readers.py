@@ -529,7 +529,11 @@ BAD_FILES = {
         "text,cat,dog\na,1,0\nb,0,2\n",
         [", line 3", "0 or 1 under `dog`", "got '2'", "columns labels=dog"],
     ),
-    "an empty split": ("x.csv", "query,answer,split\na,b,train\nc,d,test\n", ["expected at least 3 different queries", "got 2 in 2 rows"]),
+    "an empty split": (
+        "x.csv",
+        "query,answer,split\na,b,train\nc,d,test\n",
+        ["expected at least 3 different queries", "got 2 in 2 rows"],
+    ),
     "too few queries": ("x.jsonl", OK, ["expected at least 3 different queries", "got 1 in 1 rows"]),
     "half a character": ("x.jsonl", OK + '{"query": "\\ud83d", "answer": "b"}\n', [", line 2"]),
     "no label at all": ("x.jsonl", "".join(f'{{"text": "{i}", "labels": []}}\n' for i in range(9)), ["label"]),
