@@ -8,6 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,35 +110,45 @@ class PostgresStore:
     def search(self, queries: NDArray[np.float32], k: int) -> list[Found]:
         """Find k candidates for each query through the graph; all are compared where a filter leaves it too few.
 
+        Several queries are shared out among the connections, for the database to work on at once.
+
         Raises:
             UnavailableError: the database cannot be reached, or took too long.
         """
         if queries.shape[1] != self.dimensions:
             raise DataError(f"Expected queries of {self.dimensions} numbers, got {queries.shape[1]}.")
-        query = (
-            f"SELECT place, id, text, -(vector <#> %(asked)s) FROM {_name(self.table)} WHERE {self._condition} "
-            "ORDER BY vector <#> %(asked)s LIMIT %(k)s"
-        )
+        size = self.size
+        if len(queries) <= 1:
+            return self._search(queries, k, size)
+        parts = np.array_split(queries, min(POOL, len(queries)))
+        with ThreadPoolExecutor(len(parts)) as threads:
+            found = threads.map(lambda part: self._search(part, k, size), parts)
+            return [one for part in found for one in part]
+
+    def _search(self, queries: NDArray[np.float32], k: int, size: int) -> list[Found]:
         found = []
         with self._connected() as connection, connection.transaction():
             connection.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(1, IN_SIGHT * k))}")
             for asked in queries:
                 given = self._parameters() | {"asked": np.asarray(asked, np.float32), "k": k}
-                rows = connection.execute(query, given, prepare=True).fetchall()
-                if len(rows) < min(k, self.size):
-                    rows = self._all_compared(connection, query, given)
+                rows = connection.execute(self._nearest, given, prepare=True).fetchall()
+                if len(rows) < min(k, size):
+                    rows = self._all_compared(connection, self._nearest, given)
                 found.append(_found(rows))
         return found
 
-    def exact(self, queries: NDArray[np.float32], k: int) -> list[Found]:
-        """Find k candidates for each query by comparing all: what `search` is measured against."""
-        query = (
+    @property
+    def _nearest(self) -> str:
+        return (
             f"SELECT place, id, text, -(vector <#> %(asked)s) FROM {_name(self.table)} WHERE {self._condition} "
             "ORDER BY vector <#> %(asked)s LIMIT %(k)s"
         )
+
+    def exact(self, queries: NDArray[np.float32], k: int) -> list[Found]:
+        """Find k candidates for each query by comparing all: what `search` is measured against."""
         with self._connected() as connection, connection.transaction():
             return [
-                _found(self._all_compared(connection, query, self._parameters() | {"asked": asked, "k": k}))
+                _found(self._all_compared(connection, self._nearest, self._parameters() | {"asked": asked, "k": k}))
                 for asked in queries
             ]
 
