@@ -48,18 +48,18 @@ def installed(monkeypatch, static_folder):
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize(("each", "encoder"), [(19, "tiny-model"), (20, "ngrams")])
+@pytest.mark.parametrize(("each", "encoder"), [(19, "tiny-model"), (20, "ngrams-linear")])
 def test_few_queries_per_label_ask_for_a_pretrained_encoder(each, encoder):
     chosen = choose_encoder(labelled(each))
     assert (chosen.encoder, chosen.frozen) == (encoder, encoder == "tiny-model")
     assert f"{each} training queries per label" in chosen.reason
     filled = sigmax.Settings(encoder="auto").filled(labelled(each))
-    assert (filled.encoder, filled.frozen, filled.defaults.solved) == (encoder, each < 20, each < 20)
+    assert (filled.encoder, filled.frozen, filled.defaults.solved) == (encoder, each < 20, True)
 
 
 def test_without_one_they_are_trained_from_scratch():
     chosen = choose_encoder(labelled(3))
-    assert (chosen.encoder, chosen.frozen) == ("ngrams", False)
+    assert (chosen.encoder, chosen.frozen) == ("ngrams-linear", False)
     assert "no pretrained encoder of texts is installed" in chosen.reason
 
 

@@ -15,7 +15,7 @@ from helpers.data import things
 from sigmax.families import OBJECTIVES
 from sigmax.losses import make_loss
 from sigmax.positives import Positives
-from sigmax.training.linear import PENALTIES, choose_penalty, fit_linear
+from sigmax.training.linear import PENALTIES, STRENGTHS, choose_penalty, choose_penalty_on, fit_linear
 from sigmax.training.train import train
 
 N, D, M = 120, 7, 4
@@ -200,3 +200,46 @@ def test_a_comparison_solves_each_contender_once(static_folder):
     found = sigmax.compare(data, settings, contenders=["softmax-average", "sigmoid"])
     assert found.budget.runs == 1
     assert all(result.training.curve for result in found.results)
+
+
+# -- n-grams ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["softmax-average", "sigmoid"])
+def test_sparse_features_have_the_minimum_of_dense_ones(loss):
+    x, right = problem("several")
+    x = torch.where(x.abs() > x.abs().median(), x, 0.0)
+    dense_one = fit_linear(x, right, loss, 0.01, tolerance=1e-14, steps=2000)
+    sparse_one = fit_linear(sparse.csr_array(x.numpy().astype(np.float32)), right, loss, 0.01, tolerance=0, steps=500)
+    assert sparse_one.value == pytest.approx(dense_one.value, rel=1e-5)
+    np.testing.assert_allclose(sparse_one.weights, dense_one.weights, atol=2e-2)  # float32
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_the_penalty_of_n_grams_is_the_best_on_dev(noise):
+    """Labels that are noise ask for the strongest."""
+    random = np.random.default_rng(0)
+    x = sparse.csr_array(sparse.random(400, 60, 0.2, rng=random, dtype=np.float32))
+    truth = x.toarray() @ random.normal(size=(60, M)) * (1 - noise) + noise * random.normal(size=(400, M))
+    right = sparse.csr_array((truth == truth.max(1, keepdims=True)).astype(np.int8))
+    found = choose_penalty_on((x[300:], right[300:]), x[:300], right[:300], "softmax-average")
+    strength = 1 / (found.penalty * 300)
+    assert min(abs(strength - one) for one in STRENGTHS) < 1e-6
+    assert (strength == pytest.approx(STRENGTHS[0])) == (noise == 1)
+
+
+@pytest.mark.parametrize("loss", [*OBJECTIVES])
+def test_n_grams_are_solved(loss, tmp_path):
+    data = things(labels=True, unanswered=True)
+    none = loss == "softmax-decoupled"
+    model = train(data, sigmax.Settings(loss=loss, encoder="ngrams-linear", none_candidate=none))
+    queries = [data.queries[i] for i in data.split("train")]
+    logits = model.logits(queries, data.candidates)
+    right = data.graph[data.split("train")].toarray().astype(bool)
+    assert (logits.none is not None) == none
+    best = logits.values.argmax(1)
+    answered = right.any(1)
+    assert right[answered, best[answered]].mean() > 0.9
+    model.save(tmp_path / "model")
+    again = sigmax.load(tmp_path / "model").logits(queries, data.candidates)
+    np.testing.assert_array_equal(again.values, logits.values)

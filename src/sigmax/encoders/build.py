@@ -51,10 +51,15 @@ def _ngrams_linear(data: MatchDataset, plan: Plan) -> Towers:
     from sigmax.encoders.labels import LabelTable
     from sigmax.encoders.ngrams import NgramEmbedding
 
+    labels = len(data.candidates)
     query = NgramEmbedding.fit(
-        _training_texts(data), seed=plan.seed, least=2, dimension=len(data.candidates), digits_alike=True
+        _training_texts(data),
+        seed=plan.seed,
+        most=max(1, LINEAR_WEIGHTS // labels),
+        dimension=labels,
+        digits_alike=True,
     )
-    nn.init.zeros_(query.table.weight)  # logistic regression: an n-gram starts without influence
+    nn.init.zeros_(query.table.weight)  # an n-gram starts without influence
     return Towers(query, LabelTable(data.candidates, torch.eye(len(data.candidates)), frozen=True), "dot")
 
 
@@ -165,10 +170,15 @@ def _label_vectors(encoder: nn.Module, data: MatchDataset) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1)
 
 
+#: Weights of n-grams that are solved at once, at most: the solver holds 26 times their memory.
+LINEAR_WEIGHTS = 2**25
 #: Pictures whose size and color are looked at.
 _LOOKED_AT = 200
 
 # -- registry ------------------------------------------------------------------------------------
+
+#: For what is linear over fixed features.
+_SOLVED = Defaults(epochs=1, learning_rate=1.0, logit_scale=1.0, quick=False, solved=True)
 
 #: Encoders by name. An entry added here is trained, saved, loaded and listed like the others; its modules are
 #: subclasses of `sigmax.encoders.module.Module`.
@@ -184,9 +194,9 @@ ENCODERS: dict[str, Encoder] = {
         ),
         Encoder(
             name="ngrams-linear",
-            describes="the same features with one weight per label (fixed labels only)",
+            describes="the same features with one weight per label, solved (fixed labels only)",
             build=_ngrams_linear,
-            labels=Defaults(epochs=15, learning_rate=3.0, logit_scale=1.0, epsilon=1e-2),
+            labels=_SOLVED,
         ),
         Encoder(
             name="convnet",
@@ -215,8 +225,6 @@ _TRANSFORMER = Defaults(
 )
 #: If every batch offers all labels, a small one has as many wrong answers, and more steps: fine-tuning needs them.
 _TRANSFORMER_LABELS = replace(_TRANSFORMER, epochs=5, learning_rate=1e-4, batch_size=16)
-#: For a linear head on a frozen encoder.
-_SOLVED = Defaults(epochs=1, learning_rate=1.0, logit_scale=1.0, quick=False, solved=True)
 #: For a cosine head on a frozen encoder: one linear layer and the labels' vectors.
 _FROZEN = Defaults(epochs=30, learning_rate=0.002, logit_scale=10.0, label_rate=1.0)
 

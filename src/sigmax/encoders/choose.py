@@ -18,6 +18,8 @@ __all__ = ["Chosen", "choose_encoder"]
 #: From this many right training queries per label, in the median, an encoder is trained from scratch; with fewer it
 #: sees too little, and a pretrained one knows more.
 ENOUGH = 20
+#: Up to this many labels, each gets weights of its own for n-grams; with more the table of weights would be too large.
+LINEAR = 512
 #: Pretrained encoders of texts that are taken if a package has them, the first first.
 TEXT_ENCODERS: tuple[str, ...] = ("all-MiniLM-L6-v2",)
 #: Pretrained networks over pictures, and what they need.
@@ -28,6 +30,8 @@ PICTURE_ENCODERS: dict[str, tuple[str, ...]] = {
 SMALLEST = 64
 #: Seconds on one CPU core: n-grams per text and epoch; convnet per pixel and epoch; the others per query, encoded once.
 _NGRAMS, _PIXEL = 1.5e-4, 1.1e-6
+#: And of the solver per text and label.
+_SOLVED = 8e-6
 _ENCODED = {"all-MiniLM-L6-v2": 7e-3, "efficientnet-lite0": 5e-2}
 
 
@@ -45,6 +49,8 @@ def choose_encoder(data: MatchDataset) -> Chosen:
     """Choose from the number of training queries per label and from what is installed."""
     scratch, queries = "convnet" if data.pictures else "ngrams", data.split("train")
     seconds = len(queries) * (3 * _PIXEL * _pixels(data) if data.pictures else (15 if data.labels else 6) * _NGRAMS)
+    if data.labels and not data.pictures and len(data.candidates) <= LINEAR:
+        scratch, seconds = "ngrams-linear", len(queries) * (_NGRAMS + len(data.candidates) * _SOLVED)
     if not data.labels:
         return Chosen(scratch, False, "candidates are texts", seconds)
     counts = np.asarray(data.graph[queries].sum(0)).ravel()

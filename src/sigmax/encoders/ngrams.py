@@ -17,6 +17,7 @@ import mmh3
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor, nn
 
 from sigmax.data.normal import normal
@@ -108,7 +109,9 @@ class NgramEmbedding(Module):
         self._cached = 0  # bytes
 
     @classmethod
-    def fit(cls, texts: Iterable[str], *, seed: int = 0, least: int = 1, **settings: Any) -> NgramEmbedding:
+    def fit(
+        cls, texts: Iterable[str], *, seed: int = 0, least: int = 1, most: int | None = None, **settings: Any
+    ) -> NgramEmbedding:
         """Make the vocabulary of the n-grams in `texts`, with their document frequencies.
 
         Vectors start from a normal distribution of length about 1.
@@ -117,6 +120,7 @@ class NgramEmbedding(Module):
             texts: the training queries and the candidates; read once, some at a time.
             seed: of the starting vectors.
             least: texts that an n-gram must occur in.
+            most: n-grams, at most: the most frequent, as far as those of equal frequency all fit; None for all.
             settings: dimension, words, characters, digits_alike.
         """
         empty = cls(np.empty(0, np.int64), np.empty(0, np.float32), **settings)
@@ -128,6 +132,8 @@ class NgramEmbedding(Module):
             seen.update(block)
             if new:
                 frequency += np.bincount(empty._counts(new)[1], minlength=2 * BUCKETS)
+        if most is not None and (frequency >= least).sum() > most:
+            least = int(np.partition(frequency, -most - 1)[-most - 1]) + 1
         buckets = np.flatnonzero(frequency >= least)
         idf = np.log((1 + len(seen)) / (1 + frequency[buckets])) + 1
         made = cls(buckets, idf.astype(np.float32), **settings)
@@ -203,6 +209,17 @@ class NgramEmbedding(Module):
         weights = features["weights"].to(self.table.weight.dtype)
         features["sentence_embedding"] = self.table(features["input_ids"], features["offsets"], weights)
         return features
+
+    def matrix(self, texts: Sequence[str]) -> sparse.csr_array:
+        """(b, v + 1) the features of texts, one column per row of the table."""
+        features = self.preprocess(texts)
+        ids, starts, weights = (features[name].numpy() for name in ("input_ids", "offsets", "weights"))
+        return sparse.csr_array((weights, ids, np.append(starts, len(ids))), (len(texts), self.table.num_embeddings))
+
+    def resize(self, table: Tensor) -> None:
+        """Take other vectors of the same n-grams, of any width."""
+        self.table = nn.EmbeddingBag.from_pretrained(table, freeze=False, mode="sum")
+        self.dimension = table.shape[1]
 
     def get_embedding_dimension(self) -> int:
         """Return the width of the vectors."""

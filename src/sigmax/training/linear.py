@@ -5,28 +5,32 @@ For features xᵢ, logits s = x·W + b and a loss of `sigmax.families`, convex i
     f(W, b) = (1/n) Σᵢ wᵢ Lᵢ(s) + (λ/2) |W|²
 
 is minimised by L-BFGS over all n queries at once, with weights wᵢ (1 each by default); the biases are free. λ is chosen
-by cross-validation on the training queries. With one right answer per query "softmax-average" is multinomial logistic
-regression, and "sigmoid" is one-against-rest logistic regression, as in scikit-learn with C = 1/(λn).
+by cross-validation on the training queries, for n-grams on dev. With one right answer per query "softmax-average" is
+multinomial logistic regression, and "sigmoid" is one-against-rest logistic regression, as in scikit-learn with
+C = 1/(λn).
 
 The minimum is that of any other solver; how fast it is found depends on the coordinates. Features are rotated to
 their principal axes, and every weight is scaled by (hⱼ·vₖ + λ)^(-1/2), with vₖ the mean square of coordinate k and hⱼ
-the curvature p(1 − p) of label j at its frequency p: then the Hessian at the start is close to the identity.
+the curvature p(1 − p) of label j at its frequency p: then the Hessian at the start is close to the identity. Sparse
+features stay as they are: tf-idf leaves little to rotate.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scipy import sparse
-from torch import Tensor
+from torch import Tensor, nn
 
+from sigmax.arrays import Bools
 from sigmax.data.batches import training_weights
 from sigmax.encoders.labels import LabelTable
+from sigmax.encoders.ngrams import NgramEmbedding
 from sigmax.errors import lookup
 from sigmax.families import OBJECTIVES, Objective, directed_loss, excluded_logits
 from sigmax.losses import make_loss
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     from sigmax.data.dataset import MatchDataset
     from sigmax.model.dual_encoder import DualEncoder
 
-__all__ = ["LinearModel", "choose_penalty", "fit_linear", "solve"]
+__all__ = ["LinearModel", "choose_penalty", "choose_penalty_on", "fit_linear", "solve"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +56,9 @@ FOLDS = 5
 ENOUGH_QUERIES = 1000
 #: Relative decrease of the loss at which the solver stops: of the result, and in cross-validation.
 TOLERANCE, ROUGH = 1e-6, 1e-3
+#: C tried on n-grams, and the relative decrease at which the solver goes on to the next one.
+STRENGTHS = (3.0, 30.0, 300.0)
+PATH = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +81,11 @@ def solve(
     seed: int = 0,
     logged: Logged | None = None,
 ) -> int:
-    """Set the label vectors of a model to the minimum of a loss over all training queries.
+    """Set what is linear in a model to the minimum of a loss over all training queries.
 
     Args:
-        model: one whose query encoder is fixed and ends in a coordinate of 1, and whose candidates are a table.
+        model: one whose query encoder is fixed and ends in a coordinate of 1, and whose candidates are a table, which
+            is set; or one of n-grams with a coordinate for each label, which are set.
         data: the data set.
         loss: a name in `sigmax.families.OBJECTIVES`.
         one_positive: count each right pair as a query of its own whose only right answer it is.
@@ -90,33 +98,74 @@ def solve(
     queries = data.split("train")
     right = data.graph[queries]
     if model.none_vector is not None:
-        right = sparse.csr_array(sparse.hstack([right, (right.sum(1) == 0)[:, None]], format="csr", dtype=np.int8))
-    features = model.encode([data.queries[i] for i in queries])[:, :-1]
+        right = _with_none(right)
+    ngrams = model.query_encoder if isinstance(model.query_encoder, NgramEmbedding) else None
+    features: Any
+    if ngrams is None:
+        features = model.encode([data.queries[i] for i in queries])[:, :-1]
+    else:
+        features = ngrams.matrix([str(data.queries[i]) for i in queries])
     given = training_weights(data)
     weights = None if given is None else given[queries]
     if one_positive:
         rows, columns = right.nonzero()
         weights = None if weights is None else weights[rows]
-        features = features[torch.from_numpy(rows)]
+        features = features[rows]
         right = sparse.csr_array(
             (np.ones(len(rows), np.int8), (np.arange(len(rows)), columns)), (len(rows), right.shape[1])
         )
-    found = choose_penalty(features, right, loss, weights=weights, seed=seed, logged=logged)
-    vectors = torch.cat([found.weights, found.biases[:, None]], dim=1)
-    assert isinstance(model.candidate_encoder, LabelTable)
-    with torch.no_grad():
-        model.candidate_encoder.vectors.copy_(vectors[: len(data.candidates)])
+    if ngrams is None:
+        found = choose_penalty(features, right, loss, weights=weights, seed=seed, logged=logged)
+        _set_labels(model, found)
+    else:
+        dev = data.split("dev")
+        truth = data.graph[dev]
         if model.none_vector is not None:
-            model.none_vector.copy_(vectors[-1])
+            truth = _with_none(truth)
+        held_out = ngrams.matrix([str(data.queries[i]) for i in dev]), truth
+        found = choose_penalty_on(held_out, features, right, loss, weights=weights, logged=logged)
+        _set_ngrams(model, ngrams, found)
+    with torch.no_grad():
         model.loss.log_scale.zero_()
         if model.loss.logit_bias is not None:
             model.loss.logit_bias.zero_()
-    log.info("Solved in %d steps; penalty %.1e, chosen by cross-validation.", found.steps, found.penalty)
+    log.info(
+        "Solved in %d steps; penalty %.1e, chosen %s.",
+        found.steps,
+        found.penalty,
+        "by cross-validation" if ngrams is None else "on dev",
+    )
     return found.steps
 
 
+def _with_none(right: sparse.csr_array) -> sparse.csr_array:
+    """Add the column of *none of these*."""
+    return sparse.csr_array(sparse.hstack([right, (right.sum(1) == 0)[:, None]], format="csr", dtype=np.int8))
+
+
+@torch.no_grad()
+def _set_labels(model: DualEncoder, found: LinearModel) -> None:
+    vectors = torch.cat([found.weights, found.biases[:, None]], dim=1)
+    assert isinstance(model.candidate_encoder, LabelTable)
+    model.candidate_encoder.vectors.copy_(vectors[: len(model.candidates)])
+    if model.none_vector is not None:
+        model.none_vector.copy_(vectors[-1])
+
+
+@torch.no_grad()
+def _set_ngrams(model: DualEncoder, encoder: NgramEmbedding, found: LinearModel) -> None:
+    """Give each label a coordinate of the n-grams' vectors, and one to *none of these* where it was trained."""
+    table = found.weights.T.clone()
+    table[-1] += found.biases  # the n-gram that every text has
+    encoder.resize(table)
+    axes = torch.eye(table.shape[1])
+    model.candidate_encoder = LabelTable(model.candidates, axes[: len(model.candidates)], frozen=True)
+    if model.none_vector is not None:
+        model.none_vector = nn.Parameter(axes[-1].clone())
+
+
 def fit_linear(
-    features: Tensor,
+    features: Tensor | sparse.csr_array,
     right: sparse.csr_array,
     loss: str,
     penalty: float,
@@ -130,7 +179,7 @@ def fit_linear(
     """Minimise f.
 
     Args:
-        features: (n, d) floating point.
+        features: (n, d) floating point; sparse ones float32.
         right: (n, m) 1 where the pair is right.
         loss: a name in `sigmax.families.OBJECTIVES`.
         penalty: λ, above 0.
@@ -186,34 +235,83 @@ def choose_penalty(
     return fit_linear(features, right, loss, PENALTIES[chosen], weights=weights, start=found[chosen], logged=logged)
 
 
+def choose_penalty_on(
+    held_out: tuple[sparse.csr_array, sparse.csr_array],
+    features: sparse.csr_array,
+    right: sparse.csr_array,
+    loss: str,
+    *,
+    weights: Tensor | None = None,
+    logged: Logged | None = None,
+) -> LinearModel:
+    """Choose λ = 1/(C·n) among `STRENGTHS` by the mean loss, calibrated, of other queries than those that are fitted.
+
+    It goes from the strongest penalty to weaker ones, beginning where the one before ended, until one is worse.
+
+    Args:
+        held_out: features and right pairs of queries held out.
+        features: (n, d) of the queries to fit.
+        right: (n, m) 1 where the pair is right.
+        loss: a name in `sigmax.families.OBJECTIVES`.
+        weights: (n,) of the queries to fit, not negative; None: 1 each.
+        logged: called whenever f was computed.
+    """
+    problem, test = _Problem(features, right, loss, weights), _SparseRows(held_out[0])
+    best: LinearModel | None = None
+    least, model, taken = np.inf, None, 0
+    for strength in STRENGTHS:
+        penalty = 1 / (strength * max(1, problem.n))
+        model = _solve(problem, penalty, start=model, tolerance=PATH, steps=100, logged=logged)
+        taken += model.steps
+        value = _calibrated_loss(model, test, held_out[1], loss, None)
+        if best is not None and value >= least:
+            break
+        best, least = model, value
+    assert best is not None
+    return replace(best, steps=taken)
+
+
 class _Problem:
     """Tensor and right pairs of the queries that count, in blocks of rows and in coordinates that suit the solver."""
 
-    def __init__(self, features: Tensor, right: sparse.csr_array, loss: str, weights: Tensor | None = None) -> None:
+    def __init__(self, features: Any, right: sparse.csr_array, loss: str, weights: Tensor | None = None) -> None:
         self.objective = lookup(OBJECTIVES, loss, "loss")
         counted = self.objective.counted(torch.from_numpy(np.diff(right.indptr))).numpy()
         if not counted.all():
-            features, right = features[torch.from_numpy(counted)], right[counted]
+            features, right = _rows(features, counted), right[counted]
             weights = None if weights is None else weights[torch.from_numpy(counted)]
         self.n, self.m = right.shape
         self.d = features.shape[1]
         self.frequency = torch.from_numpy((np.asarray(right.sum(0)).ravel() + 0.5) / (self.n + 1.0))
         step = max(1, PAIR_BLOCK // max(1, self.m))
         cuts = [slice(start, start + step) for start in range(0, self.n, step)]
+        self.blocks = [
+            (rows, _positives(right[cut])) for rows, cut in zip(self._held(features, cuts), cuts, strict=True)
+        ]
+
+    def _held(self, features: Any, cuts: list[slice]) -> list[Any]:
+        """Blocks of rows in the solver's coordinates, which are chosen here."""
+        self.rotation: Tensor | None = None
+        if isinstance(features, sparse.csr_array):  # stays sparse: neither centred nor rotated
+            self.dtype, self.power = torch.float32, torch.from_numpy(features.power(2).mean(0)).double()
+            return [_SparseRows(features[cut]) for cut in cuts]
         self.centre = features.mean(0)
         centred = features - self.centre
         power, rotation = torch.linalg.eigh((centred.T @ centred).double() / self.n)
         self.dtype, self.power, self.rotation = features.dtype, power.clamp_min(0), rotation.to(features.dtype)
         rotated = centred @ self.rotation
-        parts = [None if weights is None else weights[cut].to(self.dtype) for cut in cuts]
-        self.blocks = [(rotated[cut], _positives(right[cut]), part) for cut, part in zip(cuts, parts, strict=True)]
+        return [rotated[cut] for cut in cuts]
 
     def inward(self, model: LinearModel) -> tuple[Tensor, Tensor]:
         """(d, m) weights and (m,) biases in the solver's coordinates."""
+        if self.rotation is None:
+            return model.weights.T, model.biases
         return self.rotation.T @ model.weights.T, model.biases + model.weights @ self.centre
 
     def outward(self, weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
         """Inverse of `inward`."""
+        if self.rotation is None:
+            return weights.T, biases
         weights = (self.rotation @ weights).T
         return weights, biases - weights @ self.centre
 
@@ -232,6 +330,21 @@ class _Problem:
             by_weight += features.T @ arriving
             by_bias += arriving.sum(0)
         return value, by_weight, by_bias
+
+
+class _SparseRows:
+    """A sparse matrix of features that multiplies tensors as a dense one would."""
+
+    def __init__(self, matrix: sparse.csr_array, transposed: _SparseRows | None = None) -> None:
+        self.matrix = matrix
+        self.T = transposed or _SparseRows(sparse.csr_array(matrix.T), self)
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        return torch.from_numpy(self.matrix @ other.numpy())
+
+
+def _rows(features: Any, kept: Bools) -> Any:
+    return features[kept if isinstance(features, sparse.csr_array) else torch.from_numpy(kept)]
 
 
 def _loss_and_gradient(
@@ -304,7 +417,7 @@ def _solve(
 
 
 def _calibrated_loss(
-    model: LinearModel, features: Tensor, right: sparse.csr_array, loss: str, weights: Tensor | None
+    model: LinearModel, features: Any, right: sparse.csr_array, loss: str, weights: Tensor | None
 ) -> float:
     """Mean loss of logits a·s + c at the best a and c: calibration follows, so neither is the penalty's concern."""
     objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
