@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/labels.py DATA... [--encoders ngrams-linear,ngrams] [--losses …] [--only tfidf-svm,…]
 
-DATA is labelled texts in any form that Sigmax reads. All are calibrated on dev by the same code and measured on test. Times
-are processor seconds of fitting, features included.
+DATA is labelled texts in any form that Sigmax reads. All are calibrated on dev by the same code, then measured on test.
+Times are processor seconds of fitting, features included.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def told():
 
 @pytest.fixture(scope="module")
 def labelled(data, told):
-    settings = Settings(epochs=2, batch_size=32, seed=5)
+    settings = Settings(encoder="ngrams", epochs=2, batch_size=32, seed=5)
     return compare(data, settings, budget=BUDGET, advance=lambda done, what: told.append((done, what)))
 
 

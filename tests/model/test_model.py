@@ -31,7 +31,7 @@ from sigmax.training.train import train
 KINDS = {
     "texts": ({}, Settings(epochs=2)),
     "two towers": ({}, Settings(epochs=2, loss="sigmoid", two_towers=True)),
-    "labels": ({"labels": True}, Settings(epochs=2, loss="sigmoid")),
+    "labels": ({"labels": True}, Settings(encoder="ngrams", epochs=2, loss="sigmoid")),
     "linear": ({"labels": True}, Settings(epochs=2, loss="softmax-any", encoder="ngrams-linear")),
     "static": ({}, Settings(epochs=2, loss="softmax-average", encoder="static")),
 }

@@ -26,6 +26,7 @@ from sigmax.model.dual_encoder import DualEncoder
 from sigmax.positives import Positives
 from sigmax.training import trainer
 from sigmax.training.settings import Settings
+from sigmax.training.telling import expected_bytes
 from sigmax.training.train import build_model, loss_floor, train
 
 training_run = importlib.import_module("sigmax.training.train")  # its name is that of the function in the face
@@ -161,12 +162,12 @@ def test_threads():
 @pytest.mark.parametrize("labels", [False, True])
 def test_seed_decides_everything(labels):
     data = things(labels=labels, unanswered=True)
-    settings = Settings(loss="sigmoid", epochs=3, batch_size=16, answers=1, negatives=1)
+    settings = Settings(loss="sigmoid", encoder="ngrams", epochs=3, batch_size=16, answers=1, negatives=1)
     first = train(data, settings)
     torch.manual_seed(12345)
     np.random.default_rng(12345)
     again = train(data, settings)
-    other = train(data, Settings(loss="sigmoid", epochs=3, batch_size=16, answers=1, negatives=1, seed=1))
+    other = train(data, replace(settings, seed=1))
     assert same(first, again)
     assert (first.calibration, first.threshold) == (again.calibration, again.threshold)
     assert not same(first, other)
@@ -322,13 +323,28 @@ def script(monkeypatch):
         ([0.5, 0.4, 0.3, 0.9, 0.9, 0.9], 0, 3),
     ],
 )
-def test_the_best_epoch_is_kept(kept, values, best, looks, script, tmp_path):
+def test_the_best_epoch_is_kept(kept, values, best, looks, script, tmp_path, caplog):
+    caplog.set_level("INFO")
     dev = script(*values)
     settings = Settings(epochs=6, batch_size=32, patience=2)
     model = train(things(), settings, checkpoints=tmp_path / "checkpoints" if kept else None)
     assert len(dev.states) == looks
     assert model.facts["steps"] == 2 * looks
     assert [same(model, one) for one in dev.states.values()] == [epoch == best for epoch in range(looks)]
+    why = f"after epoch {looks} of 6: dev map has not risen for 2 epochs; epoch {best + 1} is kept"
+    assert (why in caplog.text) == (looks < 6)
+
+
+def test_memory_is_told_before(caplog):
+    caplog.set_level("INFO")
+    data = things(labels=True)
+    settings, batches = Settings(encoder="ngrams", steps=1).filled(data), Batches(data)
+    model = build_model(data, settings, batches)
+    table = model.query_encoder.table.weight.nbytes
+    size = expected_bytes(model, batches, settings)
+    assert 5 * table <= size < 6 * table + 2**20  # the weights, a gradient, two moments, the best epoch's copy
+    train(data, settings)
+    assert "MB of memory for weights, optimizer and logits" in caplog.text
 
 
 def test_the_last_part_of_an_epoch_counts(script):

@@ -31,6 +31,7 @@ from sigmax.processes import launched
 from sigmax.training.checkpoints import prepare
 from sigmax.training.linear import solve
 from sigmax.training.settings import Filled, Settings
+from sigmax.training.telling import tell_data, tell_memory, tell_stopped
 from sigmax.training.trainer import (
     Logged,
     Progress,
@@ -127,7 +128,7 @@ def train(
     data.check_answers(("train", "dev"))
     _check_metric(data, settings.metric)
     if tell:
-        _tell(data, settings, len(batches))
+        tell_data(data, settings, len(batches))
     if settings.epochs == 0 and data.labels and settings.encoder in ENCODERS:
         raise DataError(
             f"The encoder {settings.encoder} has no vectors of labels before it is trained: `epochs` of 0 needs a "
@@ -141,6 +142,8 @@ def train(
         check_rerank(data, settings)
         reranker = Reranker.load(settings.rerank, depth=settings.rerank_depth)
     model = build_model(data, settings, batches)
+    if tell and settings.epochs != 0:
+        tell_memory(model, batches, settings)
     start = None if model.lexical is None else model.lexical.log_weights.detach().clone()
     if settings.epochs == 0:
         steps = 0
@@ -215,10 +218,14 @@ def _run_trainer(
             trainer.add_callback(best)
         with _threads(settings.defaults.threads):
             trainer.train(resume_from_checkpoint=str(last) if last else None)
+        at = int(trainer.state.global_step)
+        if at < batches.steps:
+            kept = trainer.state.best_global_step if best is None else best.step
+            tell_stopped(at, kept, batches, settings)
         trainer.accelerator.wait_for_everyone()  # no process takes the checkpoints away while another reads the best
         if best is not None and best.state is not None:
             model.load_state_dict(best.state)
-    return int(trainer.state.global_step)
+    return at
 
 
 def loss_floor(data: MatchDataset, settings: Settings) -> float:
@@ -264,31 +271,3 @@ def _check_metric(data: MatchDataset, metric: str) -> None:
         raise ValueError(
             f"Expected `metric` to be one of {others} as every dev query has a right answer, got {metric!r}."
         )
-
-
-def _tell(data: MatchDataset, settings: Filled, steps: int) -> None:
-    if settings.chosen is not None:
-        log.info(
-            "Encoder: %s%s (%s); about %s on one CPU core.",
-            settings.encoder,
-            ", frozen" if settings.frozen else "",
-            settings.chosen.reason,
-            _duration(settings.chosen.seconds),
-        )
-    how = f"{steps} steps"
-    if settings.epochs == 0:
-        how = "nothing trained"
-    elif settings.defaults.solved:
-        how = "a convex problem, solved"
-    log.info("%d training queries, %d candidates, %s.", len(data.split("train")), len(data.candidates), how)
-    unanswered = data.unanswered("train")
-    if unanswered and OBJECTIVES[settings.loss].needs_positive and not settings.none_candidate:
-        log.info(
-            "%d of the training queries have no right answer: %s leaves them out (a sigmoid would learn from them).",
-            unanswered,
-            settings.loss,
-        )
-
-
-def _duration(seconds: float) -> str:
-    return f"{max(1, round(seconds))} s" if seconds < 100 else f"{round(seconds / 60)} min"

@@ -214,13 +214,14 @@ class _KeepBest(TrainerCallback):
         self.settings = settings
         self.best = -math.inf
         self.since = 0
+        self.step = 0
         self.state: dict[str, torch.Tensor] | None = None
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         metrics, model = given["metrics"], given["model"]
         value = watched()[self.settings.metric].goodness(metrics[f"eval_{self.settings.metric}"])
         if value > self.best:
-            self.best, self.since = value, 0
+            self.best, self.since, self.step = value, 0, state.global_step
             self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         else:
             self.since += 1
