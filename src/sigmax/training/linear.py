@@ -80,6 +80,7 @@ def solve(
     one_positive: bool = False,
     seed: int = 0,
     logged: Logged | None = None,
+    tell: bool = True,
 ) -> int:
     """Set what is linear in a model to the minimum of a loss over all training queries.
 
@@ -91,6 +92,7 @@ def solve(
         one_positive: count each right pair as a query of its own whose only right answer it is.
         seed: seed of the folds.
         logged: called whenever f was computed on all queries.
+        tell: log the number of steps and the penalty.
 
     Returns:
         How often f was computed on all queries.
@@ -129,7 +131,8 @@ def solve(
         model.loss.log_scale.zero_()
         if model.loss.logit_bias is not None:
             model.loss.logit_bias.zero_()
-    log.info(
+    log.log(
+        logging.INFO if tell else logging.DEBUG,
         "Solved in %d steps; penalty %.1e, chosen %s.",
         found.steps,
         found.penalty,
@@ -285,9 +288,9 @@ class _Problem:
         self.frequency = torch.from_numpy((np.asarray(right.sum(0)).ravel() + 0.5) / (self.n + 1.0))
         step = max(1, PAIR_BLOCK // max(1, self.m))
         cuts = [slice(start, start + step) for start in range(0, self.n, step)]
-        self.blocks = [
-            (rows, _positives(right[cut])) for rows, cut in zip(self._held(features, cuts), cuts, strict=True)
-        ]
+        held = self._held(features, cuts)
+        parts = [None if weights is None else weights[cut].to(self.dtype) for cut in cuts]
+        self.blocks = [(rows, _positives(right[cut]), part) for rows, cut, part in zip(held, cuts, parts, strict=True)]
 
     def _held(self, features: Any, cuts: list[slice]) -> list[Any]:
         """Blocks of rows in the solver's coordinates, which are chosen here."""

@@ -149,7 +149,9 @@ def train(
         steps = 0
     elif settings.defaults.solved:
         one_positive = settings.draw == "one-positive"
-        steps = solve(model, data, settings.loss, one_positive=one_positive, seed=settings.seed, logged=logged)
+        steps = solve(
+            model, data, settings.loss, one_positive=one_positive, seed=settings.seed, logged=logged, tell=tell
+        )
         if progress is not None:
             progress(steps, steps, {})
     else:
