@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/scores-cache"))
     parser.add_argument("--encode-only", action="store_true")
     parser.add_argument("--queries", type=int, default=4000, help="a sample of so many, where there are more")
+    parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     date = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
@@ -189,7 +190,7 @@ def main() -> None:
         for seed in given.seeds:
             if seed in [row["seed"] for row in rows]:
                 continue
-            found = compare_scores(scores, seed=seed)
+            found = compare_scores(scores, seed=seed, draws=given.draws)
             row = {
                 "seed": seed,
                 "queries": found.queries,
@@ -213,6 +214,7 @@ def main() -> None:
                 "rows": len(scores),
                 "right_on_no_list": missing,
                 "depth": DEPTH,
+                "draws": given.draws,
                 "splits": rows,
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, beside other work",
             }

@@ -45,6 +45,8 @@ WIDEST = 2048
 POOLS = 8
 #: Columns that lists side by side have at least: P(any) looks at the lead of the first over the second.
 LEAST = 2
+#: Candidates that a mean over candidates (macro-F1) is measured of, at most: more are documents, not labels.
+LABELS = 1000
 #: The rank of a right answer that is on no list.
 NEVER = 2**40
 
@@ -151,6 +153,8 @@ class ScoreModel:
         low = float(z.min(initial=0.0)) - 1.0
         empty = known.lengths == 0
         weights = told.astype(np.float64)
+        names = coded(known.candidates)
+        labels = len(names.dictionary) <= LABELS
         weights[empty, 0] = 1.0  # an empty list is as one with a single candidate, surely wrong
         observed = Observed(
             np.where(told, z[index], low).astype(np.float32),
@@ -159,12 +163,15 @@ class ScoreModel:
             any_right=anything,
             threshold=self.calibrator.default_threshold,
             weights=weights,
-            columns=np.where(told, np.asarray(coded(known.candidates).indices, np.int64)[index], -1),
+            columns=np.where(told & labels, np.asarray(names.indices, np.int64)[index], -1),
             ranks=ranks_of(known, z),
         )
-        return evaluate_observed(
+        found = evaluate_observed(
             observed, data=known.name, split="scores", competition=self.calibrator.competition, draws=draws
         )
+        if not labels:
+            found.draws.pop("macro_f1", None)
+        return found
 
     # -- files -----------------------------------------------------------------------------------
 
