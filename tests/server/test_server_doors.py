@@ -1,4 +1,4 @@
-"""Ways to the server that people expect: HEAD, curl -d, packed bodies, other names, and nginx in front of it."""
+"""Ways to the server that people expect: HEAD, curl -d, packed bodies, other names, and a proxy in front of it."""
 
 import contextlib
 import gzip
@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -125,9 +126,12 @@ def test_the_prefix(server):
     assert server.ask("/sigmax/../etc/passwd")[0] == 404
 
 
-# -- behind nginx --------------------------------------------------------------------------------
+# -- behind a proxy ------------------------------------------------------------------------------
 
-NGINX = """
+#: Configurations in which /sigmax/ is passed on as it is and /stripped/ without the prefix, and what starts each.
+PROXIES = {
+    "nginx": (
+        """
 daemon off; pid {folder}/pid; error_log {folder}/error.log;
 events {{}}
 http {{
@@ -139,18 +143,48 @@ http {{
     location /stripped/ {{ proxy_pass {url}/; proxy_set_header Host models.example.com; }}
   }}
 }}
-"""
+""",
+        ["-c", "{file}", "-e", "{folder}/error.log"],
+    ),
+    "caddy": (
+        """
+{{
+  admin off
+  auto_https off
+}}
+http://127.0.0.1:{port} {{
+  handle /sigmax/* {{
+    reverse_proxy {url}
+  }}
+  handle_path /stripped/* {{
+    reverse_proxy {url} {{
+      header_up Host models.example.com
+    }}
+  }}
+}}
+""",
+        ["run", "--adapter", "caddyfile", "--config", "{file}"],
+    ),
+}
 
 
-@pytest.fixture(scope="module")
-def nginx(server, tmp_path_factory):
-    program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+@pytest.fixture(scope="module", params=PROXIES)
+def proxy(request, server, tmp_path_factory):
+    configuration, words = PROXIES[request.param]
+    program = shutil.which(request.param) or shutil.which(f"/usr/sbin/{request.param}")
     if program is None:
-        assert "SIGMAX_NGINX" not in os.environ, "SIGMAX_NGINX is set, but there is no nginx"
-        pytest.skip("no nginx")
-    folder, port = tmp_path_factory.mktemp("nginx"), 18_000 + server.port % 10_000
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, url=server.url))
-    process = subprocess.Popen([program, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")])
+        asked = f"SIGMAX_{request.param.upper()}"
+        assert asked not in os.environ, f"{asked} is set, but there is no {request.param}"
+        pytest.skip(f"no {request.param}")
+    folder = tmp_path_factory.mktemp(request.param)
+    port = 18_000 + (server.port + list(PROXIES).index(request.param)) % 10_000
+    names = {"folder": folder, "port": port, "url": server.url, "file": folder / "configuration"}
+    names["file"].write_text(configuration.format(**names))
+    process = subprocess.Popen(
+        [program, *(word.format(**names) for word in words)],
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"HOME": str(folder)},
+    )
     for _ in range(100):
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -163,7 +197,7 @@ def nginx(server, tmp_path_factory):
 
 
 @pytest.mark.parametrize("prefix", ["/sigmax", "/stripped"])
-def test_behind_nginx(nginx, prefix):
+def test_behind_a_proxy(proxy, prefix):
     """Whether the proxy takes the prefix away or leaves it."""
     for method, path, body, headers in (
         ("GET", "/", None, {}),
@@ -171,7 +205,7 @@ def test_behind_nginx(nginx, prefix):
         ("HEAD", "/health", None, {}),
         ("POST", "/match", gzip.compress(ASKED), {"content-encoding": "gzip"}),
     ):
-        with contextlib.closing(http.client.HTTPConnection(nginx.removeprefix("http://"), timeout=10)) as connection:
+        with contextlib.closing(http.client.HTTPConnection(proxy.removeprefix("http://"), timeout=10)) as connection:
             connection.request(method, prefix + path, body, headers)
             answer = connection.getresponse()
             answer.read()
@@ -180,7 +214,7 @@ def test_behind_nginx(nginx, prefix):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["/sigmax", "/stripped"])
-def test_the_page_behind_nginx(nginx, prefix):
+def test_the_page_behind_a_proxy(proxy, prefix):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         pytest.skip("no chromium")
@@ -190,9 +224,36 @@ def test_the_page_behind_nginx(nginx, prefix):
         page = browser.new_page()
         said = []
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(f"{nginx}{prefix}/")
+        page.goto(f"{proxy}{prefix}/")
         page.locator("#rule option").first.wait_for(state="attached")
         page.get_by_label("Your question").fill("the moon")
         page.locator("section caption", has_text="“the moon”").first.wait_for()
         assert said == []
         browser.close()
+
+
+# -- its end as a service of Windows ---------------------------------------------------------------
+
+#: A server for which another signal stands for Windows's own, which uvicorn handles there as it does SIGTERM here.
+WINDOWS = """
+import signal, sys
+import uvicorn.server
+signal.SIGBREAK = signal.SIGUSR1
+uvicorn.server.HANDLED_SIGNALS += (signal.SIGBREAK,)
+from sigmax.cli.main import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_service_of_windows_stops(folder):
+    """At once, too: nothing is lost between the message and the first request."""
+    command = [sys.executable, "-c", WINDOWS, "serve", str(folder), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert "Serving" in process.stderr.readline()
+        process.send_signal(signal.SIGUSR1)
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+        assert "Traceback" not in process.stderr.read()

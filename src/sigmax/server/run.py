@@ -99,10 +99,15 @@ def serve(
             timeout_graceful_shutdown=int(seconds) + GRACE,
         )
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        # Uvicorn sends itself the signal again at its end, when its own handlers are gone.
+        server = uvicorn.Server(config)
+
+        def stop(*_: object) -> None:
+            server.should_exit = True
+
+        # For signals before Uvicorn handles them, and for the one that it sends itself again at its end.
         for name in ("SIGTERM", "SIGINT", "SIGBREAK"):  # the last is what Windows sends to stop a service
             if hasattr(signal, name):
-                signal.signal(getattr(signal, name), lambda *_: None)
+                signal.signal(getattr(signal, name), stop)
         shown = f"[{host}]" if ":" in host else host
         started(f"http://{shown}:{listener.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
