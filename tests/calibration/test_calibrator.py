@@ -136,7 +136,10 @@ def test_fit_and_round_trip(method):
     assert (again.presence(new, IDS) == presence).all()
     assert (again.any(new, IDS) == fitted.any(new, IDS)).all()
     for rule in RULES:
-        text = rule if rule == "best-f1" else f"{rule}=0.6"
+        text = f"{rule}=0.6" if RULES[rule].takes_level else rule
+        assert again.decide(text) == fitted.decide(text)
+        if RULES[rule].each:
+            continue
         cautious = decide(text, fitted.record, confidence=0.95)
         assert again.decide(text) == fitted.decide(text) == replace(cautious, confidence=0.9)
     assert fitted.threshold == fitted.default_threshold == fitted.decide().threshold

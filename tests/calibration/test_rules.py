@@ -10,8 +10,8 @@ from scipy.special import expit
 
 from sigmax.calibration import rules
 from sigmax.calibration.p_values import fewest, p_values
-from sigmax.calibration.record import NOTHING, Record
-from sigmax.calibration.rules import RULES, Choice, Decision, decide, parse_rule, threshold_table
+from sigmax.calibration.record import NOTHING, Record, threshold_table
+from sigmax.calibration.rules import RULES, Choice, Decision, decide, parse_rule
 from sigmax.errors import UnknownNameError
 
 #: Levels that the worlds below can reach, and the metric that each rule promises.

@@ -268,3 +268,18 @@ def test_match_a_table_that_is_wrong(sigmax, model, tmp_path):
     refused(sigmax("match", model, "--input", questions), 1, "a column query or text, got question", "--columns")
     refused(sigmax("match", model, "--input", tmp_path / "none.csv", "-o", tmp_path / "a.csv"), 1, "no such file")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["carets.csv", "questions.jsonl"]
+
+
+def test_a_threshold_for_each_candidate(sigmax, model):
+    done = sigmax("match", model, "what's in the sky?", "--rule", "label-precision=0.5", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    thresholds = found["rule"]["thresholds"]
+    assert f"promised for {len(thresholds)} of " in done.err
+    (result,) = found["results"]
+    for match in result["matches"]:
+        assert match["accepted"] == (match["presence"] >= thresholds.get(match["candidate_id"], 2.0))
+    assert [one["candidate_id"] for one in result["accepted"]] == [
+        one["candidate_id"] for one in result["matches"] if one["accepted"]
+    ] or len(result["accepted"]) > len(result["matches"])
+    assert sigmax("match", model, "what's in the sky?", "--rule", "macro-f1").code == 0

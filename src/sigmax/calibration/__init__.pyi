@@ -26,12 +26,12 @@ from .novelty import Novelty as Novelty
 from .novelty import fit_novelty as fit_novelty
 from .pairs import Pairs as Pairs
 from .record import Record as Record
+from .record import threshold_table as threshold_table
 from .rules import RULES as RULES
 from .rules import Choice as Choice
 from .rules import Decision as Decision
 from .rules import Rule as Rule
 from .rules import decide as decide
 from .rules import parse_rule as parse_rule
-from .rules import threshold_table as threshold_table
 from .worlds import moved as moved
 from .worlds import sampling_shift as sampling_shift

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from sigmax.arrays import Bools, Floats, Ints
 from sigmax.calibration.any_right import SUCCESSION, AnyFit, AnyInputs, fit_any, folds_of, noisy_or
 from sigmax.calibration.curves import Adjusted, Calibration, calibration_from_dict
+from sigmax.calibration.each import decide_each
 from sigmax.calibration.familiar import Familiar, familiar_numbers, least_answered
 from sigmax.calibration.fits import fit_calibration
 from sigmax.calibration.pairs import Pairs, row_totals
 from sigmax.calibration.record import Record
-from sigmax.calibration.rules import CONFIDENCE, Choice, Decision, decide
+from sigmax.calibration.rules import CONFIDENCE, Choice, Decision, decide, parse_rule
 from sigmax.calibration.worlds import moved
 from sigmax.errors import DataError
 
@@ -146,11 +147,14 @@ class Calibrator:
             ValueError: a rule that cannot be read.
             DataError: a model saved without its dev record, for any rule but the default.
         """
-        if self.record is not None and self.about.get("crossed"):
-            cautious = 1 - (1 - confidence) * CROSSED_PART
-            return replace(decide(rule, self.record, confidence=cautious), confidence=confidence)
         if self.record is not None:
-            return decide(rule, self.record, confidence=confidence)
+            choice = parse_rule(rule) if isinstance(rule, str) else rule
+            cautious = 1 - (1 - confidence) * CROSSED_PART if self.about.get("crossed") else confidence
+            if choice.rule.each:
+                decision = decide_each(choice, self.record, self.candidate_ids, confidence=cautious)
+            else:
+                decision = decide(choice, self.record, confidence=cautious)
+            return replace(decision, confidence=confidence)
         if str(rule) != DEFAULT_RULE or self.threshold is None:
             raise DataError(
                 f"The model was saved without the record of its dev split, so only {DEFAULT_RULE} is there, not "

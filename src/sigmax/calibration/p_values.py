@@ -10,7 +10,7 @@ import scipy
 
 from sigmax.arrays import Floats
 
-__all__ = ["fewest", "kl", "p_values"]
+__all__ = ["fewest", "kl", "p_values", "queries_needed"]
 
 
 def p_values(total: Floats, n: Floats, allowed: float, *, exact: bool) -> Floats:
@@ -32,3 +32,13 @@ def kl(mean: Any, allowed: float) -> Any:
 def fewest(delta: float, rate: float) -> int:
     """Return the least n with exp(−n · rate) ≤ δ."""
     return max(1, math.ceil(-math.log(delta) / rate - 1e-9))
+
+
+def queries_needed(total: Floats, n: Floats, allowed: float, delta: float, available: int) -> int | None:
+    """About how many queries are enough if errors stay as frequent as now, at the threshold that suits best."""
+    mean = (total + 0.5) / (n + 1)  # few queries without an error prove little
+    hopeful = mean < allowed - 1e-9
+    if not hopeful.any():
+        return None
+    enough = -np.log(delta / np.e) / kl(mean[hopeful], allowed)
+    return max(math.ceil(float((enough / n[hopeful]).min() * available)), available + 1)

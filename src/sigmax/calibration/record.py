@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
 
-__all__ = ["NOTHING", "SIGNS", "Record", "ThresholdCurve"]
+__all__ = ["NOTHING", "SIGNS", "Record", "ThresholdCurve", "threshold_table"]
 
 
 #: What is kept of each dev query, to tell later whether queries have changed.
@@ -37,6 +37,7 @@ class Record:
     floor: float = FLOOR  #: wrong pairs below this presence are left out; thresholds below are for right pairs alone
     missing: Ints | None = None  #: (n,) right answers that a query was not offered: no threshold accepts them; None: 0
     signs: Floats | None = None  #: (n, 3) of each query, as named in `SIGNS`; None: of a model saved before they were
+    columns: Ints | None = None  #: (k,) candidate of each pair; None where pairs are not told apart by it
 
     def __post_init__(self) -> None:
         n, k = len(self.answered), len(self.rows)
@@ -44,6 +45,8 @@ class Record:
             raise ValueError(
                 f"Expected one row, presence and truth per pair, got {k}, {len(self.presence)} and {len(self.right)}."
             )
+        if self.columns is not None and (len(self.columns) != k or (k and self.columns.min() < 0)):
+            raise ValueError(f"Expected one column, at least 0, per pair, got {len(self.columns)} for {k} pairs.")
         if not 0 <= self.floor <= 1:
             raise ValueError(f"Expected a floor between 0 and 1, got {self.floor}.")
         if k and (self.rows.min() < 0 or self.rows.max() >= n):
@@ -82,7 +85,7 @@ class Record:
             pooled = float(presence[weights > 1].max(initial=0.0))
             floor = max(floor, float(np.nextafter(pooled, 1.0)))
             presence = np.where(weights == 1, presence, 0.0)
-        rows, kept, start = [], [], 0
+        rows, columns, kept, start = [], [], [], 0
         for block in [presence] if isinstance(presence, np.ndarray) else presence:
             truth = right[start : start + len(block)]
             if block.shape != truth.shape:
@@ -90,6 +93,7 @@ class Record:
             _check_presence(block)
             i, j = np.nonzero(truth | (block >= floor))
             rows.append(i + start)
+            columns.append(j)
             kept.append((block[i, j].astype(np.float64), truth[i, j]))
             start += len(block)
         if start != len(right):
@@ -102,6 +106,7 @@ class Record:
             np.concatenate([np.zeros(0, bool), *(part for _, part in kept)]),
             floor,
             missing,
+            columns=None if weights is not None else np.concatenate([np.zeros(0, np.int64), *columns]).astype(np.int64),
         )
 
     @property
@@ -123,7 +128,7 @@ class Record:
             "presence": self.presence,
             "right": self.right,
             "floor": np.array([self.floor]),
-            **{name: value for name in ("missing", "signs") if (value := getattr(self, name)) is not None},
+            **{name: value for name in ("missing", "signs", "columns") if (value := getattr(self, name)) is not None},
         }
 
     @classmethod
@@ -144,6 +149,7 @@ class Record:
             float(tensors["floor"][0]),
             tensors["missing"].astype(np.int64) if "missing" in tensors else None,
             tensors["signs"].astype(np.float64) if "signs" in tensors else None,
+            tensors["columns"].astype(np.int64) if "columns" in tensors else None,
         )
 
     @cached_property
@@ -219,6 +225,28 @@ class ThresholdCurve:
             "contains": _ratio(value["contained"], self.answered),
             **(both if seen else dict.fromkeys(both)),
         }
+
+
+def threshold_table(record: Record, at: Iterable[float] | None = None) -> list[dict[str, float | None]]:
+    """Rows of what thresholds give on the split; None where there is nothing to measure.
+
+    precision, recall and false_claims are those of the rules; f1 is over all pairs; accepted is the mean per query.
+
+    Args:
+        record: of the dev split.
+        at: thresholds; 0.05, 0.1, 0.2, …, 0.9, 0.95 if not given.
+
+    Raises:
+        ValueError: a threshold below the record's floor: wrong pairs there were not kept.
+    """
+    names = ("precision", "recall", "f1", "accepted", "false_claims")
+    rows: list[dict[str, float | None]] = []
+    for threshold in (0.05, *(step / 10 for step in range(1, 10)), 0.95) if at is None else at:
+        if not threshold >= record.floor:
+            raise ValueError(f"Expected thresholds from the record's floor of {record.floor:g} on, got {threshold}.")
+        metrics = record.curve.at(threshold)
+        rows.append({"threshold": float(threshold), **{name: metrics[name] for name in names}})
+    return rows
 
 
 def _curve(record: Record) -> ThresholdCurve:

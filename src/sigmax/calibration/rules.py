@@ -9,7 +9,10 @@ recorded of a query are presences of a calibration that was fitted without it (`
 
 A promise is made over all dev splits that could have been drawn, those included where none can be made. Where it can
 seldom be made, those that are made are broken more often than δ: at the edge of what a world allows, a split that
-allows the promise is a lucky one. No test of the split alone can tell.
+allows the promise is a lucky one. No test of the split alone can tell: that a promise was made has a chance π, so that
+among those made up to δ / π are broken, and π is no more known from one split than the world is. A rule that refused
+where π is small would have to look at the same split, and would be as lucky. What bounds it is δ: ask for confidence
+0.99 and at most one split in a hundred makes a promise that it breaks.
 
 MAPIE (`mapie.risk_control`) evaluates dense (n, m) predictions at a grid of thresholds fixed in advance, which no grid
 of presences is once they were calibrated on the split, and knows no query without an answer: so the tests stand here.
@@ -29,18 +32,18 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from sigmax.arrays import Floats
-from sigmax.calibration.p_values import fewest, kl, p_values
+from sigmax.calibration.p_values import fewest, p_values, queries_needed
 from sigmax.calibration.record import Record, ThresholdCurve
 from sigmax.errors import lookup
 
-__all__ = ["RULES", "Choice", "Decision", "Rule", "decide", "parse_rule", "threshold_table"]
+__all__ = ["RULES", "Choice", "Decision", "Rule", "certified", "decide", "parse_rule"]
 
 
 CONFIDENCE = 0.9
@@ -88,6 +91,7 @@ class Rule:
     allowed: Callable[[float], float] = _identity  #: level -> average loss allowed
     exact: bool = False  #: whether a query's loss is 0 or 1
     rises: bool = False  #: whether the loss rises with the threshold
+    each: bool = False  #: whether it gives each candidate a threshold of its own, see `sigmax.calibration.each`
     steady: bool = True  #: whether it rises or falls for every query, so that any threshold may be tested first
 
     @property
@@ -145,6 +149,11 @@ class Decision:
     reason: str | None  #: why nothing is promised, and what the threshold is instead
     needed: int | None  #: estimated number of such queries that would suffice; None if not known
     achieved: dict[str, float | None]  #: metrics on the split that it was chosen on
+    thresholds: Mapping[str, float] | None = None  #: by candidate id, where each has its own; `threshold` for others
+
+    def threshold_of(self, candidate_id: str) -> float:
+        """Presence from which a candidate is accepted."""
+        return self.threshold if self.thresholds is None else self.thresholds.get(candidate_id, self.threshold)
 
     @property
     def promise(self) -> str | None:
@@ -237,6 +246,27 @@ RULES: dict[str, Rule] = {
             loss=_false_claims_loss,
             exact=True,
         ),
+        Rule(
+            name="label-precision",
+            summary="for each candidate that is ever accepted, at least {level} of the queries that get it are right",
+            chosen="Loss: whether a query that gets the candidate gets it wrongly. Exact; thresholds for each "
+            "candidate as for precision, all promises together with confidence 1 − δ: each of the L candidates that "
+            "can have enough queries is tested with δ / L (Bonferroni), the others are never accepted.",
+            example="0.9",
+            population=CLAIMED,
+            loss=_precision_loss,
+            allowed=_one_minus,
+            exact=True,
+            each=True,
+            steady=False,
+        ),
+        Rule(
+            name="macro-f1",
+            summary="for each candidate, the best F1 that its presences on the dev split expect; promises nothing",
+            chosen="2·Σ presence of the accepted / (accepted + Σ presence of all) is largest. Presences and not the "
+            "truth choose: no threshold is picked for its luck, however many candidates and thresholds there are.",
+            each=True,
+        ),
     )
 }
 
@@ -278,6 +308,8 @@ def decide(choice: Choice | str, record: Record, *, confidence: float = CONFIDEN
         ValueError: a rule that cannot be read, a confidence not between 0 and 1.
     """
     choice = parse_rule(choice) if isinstance(choice, str) else choice
+    if choice.rule.each:
+        raise ValueError(f"Expected candidates for {choice}, which has a threshold for each. Try Calibrator.decide.")
     if not 0 < confidence < 1:
         raise ValueError(f"Expected a confidence between 0 and 1, both left out, got {confidence}. Try {CONFIDENCE}.")
     rule, level, curve = choice.rule, choice.level, record.curve
@@ -288,7 +320,7 @@ def decide(choice: Choice | str, record: Record, *, confidence: float = CONFIDEN
         reason = None if curve.pairs else "The dev split has no right pair, so nothing is accepted."
     else:
         delta = 1 - confidence
-        found = _certified(rule, curve, level, delta)
+        found = certified(rule, curve, level, delta)
         promised = found is not None
         if found is not None:
             place = found
@@ -298,29 +330,7 @@ def decide(choice: Choice | str, record: Record, *, confidence: float = CONFIDEN
     return Decision(choice, threshold, promised, confidence, reason, needed, curve.at(threshold))
 
 
-def threshold_table(record: Record, at: Iterable[float] | None = None) -> list[dict[str, float | None]]:
-    """Rows of what thresholds give on the split; None where there is nothing to measure.
-
-    precision, recall and false_claims are those of the rules; f1 is over all pairs; accepted is the mean per query.
-
-    Args:
-        record: of the dev split.
-        at: thresholds; 0.05, 0.1, 0.2, …, 0.9, 0.95 if not given.
-
-    Raises:
-        ValueError: a threshold below the record's floor: wrong pairs there were not kept.
-    """
-    names = ("precision", "recall", "f1", "accepted", "false_claims")
-    rows: list[dict[str, float | None]] = []
-    for threshold in (0.05, *(step / 10 for step in range(1, 10)), 0.95) if at is None else at:
-        if not threshold >= record.floor:
-            raise ValueError(f"Expected thresholds from the record's floor of {record.floor:g} on, got {threshold}.")
-        metrics = record.curve.at(threshold)
-        rows.append({"threshold": float(threshold), **{name: metrics[name] for name in names}})
-    return rows
-
-
-def _certified(rule: Rule, curve: ThresholdCurve, level: float, delta: float) -> int | None:
+def certified(rule: Rule, curve: ThresholdCurve, level: float, delta: float) -> int | None:
     """Place of the threshold whose promise holds with confidence 1 − δ, −1 for `NOTHING`; None if there is none."""
     if not rule.steady:
         return _chains(rule, curve, level, delta)
@@ -401,7 +411,7 @@ def _without_promise(choice: Choice, curve: ThresholdCurve, delta: float) -> tup
     if available < least:
         why = f"needs at least {least} {rule.population.words}, the dev split has {available}"
         return place, f"{choice} {why}; {what}.", least
-    needed = _queries_needed(total[:usable], n[:usable], allowed, delta, available)
+    needed = queries_needed(total[:usable], n[:usable], allowed, delta, available)
     if needed is None:
         why = f"is not reached at any threshold that can be tested{_must_refuse(rule, curve, allowed)}"
         return place, f"{choice} {why}; {what}.", None
@@ -414,7 +424,7 @@ def _best_level(rule: Rule, curve: ThresholdCurve, delta: float) -> float | None
     levels = [step / 100 for step in range(1, 100)]
     if rule.allowed(0.9) > rule.allowed(0.1):
         levels.reverse()  # now each is stricter than the one before
-    count = bisect.bisect_left(levels, True, key=lambda level: _certified(rule, curve, level, delta) is None)
+    count = bisect.bisect_left(levels, True, key=lambda level: certified(rule, curve, level, delta) is None)
     return levels[count - 1] if count else None
 
 
@@ -431,16 +441,6 @@ def _must_refuse(rule: Rule, curve: ThresholdCurve, allowed: float) -> str:
     if part <= 0:
         return ""
     return f": the best candidate is wrong for {wrong:.0%} of queries, so that any rule must refuse {part:.0%} or more"
-
-
-def _queries_needed(total: Floats, n: Floats, allowed: float, delta: float, available: int) -> int | None:
-    """About how many queries are enough if errors stay as frequent as now, at the threshold that suits best."""
-    mean = (total + 0.5) / (n + 1)  # few queries without an error prove little
-    hopeful = mean < allowed - 1e-9
-    if not hopeful.any():
-        return None
-    enough = -np.log(delta / np.e) / kl(mean[hopeful], allowed)
-    return max(math.ceil(float((enough / n[hopeful]).min() * available)), available + 1)
 
 
 def _best_f1(curve: ThresholdCurve) -> int:

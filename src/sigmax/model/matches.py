@@ -100,7 +100,7 @@ class Matches(Sequence[Match]):
         """Whether the rule accepts a match; None if the model was not calibrated."""
         if self.decision is None or match.presence is None:
             return None
-        return match.presence >= self.decision.threshold
+        return match.presence >= self.decision.threshold_of(match.candidate_id)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the decision, for JSON; the accepted are None if the model was not calibrated."""
@@ -171,7 +171,10 @@ class Rated:
         """(a,) places of all candidates that a decision accepts, best first; none without calibration."""
         if decision is None or self.presence is None:
             return np.empty(0, np.int64)
-        places: Ints = np.flatnonzero(self.presence >= decision.threshold)
+        least: float | Floats = decision.threshold
+        if decision.thresholds is not None:
+            least = np.array([decision.threshold_of(one) for one in self.candidate_ids])
+        places: Ints = np.flatnonzero(self.presence >= least)
         first = self.presence if order == "presence" else self.logits
         by: Ints = np.lexsort((-self.logits[places], -first[places]))
         return places[by]

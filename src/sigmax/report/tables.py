@@ -98,7 +98,7 @@ def calibration_table(calibrator: Calibrator) -> Table:
 
 def threshold_rows(calibrator: Calibrator) -> Table | None:
     """Show what each threshold on presence gave on dev; None for a model saved without its record."""
-    from sigmax.calibration.rules import threshold_table
+    from sigmax.calibration.record import threshold_table
 
     if calibrator.record is None:
         return None
