@@ -1,5 +1,9 @@
 """What does the share add to the logit in a presence? Log loss and F1 on test, from the same logits, both ways.
 
+Where test has another part of queries without a right answer than dev, presences are off for that alone: the share of a
+query's best candidate is high whether it is right or not. Columns named *_at_dev_rate weigh these queries so that they
+are as many as in dev.
+
 Usage: SIGMAX_DATA=… python benchmarks/presence.py [--data clinc150 nlupp …] [--logits FOLDER]
 
 Each model is trained once; FOLDER keeps logits, so that a second run only calibrates.
@@ -56,6 +60,9 @@ def logits_of(name: str, encoder: str, loss: str, root: Path, folder: Path) -> d
 
 def measure(odds: np.ndarray, right: np.ndarray, dev_odds: np.ndarray, dev_right: np.ndarray) -> dict[str, float]:
     """Log loss per query, micro-F1 at the threshold that is best on dev, slope, expected ratio."""
+    none, dev_none = 1 - right.any(1).mean(), 1 - dev_right.any(1).mean()
+    weights = np.where(right.any(1), (1 - dev_none) / (1 - none), dev_none / none if none else 0.0)
+    losses = (np.logaddexp(0, odds) - right * odds).sum(1)
     order = np.argsort(-dev_odds.ravel())
     hits = np.cumsum(dev_right.ravel()[order])
     best = (2 * hits / (np.arange(1, len(hits) + 1) + dev_right.sum())).argmax()
@@ -63,7 +70,9 @@ def measure(odds: np.ndarray, right: np.ndarray, dev_odds: np.ndarray, dev_right
     presence, top = expit(odds), odds.argmax(1)
     rows = np.arange(len(odds))
     return {
-        "log_loss": float((np.logaddexp(0, odds) - right * odds).sum(1).mean()),
+        "log_loss": float(losses.mean()),
+        "log_loss_at_dev_rate": float(losses @ weights / weights.sum()),
+        "expected_ratio_at_dev_rate": float(expit(odds).sum(1) @ weights / (right.sum(1) @ weights)),
         "micro_f1": float(2 * (accepted & right).sum() / (accepted.sum() + right.sum())),
         "slope": fit_platt(np.clip(odds, -30, 30).ravel(), right.ravel()).scale,
         "expected_ratio": float(presence.sum() / right.sum()),

@@ -80,7 +80,7 @@ def _promised(
         f"are never accepted: {few} are right for too few dev queries (about {math.ceil(level * least)} are "
         f"needed), {len(seen) - few - len(thresholds)} have too many errors."
     )
-    achieved = {"candidates": float(len(seen)), "promised": float(len(thresholds))}
+    achieved: dict[str, float | None] = {"candidates": float(len(seen)), "promised": float(len(thresholds))}
     return Decision(choice, NOTHING, bool(thresholds), confidence, reason, None, achieved, thresholds)
 
 
