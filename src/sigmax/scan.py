@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats, Ints
+from sigmax.arrays import Bools, Floats, Ints, Logits
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Query
@@ -29,17 +29,6 @@ WHOLE = 2**24
 BLOCK = 2**27
 #: Candidates that a calibration may tell apart, at most: only beyond are their pairs pooled.
 MOST_TOLD_APART = 10_000
-
-
-@dataclass(frozen=True, eq=False)
-class Logits:
-    """Logits of n queries over m candidates."""
-
-    values: NDArray[np.float32]  #: (n, m)
-    none: NDArray[np.float32] | None = None  #: (n,) of *none of these*; None for a model trained without it
-    #: (n, f) how near the training queries are, and, of n-grams, which share of them training had; larger the more
-    #: familiar. None for a model that keeps nothing of its training queries.
-    novelty: Floats | None = None
 
 
 class Scorer(Protocol):

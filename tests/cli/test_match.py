@@ -233,14 +233,14 @@ def test_match_a_table(sigmax, model, tmp_path):
 
 def test_a_table_keeps_no_cache(sigmax, model, tmp_path, monkeypatch):
     """Its queries are not kept, and afterwards the caches are as they were."""
-    from sigmax.encoders import ngrams
+    from sigmax.encoders import hashing
 
-    before, seen = ngrams.CACHED_BYTES, []
-    monkeypatch.setattr("sigmax.model.bulk.match_table", lambda *_, **__: seen.append(ngrams.CACHED_BYTES) or 1)
+    before, seen = hashing.CACHED_BYTES, []
+    monkeypatch.setattr("sigmax.model.bulk.match_table", lambda *_, **__: seen.append(hashing.CACHED_BYTES) or 1)
     questions = jsonl(tmp_path / "questions.jsonl", [{"query": "sky"}])
     assert sigmax("match", model, "--input", questions, "-o", tmp_path / "answers.csv").code == 0
     assert seen == [0]
-    assert before == ngrams.CACHED_BYTES > 0
+    assert before == hashing.CACHED_BYTES > 0
 
 
 @pytest.mark.slow

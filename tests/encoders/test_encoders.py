@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from sigmax.data import MatchDataset
-from sigmax.encoders import LabelTable, NgramEmbedding, load_encoder, ngrams, save_encoder
+from sigmax.encoders import LabelTable, NgramEmbedding, hashing, load_encoder, save_encoder
 from sigmax.encoders.build import ENCODERS, build_towers, defaults_of, label_text
 from sigmax.encoders.plan import Plan
 from sigmax.encoders.pretrained import is_static, load_pretrained
@@ -113,7 +113,7 @@ def test_a_repeated_text_counts_once():
 def test_words_and_characters_weigh_the_same():
     encoder = NgramEmbedding.fit(CORPUS, dimension=3)
     for ids, weights in features(encoder, CORPUS[:3]):
-        is_word = encoder.buckets[torch.tensor(ids[:-1])] < ngrams.BUCKETS
+        is_word = encoder.buckets[torch.tensor(ids[:-1])] < hashing.BUCKETS
         squares = torch.tensor(weights[:-1]) ** 2
         assert float(squares[is_word].sum()) == pytest.approx(0.5, abs=1e-5)
         assert float(squares[~is_word].sum()) == pytest.approx(0.5, abs=1e-5)
@@ -144,12 +144,12 @@ def test_cached_features_are_those_made_afresh(monkeypatch):
     assert features(encoder, texts) == fresh
     assert features(encoder, texts) == fresh
     assert features(encoder, texts[::-1] + texts) == fresh[::-1] + fresh
-    monkeypatch.setattr(ngrams, "CACHED_BYTES", 4 * 1024)
+    monkeypatch.setattr(hashing, "CACHED_BYTES", 4 * 1024)
     encoder = NgramEmbedding.fit(CORPUS, dimension=3)
     for start in range(len(texts) - 2):
         part = slice(start, start + 3)
         assert features(encoder, texts[part] + texts[part]) == fresh[part] + fresh[part]
-    assert 1 <= len(encoder._cache) <= 4
+    assert 1 <= len(encoder.features._cache) <= 4
 
 
 def test_a_prompt_stands_before_the_text():

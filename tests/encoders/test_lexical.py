@@ -169,7 +169,7 @@ def test_slices():
 
 def test_the_cache_changes_nothing(monkeypatch):
     with_cache = Lexical.fit(CANDIDATES)
-    monkeypatch.setattr("sigmax.encoders.lexical.CACHED_BYTES", 0)
+    monkeypatch.setattr("sigmax.encoders.shared_words.CACHED_BYTES", 0)
     monkeypatch.setattr("sigmax.encoders.lexical.BLOCK", 2)
     without = Lexical.fit(CANDIDATES)
     assert not without._cache

@@ -17,7 +17,7 @@ import sigmax
 from helpers.data import things
 from sigmax.encoders import ENCODERS, FrozenEncoder, LabelTable, Module, NgramEmbedding, load_encoder, save_encoder
 from sigmax.encoders.build import build_towers
-from sigmax.encoders.ngrams import BUCKETS
+from sigmax.encoders.hashing import BUCKETS, NgramFeatures
 from sigmax.encoders.plan import Defaults, Encoder, Towers
 from sigmax.encoders.static import StaticVectors
 from sigmax.errors import DataError
@@ -153,7 +153,7 @@ def test_buckets_are_those_of_scikit_learns_hashing_vectorizer(texts):
     shared = {"n_features": BUCKETS, "alternate_sign": False, "norm": None}
     words = HashingVectorizer(analyzer="word", token_pattern=r"(?u)\b\w+\b", ngram_range=(1, 2), **shared)
     characters = HashingVectorizer(analyzer="char_wb", ngram_range=(2, 5), **shared)
-    rows, buckets, frequency = NgramEmbedding(np.empty(0, np.int64), np.empty(0, np.float32))._counts(texts)
+    rows, buckets, frequency = NgramFeatures(np.empty(0, np.int64), np.empty(0, np.float32)).counts(texts)
     found = np.zeros((len(texts), 2 * BUCKETS), np.int32)
     found[rows, buckets] = frequency
     np.testing.assert_array_equal(found[:, :BUCKETS], words.transform(texts).toarray())

@@ -57,8 +57,17 @@ class Calibrator:
         """(m,) place of each candidate among those of the fit, −1 for a new one; None where they are the same."""
         if not self.candidate_ids or tuple(candidate_ids) == self.candidate_ids:
             return None
+        if isinstance(candidate_ids, tuple) and self._placed.get("ids") is candidate_ids:  # served: the same each time
+            last: NDArray[np.int64] = self._placed["places"]
+            return last
         known = {name: place for place, name in enumerate(self.candidate_ids)}
-        return np.array([known.get(name, -1) for name in candidate_ids], np.int64)
+        places = np.array([known.get(name, -1) for name in candidate_ids], np.int64)
+        self._placed.update(ids=candidate_ids, places=places)
+        return places
+
+    @cached_property
+    def _placed(self) -> dict[str, Any]:
+        return {}
 
     @property
     def competition(self) -> float:

@@ -33,7 +33,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -164,7 +164,9 @@ class Decision:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
-        return {"rule": str(self.choice), **{k: v for k, v in asdict(self).items() if k != "choice"}}
+        kept = {name: dict(one) if isinstance(one, Mapping) else one for name, one in vars(self).items()}
+        del kept["choice"]
+        return {"rule": str(self.choice), **kept}
 
 
 def _precision_loss(curve: ThresholdCurve) -> tuple[Floats, Floats]:

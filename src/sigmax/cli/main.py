@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from sigmax.cli import candidates, data, match, measure, serve, train, watch
+from sigmax.cli import candidates, data, export, match, measure, serve, train, watch
 from sigmax.cli.app import app
 from sigmax.cli.console import fail, prepare_streams
 from sigmax.errors import DataError, UnknownNameError
@@ -16,7 +16,7 @@ from sigmax.errors import DataError, UnknownNameError
 __all__ = ["COMMANDS", "app", "main"]
 
 #: The files whose commands there are; importing them registers the commands.
-COMMANDS = (train, measure, watch, match, serve, candidates, data)
+COMMANDS = (train, measure, watch, match, serve, export, candidates, data)
 
 
 def main() -> None:

@@ -22,7 +22,12 @@ __all__ = ["serve", "without_caches"]
 
 @command("Use")
 def serve(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR", help="Model folders, as `sigmax train` writes them.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR", help="Model folders, as `sigmax train` writes them, or .onnx files of `sigmax export`."
+        ),
+    ],
     host: Annotated[str, Option("Address to listen at; 0.0.0.0 for all.", group="address", shown="HOST")] = "127.0.0.1",
     port: Annotated[
         int, Option("Port to listen at; 0 for any that is free.", group="address", shown="N", least=0, most=65535)
@@ -51,7 +56,7 @@ def serve(
 ) -> None:
     """Serve models: an HTTP API, and a page at / to try them.
 
-    A model's name is that of its folder. When a folder changes, its new model, candidates or index take over and no
+    A model's name is that of its folder or file. When that changes, its new model, candidates or index take over and no
     request is lost.
     Whoever can reach the server can use it: for any HOST that other machines can reach, a key in the environment
     variable SIGMAX_API_KEY is required, and requests must bring it (Authorization: Bearer KEY). SIGTERM and Ctrl-C
@@ -66,7 +71,7 @@ def serve(
 
     Also POST /explain, GET /models, /health, /metrics (Prometheus) and /openapi.json.
     """
-    names = [folder.resolve().name for folder in folders]
+    names = [_name(folder) for folder in folders]
     if len(set(names)) < len(names):
         raise typer.BadParameter(
             f"a model's name is that of its folder; expected different ones, got {', '.join(names)}", param_hint="DIR"
@@ -106,15 +111,20 @@ def serve(
     gc.unfreeze()
 
 
+def _name(place: Path) -> str:
+    """What a model is called: its folder's name, or its file's without the ending."""
+    return place.resolve().stem if place.suffix == ".onnx" else place.resolve().name
+
+
 @contextlib.contextmanager
 def without_caches() -> Iterator[None]:
     """Keep nothing of a query for the next time: requests seldom repeat, and a cache would only grow."""
     from sigmax.data import pictures
-    from sigmax.encoders import ngrams
+    from sigmax.encoders import hashing, shared_words
 
-    before = ngrams.CACHED_BYTES, pictures.KEPT_BYTES
-    ngrams.CACHED_BYTES = pictures.KEPT_BYTES = 0
+    before = hashing.CACHED_BYTES, shared_words.CACHED_BYTES, pictures.KEPT_BYTES
+    hashing.CACHED_BYTES = shared_words.CACHED_BYTES = pictures.KEPT_BYTES = 0
     try:
         yield
     finally:
-        ngrams.CACHED_BYTES, pictures.KEPT_BYTES = before
+        hashing.CACHED_BYTES, shared_words.CACHED_BYTES, pictures.KEPT_BYTES = before

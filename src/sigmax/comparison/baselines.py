@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from sigmax.arrays import Logits
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.normal import normal
@@ -18,7 +19,6 @@ from sigmax.encoders.build import build_towers
 from sigmax.encoders.plan import Plan
 from sigmax.errors import DataError
 from sigmax.evaluation import quick_metrics
-from sigmax.scan import Logits
 
 if TYPE_CHECKING:
     from sigmax.encoders.frozen import FrozenEncoder

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sigmax.encoders.plan import Defaults, Encoder, Plan, Towers
 from sigmax.encoders.pretrained import UnloadableError, find, is_static, load_pretrained
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from sigmax.data.dataset import MatchDataset
     from sigmax.encoders.frozen import FrozenEncoder
+    from sigmax.encoders.hashing import NgramFeatures
     from sigmax.encoders.labels import LabelTable
     from sigmax.encoders.ngrams import NgramEmbedding
 
@@ -28,6 +30,8 @@ __all__ = ["ENCODERS", "build_towers", "default_head", "defaults_of", "is_pretra
 
 # -- builders ------------------------------------------------------------------------------------
 
+_vocabularies: WeakKeyDictionary[MatchDataset, dict[str, NgramFeatures]] = WeakKeyDictionary()
+
 
 def _ngrams(data: MatchDataset, plan: Plan) -> Towers:
     from sigmax.encoders.ngrams import NgramEmbedding
@@ -35,13 +39,26 @@ def _ngrams(data: MatchDataset, plan: Plan) -> Towers:
     if not data.labels:
 
         def tower() -> NgramEmbedding:
-            texts = chain(_training_texts(data), data.candidates)
-            return NgramEmbedding.fit(texts, seed=plan.seed, dimension=128)
+            return NgramEmbedding.start(_vocabulary(data), seed=plan.seed, dimension=128)
 
         return Towers(tower(), tower() if plan.two_towers else None, "cosine")
     dimension = max(256, len(data.candidates))
-    query = NgramEmbedding.fit(_training_texts(data), seed=plan.seed, least=2, dimension=dimension, digits_alike=True)
+    words = _vocabulary(data, least=2, digits_alike=True)
+    query = NgramEmbedding.start(words, seed=plan.seed, dimension=dimension)
     return Towers(query, orthogonal_labels(data, query.dimension, plan.seed), "cosine")
+
+
+def _vocabulary(data: MatchDataset, name: str = "", **settings: Any) -> NgramFeatures:
+    """Count the n-grams of a data set once, for both towers, every seed and every contender."""
+    from sigmax.encoders.hashing import NgramFeatures
+
+    kept = _vocabularies.setdefault(data, {})
+    if name not in kept:
+        texts: Iterator[str] = _training_texts(data)
+        if not data.labels:
+            texts = chain(texts, data.candidates)
+        kept[name] = NgramFeatures.fit(texts, **settings)
+    return kept[name]
 
 
 def _ngrams_linear(data: MatchDataset, plan: Plan) -> Towers:
@@ -52,13 +69,8 @@ def _ngrams_linear(data: MatchDataset, plan: Plan) -> Towers:
     from sigmax.encoders.ngrams import NgramEmbedding
 
     labels = len(data.candidates)
-    query = NgramEmbedding.fit(
-        _training_texts(data),
-        seed=plan.seed,
-        most=max(1, LINEAR_WEIGHTS // labels),
-        dimension=labels,
-        digits_alike=True,
-    )
+    words = _vocabulary(data, "linear", most=max(1, LINEAR_WEIGHTS // labels), digits_alike=True)
+    query = NgramEmbedding.start(words, seed=plan.seed, dimension=labels)
     nn.init.zeros_(query.table.weight)  # an n-gram starts without influence
     return Towers(query, LabelTable(data.candidates, torch.eye(len(data.candidates)), frozen=True), "dot")
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sigmax.arrays import Logits
 from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
@@ -31,7 +32,6 @@ from sigmax.model.searched import Searched
 from sigmax.model.stored import held, listed, same
 from sigmax.model.vectors import CANDIDATE_BLOCK, Tile, Vectors, in_parts, tiled
 from sigmax.positives import Positives
-from sigmax.scan import Logits
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

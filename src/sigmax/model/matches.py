@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from sigmax.arrays import Floats, Ints
 from sigmax.calibration.familiar import FALSE_ALARMS
 from sigmax.metrics.ranking import best_first
 
 if TYPE_CHECKING:
+    from sigmax.arrays import Logits
     from sigmax.calibration.calibrator import Calibrator
     from sigmax.calibration.rules import Decision
     from sigmax.data.pictures import Query
     from sigmax.model.vectors import Vectors
-    from sigmax.scan import Logits
 
 __all__ = ["Match", "Matches", "Offer", "Rated", "answer", "rate"]
 
+#: Candidates of each query that are put in order together with those of other queries.
+ORDERED = 10
 #: Pairs rated at a time: they bound the memory on top of the logits.
 PAIR_BLOCK = 2**22
 
@@ -39,7 +40,7 @@ class Match:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,12 @@ class Rated:
     #: Standard error of the sum that shares are parts of, as a part of it, where it is estimated; see `Searched`.
     share_error: float | None = None
     familiar_p: float | None = None  #: p-value of "drawn as the dev queries were", see `Matches`
+    first: Ints | None = None  #: (k,) places of the best by presence, if they are known already
 
     def best(self, top_k: int, *, order: str = "presence") -> Ints:
         """(k,) places of the best candidates, in an order of `sigmax.metrics.ranking.ORDERS`; equal ones as offered."""
+        if order == "presence" and self.first is not None and top_k <= len(self.first):
+            return self.first[:top_k]
         presence = self.presence if order == "presence" else None
         depth = min(top_k, len(self.logits))
         (places,) = best_first(self.logits[None], depth, None if presence is None else presence[None])
@@ -228,13 +232,15 @@ def rate(
     for start in range(0, len(logits.values), height):
         rows = slice(start, start + height)
         values = logits.values[rows]
-        shares = special.softmax(values.astype(np.float64), axis=1)
+        shares = np.exp(values.astype(np.float64) - values.max(1, keepdims=True, initial=-np.inf))
+        shares /= shares.sum(1, keepdims=True)
         presence = anything = familiar = None
         if calibrator is not None:
             none = None if logits.none is None else logits.none[rows]
             novelty = None if logits.novelty is None else logits.novelty[rows]
             presence, anything = calibrator.read(values, candidate_ids, none, novelty=novelty)
             familiar = calibrator.familiarity(presence, novelty)
+        first = best_first(values, min(ORDERED, values.shape[1]), presence)
         for row in range(len(values)):
             yield Rated(
                 candidates,
@@ -244,4 +250,5 @@ def rate(
                 None if presence is None else presence[row],
                 None if anything is None else float(anything[row]),
                 familiar_p=None if familiar is None else float(familiar[1][row]),
+                first=first[row],
             )

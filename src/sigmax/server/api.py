@@ -165,7 +165,7 @@ def make_api(
                 "candidates": one.loaded.offer.size,
                 "pictures": one.loaded.model.pictures,
                 "calibrated": one.loaded.model.calibrator is not None,
-                "loss": one.loaded.model.loss.objective.name,
+                "loss": one.loaded.loss_name,
                 "loaded": one.since.isoformat(timespec="seconds"),
             }
             for name, one in served.items()

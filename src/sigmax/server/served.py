@@ -14,27 +14,27 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sigmax.calibration.calibrator import DEFAULT_RULE
 from sigmax.calibration.rules import CONFIDENCE, Decision
 from sigmax.candidates.store import UnavailableError
 from sigmax.data.pictures import Query, as_picture
 from sigmax.errors import DataError
-from sigmax.explain import explain_rated
-from sigmax.model.dual_encoder import DualEncoder
-from sigmax.model.folder import FEW
-from sigmax.model.index import load_for_matching
+from sigmax.explain import Explained, explain_rated
 from sigmax.model.matches import Offer, Rated, answer
-from sigmax.model.searched import Searched
 from sigmax.report.activations import explanation_words, shifts
 from sigmax.server.metrics import Metrics
 from sigmax.server.window import Window
 from sigmax.watch.drift import sign_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sigmax.model.searched import Searched
 
 __all__ = ["ExplainWork", "Full", "Loaded", "MatchWork", "Served", "Work"]
 
@@ -109,27 +109,45 @@ class ExplainWork:
         }
 
 
+class Matcher(Explained, Protocol):
+    """A model that answers: a `DualEncoder`, or an `OnnxModel`."""
+
+    pictures: bool
+
+    @property
+    def threshold(self) -> float | None:
+        """Presence from which the default rule accepts."""
+
+    def offer(self, *, exact: bool = ...) -> Any:
+        """Encode the candidates, for `rate`."""
+
+    def rate(self, queries: Sequence[Any], offer: Any) -> Iterator[Rated]:
+        """Rate every candidate of an offer for each query."""
+
+    def decide(self, rule: str = ..., *, confidence: float = ...) -> Decision | None:
+        """Choose what a rule accepts."""
+
+
 class Loaded:
     """A model in memory, with the vectors of its candidates.
 
     Args:
-        folder: of the model.
+        place: a model folder, or a file of `sigmax export`.
         window: where what is told of queries is kept for a while; None: nowhere.
 
     Raises:
         DataError: not a model folder, a model that is damaged, has no candidates or whose logits are not finite.
     """
 
-    def __init__(self, folder: Path, window: Window | None = None, **place: Any) -> None:
-        self.model: DualEncoder = load_for_matching(folder, **place)
-        self.database = bool(place.get("candidates"))
+    def __init__(self, place: Path, window: Window | None = None, **where: Any) -> None:
+        self.database = bool(where.get("candidates"))
         self.window = window
         self.since = datetime.datetime.now(tz=datetime.timezone.utc)
+        self.model, self.loss_name = _opened(place, where)
         try:
             self.offer = self.model.offer()
-            if isinstance(self.offer, Offer) and len(self.offer.candidates) <= FEW:  # those of more are mapped already
-                vectors = self.offer.vectors
-                self.offer = replace(self.offer, vectors=replace(vectors, dense=_mapped(vectors.dense)))
+            if isinstance(self.offer, Offer):
+                self.offer = _on_disk(self.offer)
             # A first query, so that none later waits for what is loaded on use.
             first = as_picture(np.zeros((8, 8), np.uint8)) if self.model.pictures else "a"
             list(self.model.rate([first], self.offer))
@@ -139,7 +157,7 @@ class Loaded:
         except DataError:
             raise
         except ValueError as error:
-            raise DataError(f"{folder}: cannot be served. {error}") from error
+            raise DataError(f"{place}: cannot be served. {error}") from error
 
     def count(self, rated: Rated) -> None:
         """Keep for a while what is told of a query without its truth."""
@@ -165,14 +183,15 @@ class Loaded:
         if work.exact and self.database:
             raise ValueError("It takes all candidates, and these are in a database. Ask a server of the folder alone.")
         if work.where:
-            if not isinstance(self.offer, Searched):
+            if not hasattr(self.offer, "where"):
                 raise ValueError("`where` asks for metadata, which only candidates in a database have.")
             return self._filtered(json.dumps(work.where, sort_keys=True))
-        return self.model.offer(exact=True) if work.exact else self.offer
+        offer: Offer | Searched = self.model.offer(exact=True) if work.exact else self.offer
+        return offer
 
     def _where(self, where: str) -> Searched:
-        assert isinstance(self.offer, Searched)
-        return self.offer.where(json.loads(where))
+        offer: Searched = self.offer
+        return offer.where(json.loads(where))
 
     def _one(self, work: Work, rated: Iterator[Rated]) -> Any:
         try:
@@ -187,7 +206,7 @@ class Loaded:
 
 
 class Served:
-    """A model folder under a name: the model in it, a queue, and one thread that answers.
+    """A model folder or exported file under a name: the model in it, a queue, and one thread that answers.
 
     While the thread answers some requests, others come to wait; it then takes all that wait, up to `max_batch` queries.
     Nothing is delayed for company's sake.
@@ -324,22 +343,49 @@ class Served:
         self.metrics.waiting.labels(self.name).set(self._queries)
 
 
+def _opened(place: Path, where: Mapping[str, Any]) -> tuple[Matcher, str]:
+    """A model and the name of its loss; PyTorch is imported for a folder alone."""
+    if place.is_file():
+        if where.get("candidates"):
+            raise DataError(f"{place}: an exported model offers the candidates beside it. Serve the folder for others.")
+        from sigmax.runtime.onnx_model import load as load_exported
+
+        exported = load_exported(place)
+        return exported, exported.loss_name
+    from sigmax.model.index import load_for_matching
+
+    model = load_for_matching(place, **where)
+    return model, model.loss.objective.name
+
+
+def _on_disk(offer: Offer) -> Offer:
+    """The same offer with its vectors in a file; those of many candidates are mapped already."""
+    from sigmax.model.folder import FEW
+
+    if len(offer.candidates) > FEW:
+        return offer
+    return replace(offer, vectors=replace(offer.vectors, dense=_mapped(offer.vectors.dense)))
+
+
 def _mapped(vectors: Tensor) -> Tensor:
     """The same numbers in a file without a name, which the system may put away and which ends with the process."""
+    import torch
+
     with tempfile.TemporaryFile() as file:
         array = np.memmap(file, np.float32, "w+", shape=tuple(vectors.shape))
     array[:] = vectors.numpy()
     return torch.from_numpy(array)
 
 
-def _signature(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """What tells one state of a folder from another; empty where there is no model, or just now none."""
+def _signature(place: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """What tells one state of a folder or an exported file from another; empty where there is no model."""
+    one_file = place.suffix == ".onnx" and not place.is_dir()
     try:
-        files = [(path, path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+        paths = [place, place.with_suffix(".npz")] if one_file else sorted(place.rglob("*"))
+        named = [(path, path.relative_to(place.parent if one_file else place)) for path in paths]
         # What is being built is hidden.
-        found = [(str(name), path.stat()) for path, name in files if not name.parts[0].startswith(".")]
+        found = [(str(name), path.stat()) for path, name in named if not name.parts[0].startswith(".")]
     except OSError:
         return ()
-    if "sigmax.json" not in {name for name, _ in found}:
-        return ()
-    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
+    files = tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found if S_ISREG(stat.st_mode))
+    return files if one_file or "sigmax.json" in {name for name, *_ in files} else ()
