@@ -463,3 +463,13 @@ def test_the_baseline_takes_more_labels_than_a_byte_counts():
     )
     logits = tfidf_regression(data).logits(names, names).values
     assert (logits.argmax(1) == np.arange(140)).all()
+
+
+def test_a_baseline_with_nothing_to_separate():
+    """One training query: each label is always right there, or never."""
+    data = things(labels=True)
+    train = data.split("train")
+    baseline = tfidf_regression(replace(data, splits={**data.splits, "train": train[:1]}))
+    right = data.graph[train[:1]].toarray()[0] > 0
+    logits = baseline.logits([data.queries[i] for i in train[:3]], data.candidates).values
+    assert (logits == np.where(right, 10, -10)).all()

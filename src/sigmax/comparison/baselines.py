@@ -55,6 +55,8 @@ class OneAgainstRest:
         self.unknown_logits = np.where(truth.all(0), 10.0, -10.0).astype(np.float32)
         self.place = {name: j for j, name in enumerate(data.candidates)}
         self.classifier = OneVsRestClassifier(make())
+        if not len(self.known):  # one training query, or queries that all have the same labels
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             self.classifier.fit(features([data.queries[i] for i in train]), truth[:, self.known])
@@ -62,6 +64,8 @@ class OneAgainstRest:
     def logits(self, queries: Sequence[Query], candidates: Sequence[str]) -> Logits:
         """Return what each label's classifier says of every query: log odds, or the signed distance of an SVM."""
         logits = np.tile(self.unknown_logits, (len(queries), 1))
+        if not len(self.known):
+            return Logits(logits[:, [self.place[name] for name in candidates]])
         decided = self.classifier.decision_function(self.features(queries)).reshape(len(queries), -1)
         logits[:, self.known] = decided
         return Logits(logits[:, [self.place[name] for name in candidates]])
