@@ -164,8 +164,7 @@ class Decision:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
-        kept = {name: dict(one) if isinstance(one, Mapping) else one for name, one in vars(self).items()}
-        del kept["choice"]
+        kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in vars(self).items() if k != "choice"}
         return {"rule": str(self.choice), **kept}
 
 
