@@ -40,6 +40,7 @@ import numpy as np
 
 from sigmax.arrays import Floats
 from sigmax.calibration.p_values import fewest, p_values, queries_needed
+from sigmax.calibration.query_losses import contains_loss, false_claims_loss, precision_loss, recall_loss
 from sigmax.calibration.record import Record, ThresholdCurve
 from sigmax.errors import lookup
 
@@ -168,22 +169,6 @@ class Decision:
         return {"rule": str(self.choice), **kept}
 
 
-def _precision_loss(curve: ThresholdCurve) -> tuple[Floats, Floats]:
-    return curve.wrong, curve.claims
-
-
-def _recall_loss(curve: ThresholdCurve) -> tuple[Floats, Floats]:
-    return curve.answered - curve.found, np.full(len(curve.t), float(curve.answered))
-
-
-def _contains_loss(curve: ThresholdCurve) -> tuple[Floats, Floats]:
-    return curve.answered - curve.contained, np.full(len(curve.t), float(curve.answered))
-
-
-def _false_claims_loss(curve: ThresholdCurve) -> tuple[Floats, Floats]:
-    return curve.false, np.full(len(curve.t), float(curve.unanswered))
-
-
 ANSWERED = Population("answered queries", lambda curve: curve.answered, fallback="nothing")
 UNANSWERED = Population("queries without an answer", lambda curve: curve.unanswered, fallback="best-f1")
 CLAIMED = Population("queries that get a candidate", lambda curve: int(curve.claims.max(initial=0)), fallback="best-f1")
@@ -210,7 +195,7 @@ RULES: dict[str, Rule] = {
             "below the level at so high a threshold that no test was possible there, stays below.",
             example="0.95",
             population=CLAIMED,
-            loss=_precision_loss,
+            loss=precision_loss,
             allowed=_one_minus,
             steady=False,
         ),
@@ -221,7 +206,7 @@ RULES: dict[str, Rule] = {
             "to high.",
             example="0.9",
             population=ANSWERED,
-            loss=_recall_loss,
+            loss=recall_loss,
             allowed=_one_minus,
             rises=True,
         ),
@@ -233,7 +218,7 @@ RULES: dict[str, Rule] = {
             "splits (Vovk 2012).",
             example="0.9",
             population=ANSWERED,
-            loss=_contains_loss,
+            loss=contains_loss,
             allowed=_one_minus,
             exact=True,
             rises=True,
@@ -244,7 +229,7 @@ RULES: dict[str, Rule] = {
             chosen="Loss: whether a query without an answer gets a candidate. Exact, thresholds from high to low.",
             example="0.05",
             population=UNANSWERED,
-            loss=_false_claims_loss,
+            loss=false_claims_loss,
             exact=True,
         ),
         Rule(
@@ -255,7 +240,7 @@ RULES: dict[str, Rule] = {
             "can have enough queries is tested with δ / L (Bonferroni), the others are never accepted.",
             example="0.9",
             population=CLAIMED,
-            loss=_precision_loss,
+            loss=precision_loss,
             allowed=_one_minus,
             exact=True,
             each=True,
