@@ -3,6 +3,7 @@
     python benchmarks/serve.py                      n-grams trained on emoji, its candidates made up to 2,000
     python benchmarks/serve.py --encoder PATH       static vectors, say, instead
     python benchmarks/serve.py --minilm             all-MiniLM-L6-v2: together (the default) against one at a time
+    python benchmarks/serve.py --places DIR FILE.onnx   models that are there, their rounds taking turns
     python benchmarks/serve.py --soak 600           resident memory through ten minutes under load
 
 The load comes from wrk on the same machine: 32 connections, each sending one random query of the data set, of one to
@@ -135,6 +136,20 @@ def soak(folder: Path, requests: Path, seconds: int) -> dict[str, object]:
     return {"seconds": seconds, "requests": answered, "failed": failed, "mib": samples}
 
 
+def in_turn(places: list[Path], requests: Path, seconds: int, rounds: int) -> dict[str, object]:
+    """Serve several models at the same time and load one after the other, round by round: ratios in one run."""
+    with contextlib.ExitStack() as stack:
+        urls = {place.name: stack.enter_context(server(place))[0] for place in places}
+        for url in urls.values():
+            wrk(url, requests, 2)
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in urls}
+        for seed in range(1, rounds + 1):
+            for name, url in urls.items():
+                found[name].append(wrk(url, requests, seconds, seed))
+                print(f"{name:>14}: {found[name][-1]}", flush=True)
+    return {"load_average_after": load_average(), "rounds": found}
+
+
 def write(name: str, found: dict[str, object]) -> None:
     machine = {
         "cores": os.cpu_count(),
@@ -155,9 +170,13 @@ def main() -> None:
     parser.add_argument("--soak", type=int, default=0, help="seconds")
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--places", type=Path, nargs="+", help="model folders and exported files")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, requests = Path(name) / "model", bodies(Path(name) / "requests.jsonl")
+        if given.places:
+            write("serve-in-turn", in_turn(given.places, requests, given.seconds, given.rounds))
+            return
         if given.minilm:
             minilm(folder)
             together = rates(folder, requests, given.seconds, given.rounds)
