@@ -115,7 +115,10 @@ def _pretrained(name: str) -> Callable[[MatchDataset, Plan], Towers]:
                 f"The encoder {name} reads {', '.join(map(str, reads))}; {data.name} needs one for {needed}s."
             )
         if not data.labels:
-            return Towers(query, load_pretrained(name) if plan.two_towers else None, "cosine")
+            other = load_pretrained(name) if plan.two_towers else None
+            if plan.frozen:
+                return Towers(_frozen_texts(query, data), other and _frozen_texts(other, data), "cosine")
+            return Towers(query, other, "cosine")
         label_vectors = _label_vectors(query, data) if "text" in reads else None
         if plan.frozen or plan.head == "linear":
             query = _frozen(query, data, plan)
@@ -133,6 +136,18 @@ def _frozen(trunk: nn.Module, data: MatchDataset, plan: Plan) -> FrozenEncoder:
     query = FrozenEncoder(trunk, linear=plan.head == "linear")
     query.learn(data.queries, data.split("train"))
     return query
+
+
+def _frozen_texts(trunk: nn.Module, data: MatchDataset) -> FrozenEncoder:
+    """Keep an encoder as it is, with the vectors of all queries and candidates at hand."""
+    import numpy as np
+
+    from sigmax.encoders.frozen import FrozenEncoder
+
+    encoder, n = FrozenEncoder(trunk, linear=False), len(data.queries)
+    training = np.concatenate([data.split("train"), np.arange(n, n + len(data.candidates))])
+    encoder.learn([*data.queries, *data.candidates], training)
+    return encoder
 
 
 def _headed(query: nn.Module, data: MatchDataset, plan: Plan) -> Towers:
@@ -239,6 +254,8 @@ _TRANSFORMER = Defaults(
 _TRANSFORMER_LABELS = replace(_TRANSFORMER, epochs=5, learning_rate=1e-4, batch_size=16)
 #: For a cosine head on a frozen encoder: one linear layer and the labels' vectors.
 _FROZEN = Defaults(epochs=30, learning_rate=0.002, logit_scale=10.0, label_rate=1.0)
+#: For texts on both sides: one linear layer over the vectors of a frozen encoder, which starts as the identity.
+_FROZEN_TEXTS = Defaults(epochs=30, learning_rate=0.001, logit_scale=20.0)
 
 
 def is_pretrained(encoder: str) -> bool:
@@ -246,20 +263,20 @@ def is_pretrained(encoder: str) -> bool:
     return ENCODERS[encoder].pretrained if encoder in ENCODERS else True
 
 
-def default_head(frozen: bool) -> str:
+def default_head(frozen: bool, data: MatchDataset) -> str:
     """Return how labels are scored by default: the best model of a frozen encoder's vectors is known to be found."""
-    return "linear" if frozen else "cosine"
+    return "linear" if frozen and data.labels else "cosine"
 
 
 def defaults_of(encoder: str, data: MatchDataset, *, frozen: bool = False, head: str | None = None) -> Defaults:
     """Return the training settings that suit an encoder on a data set."""
     from sigmax.data.batches import OFFER_ALL
 
-    head = head or default_head(frozen)
+    head = head or default_head(frozen, data)
     if head == "linear" and (frozen or encoder not in ENCODERS):
         return _SOLVED
     if frozen:
-        return _FROZEN
+        return _FROZEN if data.labels else _FROZEN_TEXTS
     if encoder not in ENCODERS:
         folder = find(encoder)
         if folder is not None and is_static(folder):
@@ -285,8 +302,8 @@ def build_towers(encoder: str, data: MatchDataset, plan: Plan | None = None) -> 
     plan = plan or Plan()
     if plan.two_towers and data.labels:
         raise DataError("Labels have a table of vectors, not an encoder: two towers need candidates that are texts.")
-    if (plan.head != "cosine" or plan.frozen) and not data.labels:
-        raise DataError("A linear head, or training only what follows a frozen encoder, needs fixed labels.")
+    if plan.head != "cosine" and not data.labels:
+        raise DataError("A linear head needs fixed labels; texts on both sides are compared by their cosine.")
     fitting = ", ".join(entry.name for entry in ENCODERS.values() if entry.fits(data))
     entry = ENCODERS.get(encoder)
     if entry is None:

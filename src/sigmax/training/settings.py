@@ -28,8 +28,9 @@ class Settings:
         encoder: see `sigmax.encoders.build_towers`; None or "auto": chosen from the data, see
             `sigmax.encoders.choose_encoder`.
         head: how labels are scored, a name in `HEADS`; None: linear for a frozen encoder, else cosine.
-        frozen: keep a pretrained encoder as it is, encode every query once, train what follows it. With a linear head
-            that is a convex problem, which is solved: epochs, batch sizes, rates and scales do not matter.
+        frozen: keep a pretrained encoder as it is, encode every text or picture once, train what follows it. With a
+            linear head that is a convex problem, which is solved: epochs, batch sizes, rates and scales do not matter.
+            Texts on both sides get one linear layer, which starts as the identity, beside the shared words.
         two_towers: candidates that are texts get an encoder of their own.
         augment: what training does to pictures, a name in `AUGMENTATIONS`; None: depends on their size.
         lexical: where both sides are texts, let the words that they share add to the logit, see
@@ -180,7 +181,7 @@ class Settings:
         chosen = choose_encoder(data) if self.encoder in (None, "auto") else None
         encoder = str(self.encoder) if chosen is None else chosen.encoder
         frozen = self.frozen or (chosen is not None and chosen.frozen and self.epochs != 0)
-        head = self.head or ("cosine" if self.epochs == 0 else default_head(frozen))
+        head = self.head or ("cosine" if self.epochs == 0 else default_head(frozen, data))
         defaults = defaults_of(encoder, data, frozen=frozen, head=head)
         return Filled(
             **self.as_dict()
