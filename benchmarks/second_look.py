@@ -90,6 +90,7 @@ def train(data: MatchDataset, given: argparse.Namespace) -> None:
         wrong=given.wrong,
     )
     seconds = time.process_time() - began
+    model.save(given.folder / given.loss)  # at once: calibrating takes a while
     calibrate(model, data)
     model.save(given.folder / given.loss)
     about = {name: getattr(given, name) for name in ("rerank", "depth", "queries", "epochs", "wrong", "loss")}

@@ -84,6 +84,12 @@ class FrozenEncoder(Module):
         # A coordinate that hardly varies carries no information; dividing by its deviation would amplify noise.
         self.deviation.copy_(seen.std(0, correction=0).clamp_min(1e-3 * float(seen.std())))
 
+    def remember(self, items: Sequence[Any]) -> None:
+        """Encode further items, and keep their vectors in memory."""
+        new = {key: item for item in items if (key := key_of(item)) not in self._known}
+        if new:
+            self._known.update(zip(new, self._encode(list(new.values())), strict=True))
+
     def preprocess(self, inputs: Sequence[Any], **_: Any) -> dict[str, Tensor]:
         """Texts or pictures -> their vectors (b, d), encoded now unless they are known."""
         keys = [key_of(item) for item in inputs]

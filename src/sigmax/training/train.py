@@ -29,7 +29,7 @@ from sigmax.model.dual_encoder import DualEncoder
 from sigmax.model.remembered import remember
 from sigmax.processes import launched
 from sigmax.training.checkpoints import prepare
-from sigmax.training.linear import solve
+from sigmax.training.names import solve_with_names
 from sigmax.training.settings import Filled, Settings
 from sigmax.training.telling import tell_data, tell_memory, tell_stopped
 from sigmax.training.trainer import (
@@ -148,10 +148,7 @@ def train(
     if settings.epochs == 0:
         steps = 0
     elif settings.defaults.solved:
-        one_positive = settings.draw == "one-positive"
-        steps = solve(
-            model, data, settings.loss, one_positive=one_positive, seed=settings.seed, logged=logged, tell=tell
-        )
+        steps = solve_with_names(model, data, settings, logged=logged, tell=tell)
         if progress is not None:
             progress(steps, steps, {})
     else:
