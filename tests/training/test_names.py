@@ -1,6 +1,7 @@
 """Labels' names as examples, where there are few others."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,14 @@ def test_names_are_added_to_train_alone(copies):
         assert pairs_of(made, split) == pairs_of(data, split)
         assert [made.queries[i] for i in made.split(split)] == [data.queries[i] for i in data.split(split)]
     assert len(made.query_ids) == len(made.queries)
+
+
+def test_names_weigh_as_much_as_a_usual_query():
+    data = things(labels=True)
+    weights = np.random.default_rng(0).random(len(data.queries))
+    made = with_names(replace(data, weights=weights), 1)
+    np.testing.assert_array_equal(made.weights[: len(weights)], weights)
+    np.testing.assert_allclose(made.weights[len(weights) :], weights[data.split("train")].mean())
 
 
 def test_which_data_has_few():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -45,11 +46,15 @@ def with_names(data: MatchDataset, copies: int) -> MatchDataset:
         return data
     n, m = len(data.queries), len(data.candidates)
     added = np.arange(n, n + copies * m)
+    weights = data.weights
+    if weights is not None:
+        weights = np.concatenate([weights, np.full(len(added), weights[data.split("train")].mean())])
     return replace(
         data,
         queries=[*data.queries, *copies * [label_text(name) for name in data.candidates]],
         query_ids=(),
         pairs=np.concatenate([data.pairs, np.stack([added, np.tile(np.arange(m), copies)], axis=1)]),
+        weights=weights,
         splits={**data.splits, "train": np.concatenate([data.split("train"), added])},
     )
 
@@ -69,9 +74,9 @@ def solve_with_names(model: DualEncoder, data: MatchDataset, settings: Filled, *
     Returns:
         How often the loss was computed on all queries, for what was kept.
     """
-    draw = {"one_positive": settings.draw == "one-positive", "seed": settings.seed}
+    solved = partial(solve, one_positive=settings.draw == "one-positive", seed=settings.seed)
     if not few_per_label(data):
-        return solve(model, data, settings.loss, logged=logged, **draw)
+        return solved(model, data, settings.loss, logged=logged)
     if isinstance(model.query_encoder, FrozenEncoder):
         model.query_encoder.remember([label_text(name) for name in data.candidates])
     learnt = [parameter for parameter in (*_labels(model), model.none_vector) if parameter is not None]
@@ -79,15 +84,16 @@ def solve_with_names(model: DualEncoder, data: MatchDataset, settings: Filled, *
     for copies in COPIES:
         curve: list[tuple[int, dict[str, float]]] = []
         made = with_names(data, copies)
-        steps = solve(model, made, settings.loss, logged=lambda *point, curve=curve: curve.append(point), **draw)
+        steps = solved(model, made, settings.loss, logged=partial(_keep, curve))
         value = watched()[settings.metric].goodness(quick_metrics(model, data)[settings.metric])
         found.append(_Solved(value, copies, steps, [one.detach().clone() for one in learnt], curve))
     best = max(found, key=lambda one: one.value)  # of equal ones the first
     with torch.no_grad():
         for parameter, kept in zip(learnt, best.learnt, strict=True):
             parameter.copy_(kept)
-    for point in best.curve if logged is not None else ():
-        logged(*point)
+    if logged is not None:
+        for step, metrics in best.curve:
+            logged(step, metrics)
     log.info("Few queries per label: each label's name counts as %d of them, chosen on dev.", best.copies)
     return best.steps
 
@@ -99,6 +105,10 @@ class _Solved:
     steps: int
     learnt: list[torch.Tensor]
     curve: list[tuple[int, dict[str, float]]]
+
+
+def _keep(curve: list[tuple[int, dict[str, float]]], step: int, metrics: dict[str, float]) -> None:
+    curve.append((step, metrics))
 
 
 def _labels(model: DualEncoder) -> list[torch.nn.Parameter]:
