@@ -163,7 +163,8 @@ def test_a_frozen_encoder_is_solved(loss, static_folder, tmp_path, caplog):
     assert loaded.facts["settings"]["head"] == "linear"
 
 
-def test_weights_of_queries_reach_the_solver(static_folder):
+def test_weights_of_queries_reach_the_solver(static_folder, monkeypatch):
+    monkeypatch.setattr("sigmax.training.names.COPIES", (0,))  # names lie so near their queries that the loss is flat
     data = things(labels=True)
     settings = sigmax.Settings("softmax-average", encoder=str(static_folder), frozen=True)
 
