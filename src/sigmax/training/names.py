@@ -59,7 +59,9 @@ def with_names(data: MatchDataset, copies: int) -> MatchDataset:
     )
 
 
-def solve_with_names(model: DualEncoder, data: MatchDataset, settings: Filled, *, logged: Logged | None = None) -> int:
+def solve_with_names(
+    model: DualEncoder, data: MatchDataset, settings: Filled, *, logged: Logged | None = None, tell: bool = True
+) -> int:
     """Solve what follows a frozen encoder; with few queries per label, the labels' names help where dev says so.
 
     A name is one more example, so that it weighs much beside one query and little beside ten: the more queries a label
@@ -70,15 +72,15 @@ def solve_with_names(model: DualEncoder, data: MatchDataset, settings: Filled, *
         data: the data set.
         settings: loss, draw, metric and seed.
         logged: see `sigmax.training.linear.solve`.
+        tell: log what was solved and chosen.
 
     Returns:
         How often the loss was computed on all queries, for what was kept.
     """
-    solved = partial(solve, one_positive=settings.draw == "one-positive", seed=settings.seed)
-    if not few_per_label(data):
+    solved = partial(solve, one_positive=settings.draw == "one-positive", seed=settings.seed, tell=tell)
+    if not (isinstance(model.query_encoder, FrozenEncoder) and few_per_label(data)):
         return solved(model, data, settings.loss, logged=logged)
-    if isinstance(model.query_encoder, FrozenEncoder):
-        model.query_encoder.remember([label_text(name) for name in data.candidates])
+    model.query_encoder.remember([label_text(name) for name in data.candidates])
     learnt = [parameter for parameter in (*_labels(model), model.none_vector) if parameter is not None]
     found: list[_Solved] = []
     for copies in COPIES:
@@ -94,7 +96,8 @@ def solve_with_names(model: DualEncoder, data: MatchDataset, settings: Filled, *
     if logged is not None:
         for step, metrics in best.curve:
             logged(step, metrics)
-    log.info("Few queries per label: each label's name counts as %d of them, chosen on dev.", best.copies)
+    if tell:
+        log.info("Few queries per label: each label's name counts as %d of them, chosen on dev.", best.copies)
     return best.steps
 
 
