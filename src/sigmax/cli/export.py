@@ -1,4 +1,4 @@
-"""Export a model, to be served without PyTorch."""
+"""Export a model, to be answered from without PyTorch."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def export(
     ] = 0.02,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model of texts as one ONNX file, its candidates beside it, to be served without PyTorch.
+    """Write a model of texts as one ONNX file, its candidates beside it, to be answered from without PyTorch.
 
     The file gives vectors, logits, shares and presences, in any language that has an ONNX runtime; `sigmax serve
     FILE.onnx` and, in Python, `sigmax.runtime.load` answer from it as from DIR. Answers are compared with the model's
