@@ -152,7 +152,8 @@ class FaissIndex:
     def effort(self, effort: int) -> None:
         self._effort = effort
         name = EFFORTS[self.about["kind"]][0]
-        setattr(self._index.hnsw if name == "efSearch" else self._index, name, effort)
+        index: Any = self._index
+        setattr(index.hnsw if name == "efSearch" else index, name, effort)
 
     def search(self, queries: NDArray[np.float32], k: int) -> list[Found]:
         """Find k candidates: the best by their exact inner products of those that the index proposes."""
