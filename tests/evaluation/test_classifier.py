@@ -510,7 +510,8 @@ def test_grid_search():
 
 def test_grid_search_over_texts(names):
     X, y = names
-    search = GridSearchCV(SigmaxClassifier(epochs=3, random_state=0), {"learning_rate": [1e-7, 0.05]}, cv=2)
+    ours = SigmaxClassifier(encoder="ngrams", epochs=3, random_state=0)
+    search = GridSearchCV(ours, {"learning_rate": [1e-7, 0.05]}, cv=2)
     assert search.fit(X[:300], y[:300]).best_params_ == {"learning_rate": 0.05}
     assert search.score(X[300:], y[300:]) > 0.5
 
