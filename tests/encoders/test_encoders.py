@@ -294,10 +294,18 @@ def test_towers_for_labels():
 
 
 def test_rare_n_grams_of_labelled_texts_are_left_out():
-    for name in ("ngrams", "ngrams-linear"):
-        found = build_towers(name, data(labels=True)).query.buckets
-        assert torch.equal(found, NgramEmbedding.fit(CORPUS[:4], least=2).buckets)
-        assert 0 < len(found) < len(NgramEmbedding.fit(CORPUS[:4]).buckets) / 2
+    found = build_towers("ngrams", data(labels=True)).query.buckets
+    assert torch.equal(found, NgramEmbedding.fit(CORPUS[:4], least=2).buckets)
+    assert 0 < len(found) < len(NgramEmbedding.fit(CORPUS[:4]).buckets) / 2
+
+
+def test_a_penalty_needs_no_cut_of_rare_n_grams(monkeypatch):
+    found = build_towers("ngrams-linear", data(labels=True)).query.buckets
+    assert torch.equal(found, NgramEmbedding.fit(CORPUS[:4]).buckets)
+    # Weights for 100 n-grams and three labels: those seen once are too many.
+    monkeypatch.setattr("sigmax.encoders.build.LINEAR_WEIGHTS", 300)
+    found = build_towers("ngrams-linear", data(labels=True)).query.buckets
+    assert torch.equal(found, NgramEmbedding.fit(CORPUS[:4], least=2).buckets)
 
 
 def test_linear_towers():

@@ -1,7 +1,6 @@
 """Answers with known presences."""
 
-from types import SimpleNamespace
-
+from sigmax.calibration.rules import Choice, Decision
 from sigmax.model.matches import Match, Matches
 
 
@@ -12,5 +11,7 @@ def matches(*presences, accepted=0, any_right=None, query="a query", top_k=3):
         for j, presence in enumerate(presences)
     )
     threshold = presences[accepted - 1] if accepted else 2.0
-    decision = None if any_right is None else SimpleNamespace(threshold=threshold)
+    decision = None
+    if any_right is not None:
+        decision = Decision(Choice("best-f1", None), threshold, False, 0.9, None, None, {})
     return Matches(query, best[:top_k], decision, any_right, best[:accepted])
