@@ -280,6 +280,8 @@ def test_served_and_taken_over(tmp_path):
             if server.ask("/models")[1]["models"][0]["candidates"] == 10_201:
                 break
             time.sleep(0.2)
+        else:
+            pytest.fail("the server did not take over the candidates that were added")
         assert server.match("moon 5")["results"][0]["matches"][0]["candidate"] == "moon 5"
     with serving(place, options=["--exact"]) as server:
         assert "share_error" not in server.match("moon")["results"][0]

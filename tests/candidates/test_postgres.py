@@ -222,6 +222,7 @@ def test_shared_words_are_seen_from_a_database(server, sigmax, tmp_path):
 # -- a server that goes away ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(pushed, place):
     """While it is away, searching says so; once it is back, it goes on by itself."""
     model = load(place)

@@ -33,6 +33,7 @@ def test_compare(sigmax, tmp_path):
     assert found == expected
 
 
+@pytest.mark.slow
 def test_compare_prints_a_table_and_the_verdict(sigmax, data, tmp_path):
     options = "--contenders sigmoid,softmax-average --steps 2 --rates 1 --scales 1 --seeds 1"
     done = sigmax("compare", data, *options.split(), "-o", tmp_path / "out")

@@ -55,6 +55,7 @@ def test_closed_streams(shell, data):
     assert b"Exception ignored" not in done.stderr
 
 
+@pytest.mark.slow
 @posix
 def test_a_closed_pipe_loses_no_file(data, tmp_path):
     done = run("compare", data, *BRIEF, "-o", tmp_path / "out", shell='"$@" | true')

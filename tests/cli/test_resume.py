@@ -63,8 +63,9 @@ def test_a_killed_run_goes_on(sigmax, data, tmp_path):
     assert json.loads(done.out) == whole | {"model": str(killed)}
     one, other = weights(tmp_path / "whole"), weights(killed)
     assert one.keys() == other.keys()
-    # of each tower: n-grams, their idf, their vectors; of words: counts and weights; of dev: what rules decide from
-    assert len(one) == 15
+    # of each tower: n-grams, their idf, their vectors; of words: counts and weights; of training queries:
+    # their profiles; of dev: what rules decide from
+    assert len(one) == 21
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert not torch.equal(other["query_encoder/model.safetensors table.weight"], then)  # it learnt more after the kill
     assert (killed / "sigmax.json").read_bytes() == (tmp_path / "whole" / "sigmax.json").read_bytes()

@@ -453,6 +453,7 @@ def test_a_part_after_fit():
     assert ours.score(X[1000:], y[1000:]) > before - 0.03
 
 
+@pytest.mark.slow
 def test_parts_with_several_labels():
     random = np.random.default_rng(0)
     X = random.normal(size=(600, 4))

@@ -89,6 +89,7 @@ def test_blocks_find_what_loops_find(small, model, negatives, bound, monkeypatch
     assert set(mined.wrong[:, 0].tolist()) <= set(small.split("train").tolist())
 
 
+@pytest.mark.slow
 def test_what_may_be_right_is_left_out(data, model, caplog):
     with caplog.at_level(logging.INFO, "sigmax"):
         mined = mine(model, data, bound=0.1)

@@ -98,6 +98,7 @@ def test_condensed_metrics_are_those_of_all_pairs(many, monkeypatch):
     assert found.logits.wrong.sum() == whole.logits.wrong.sum()
 
 
+@pytest.mark.slow
 def test_condensed_metrics_where_nothing_is_claimed(many, monkeypatch):
     """Candidates that are claimed, right, or both are other ones, and few of all."""
     model, data = many

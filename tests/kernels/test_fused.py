@@ -192,6 +192,7 @@ print(sum(block.cache_hits for block in loops.BLOCKS.values()))
 """
 
 
+@pytest.mark.slow
 def test_compiled_once(tmp_path):
     given = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     hits = []

@@ -158,7 +158,9 @@ def test_there_and_back(tmp_path):
         "reranker",
         "candidates.parquet",
         "candidates.safetensors",
-    }  # those of larger models
+        "index",
+        "novelty.safetensors",
+    }  # those of larger models, and of trained ones
     assert first.keys() - second.keys() == {"none.safetensors"}
     assert 'sigmax.load("me/sky")' in first["README.md"].decode()
     cached = run(CACHED, address)

@@ -179,6 +179,7 @@ def networks(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 @given(
     name=st.sampled_from(list(CURVES)),
     none=st.booleans(),

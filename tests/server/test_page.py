@@ -77,7 +77,8 @@ def test_typing(page, server):
             assert ("✓" in cells[0]) == ("(accepted)" in cells[0]) == match["accepted"]
             assert cells[1:] == [f"{match['share']:.3f}", f"{match['presence']:.3f}"]
         assert section.locator(".any .number").text_content() == f"{found['any']:.3f}"
-        assert section.locator(".verdict").text_content() == f"{found['accepted_count']} accepted"
+        unlike = ". Unlike anything in training." if found["unlike_training"] else ""
+        assert section.locator(".verdict").text_content() == f"{found['accepted_count']} accepted{unlike}"
     assert "accepted; best" in shown.get_by_role("status").text_content()
 
 

@@ -555,7 +555,7 @@ def test_the_api_is_as_it_describes_itself(server):
     ]
     description = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     operations = [found.ok() for found in description.get_all_operations()]
-    assert len(operations) == 5
+    assert len(operations) == 6
     seen = set()
     for operation in operations:
         for mode in schemathesis.GenerationMode if operation.body else (schemathesis.GenerationMode.POSITIVE,):

@@ -57,7 +57,7 @@ def test_the_sigmoid_is_scikit_learns_one_against_rest(kind):
 
 
 @pytest.mark.parametrize("loss", OBJECTIVES)
-@pytest.mark.parametrize("kind", ["single", "several"])
+@pytest.mark.parametrize("kind", ["single", pytest.param("several", marks=pytest.mark.slow)])
 def test_the_gradient_of_the_objective_is_zero_at_the_minimum(loss, kind):
     """The objective as its definition has it, by autograd, on the features as given."""
     x, right = problem(kind)
@@ -117,7 +117,7 @@ def test_queries_without_an_answer_count_for_the_sigmoid_alone():
     assert change["softmax-average"] < 1e-2 < change["sigmoid"]
 
 
-@pytest.mark.parametrize("loss", ["softmax-average", "sigmoid"])
+@pytest.mark.parametrize("loss", [pytest.param("softmax-average", marks=pytest.mark.slow), "sigmoid"])
 def test_weights_are_repetitions(loss):
     x, right = problem("several")
     weights = np.random.default_rng(3).integers(0, 4, N)
@@ -131,6 +131,7 @@ def test_weights_are_repetitions(loss):
     np.testing.assert_allclose(weighted.weights, expected.weights, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_penalty_follows_the_noise():
     x, right = problem(n=200)
     noise = sparse.csr_array(right.toarray()[np.random.default_rng(1).permutation(200)])
@@ -142,7 +143,7 @@ def test_the_penalty_follows_the_noise():
 # -- end to end ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["softmax-decoupled", "sigmoid"])
+@pytest.mark.parametrize("loss", [pytest.param("softmax-decoupled", marks=pytest.mark.slow), "sigmoid"])
 def test_a_frozen_encoder_is_solved(loss, static_folder, tmp_path, caplog):
     data = things(labels=True)
     caplog.set_level(logging.INFO)

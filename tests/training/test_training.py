@@ -96,7 +96,7 @@ def test_learns(loss, encoder, labels, two_towers, static_folder):
     assert trained.training is False
 
 
-@pytest.mark.parametrize("loss", ["softmax-decoupled", "sigmoid"])
+@pytest.mark.parametrize("loss", ["softmax-decoupled", pytest.param("sigmoid", marks=pytest.mark.slow)])
 def test_many_candidates(loss):
     """More candidates than a batch can offer, queries without answers among them."""
     data = load_data("emoji-hidden")

@@ -60,6 +60,7 @@ def test_a_world_that_moved(calibrated):
     assert not isinstance(twice.calibration.base, Adjusted)
 
 
+@pytest.mark.slow
 def test_a_world_that_stayed_is_refused():
     """A new fit would only follow chance; the old one stays nearly always."""
     refusals = 0

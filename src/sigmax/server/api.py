@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from importlib import resources
 from typing import Any, NoReturn
@@ -34,6 +35,8 @@ from sigmax.server.rated import ServedScores
 from sigmax.server.served import ExplainWork, Full, MatchWork, Served, Work
 
 __all__ = ["OPEN_PATHS", "make_api"]
+
+log = logging.getLogger("sigmax.server")
 
 PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -84,6 +87,8 @@ def make_api(
     async def running(_: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(work) for model in served.values() for work in (model.run(), model.watch())]
         tasks += [asyncio.create_task(one.watch()) for one in calibrated.values()]
+        for task in tasks:
+            task.add_done_callback(_ended)
         yield
         for task in tasks:
             task.cancel()
@@ -198,6 +203,12 @@ def make_api(
     for path, (name, kind) in PAGE.items():
         _add_page(api, path, (resources.files("sigmax.server") / "page" / name).read_bytes(), kind)
     return api
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    """Tell that what should go on for ever has failed."""
+    if not task.cancelled() and (error := task.exception()):
+        log.critical("Answering or watching a model has ended: %s. Restart the server.", error, exc_info=error)
 
 
 def _add_page(api: FastAPI, path: str, content: bytes, kind: str) -> None:

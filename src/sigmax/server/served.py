@@ -315,8 +315,8 @@ class Served:
             self.metrics.reloads.labels(self.name, "failed").inc()
             log.error("%s: %s The old one goes on.", self.name, self.error)
             return
-        if isinstance(before.offer, Searched):
-            self._thread.submit(before.offer.close)  # after what is being answered
+        if close := getattr(before.offer, "close", None):  # of an index or a database
+            self._thread.submit(close)  # after what is being answered
         self.error = None
         self.metrics.reloads.labels(self.name, "loaded").inc()
         log.info("%s: a newer model was loaded.", self.name)

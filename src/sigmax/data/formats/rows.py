@@ -146,7 +146,8 @@ def _parquet(table: Table, reading: Reading) -> Iterator[Row]:
     _check_names(file.schema_arrow.names, str(table))
     number = 0
     try:
-        for batch in file.iter_batches(batch_size=128):
+        # One thread: with several, each keeps memory of its own.
+        for batch in file.iter_batches(batch_size=128, use_threads=False):
             for values in batch.to_pylist():
                 number += 1
                 yield Row(values, f"{table}, row {number}")
