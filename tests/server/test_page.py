@@ -79,7 +79,9 @@ def test_typing(page, server):
         assert section.locator(".any .number").text_content() == f"{found['any']:.3f}"
         unlike = ". Unlike anything in training." if found["unlike_training"] else ""
         assert section.locator(".verdict").text_content() == f"{found['accepted_count']} accepted{unlike}"
-    assert "accepted; best" in shown.get_by_role("status").text_content()
+    told = shown.get_by_role("status").text_content()
+    assert " accepted" in told
+    assert f"; best {found['matches'][0]['candidate']}" in told
 
 
 def test_rules_and_levels(page, server):
