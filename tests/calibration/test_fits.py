@@ -450,6 +450,7 @@ def test_logits_that_mislead_give_the_rate(kind):
 # -- choice --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @every_kind
 def test_auto_is_hardly_worse_than_what_the_world_is_made_for(kind):
     pairs, _ = world(kind, 1000)

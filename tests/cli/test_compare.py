@@ -46,6 +46,7 @@ def test_compare_prints_a_table_and_the_verdict(sigmax, data, tmp_path):
     assert sigmax("compare", data, *options.split(), "--json").code == 0
 
 
+@pytest.mark.slow
 def test_compare_writes_a_report(sigmax, data, tmp_path):
     options = "--contenders sigmoid,softmax-average --steps 2 --rates 1 --scales 1 --seeds 1"
     path = tmp_path / "new" / "report.html"

@@ -135,6 +135,7 @@ def test_work_that_fails(sigmax, data, model, tmp_path):
     assert (tmp_path / "file").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_paths_with_brackets(sigmax, tmp_path):
     data = jsonl(tmp_path / "a[red]b.jsonl", rows(unanswered=True))
     output = tmp_path / "[bold]model"

@@ -84,6 +84,7 @@ def test_fresh_throws_checkpoints_away(sigmax, data, tmp_path, monkeypatch):
     assert sigmax("train", data, "-o", tmp_path / "model", "--epochs", "1", "--resume").code == 0
 
 
+@pytest.mark.slow
 def test_what_is_no_checkpoint_is_left_alone(sigmax, tmp_path):
     (tmp_path / "model.checkpoints").mkdir()
     (tmp_path / "model.checkpoints" / "mine.txt").write_text("mine")

@@ -147,6 +147,7 @@ def test_static_vectors_are_those_of_sentence_transformers(static_folder, tmp_pa
 # -- n-grams --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=4))
 @example(["A  b\t\tc\u00a0d", "É\u0307 ẞ İ x2", "a", " ", "1234567890 " * 3])
 def test_buckets_are_those_of_scikit_learns_hashing_vectorizer(texts):

@@ -375,6 +375,7 @@ def run(*args):
     return ran
 
 
+@pytest.mark.slow
 def test_checkpoints_go_on_where_a_run_stopped(few, tmp_path):
     settings = Settings("sigmoid", steps=8)
     whole = train(few, settings, checkpoints=tmp_path / "whole", stop_early=False)

@@ -289,6 +289,7 @@ def test_a_row_of_each_label_is_trained_on(seed):
     assert set(y[train]) == set(y)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 30))
 def test_temperature(seed):
     random = np.random.default_rng(seed)
@@ -428,6 +429,7 @@ def test_the_first_part_is_learnt_as_fit_learns_it(loss, kind):
     np.testing.assert_allclose(logits, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_parts_are_learnt_nearly_as_well_as_the_whole():
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(X))

@@ -79,6 +79,7 @@ def condensed(monkeypatch, model, data, split):
         return scan(model, data, split)
 
 
+@pytest.mark.slow
 def test_condensed_metrics_are_those_of_all_pairs(many, monkeypatch):
     model, data = many
     calibrator = calibrate_logits(scan(model, data, "dev"))

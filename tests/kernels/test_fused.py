@@ -220,6 +220,7 @@ print(len(os.listdir("/proc/self/task")) - before if own else "another", sums.un
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_no_threads_beside_pytorchs():
     """A second pool would wait spinning while the first works, and the other way about."""

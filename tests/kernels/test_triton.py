@@ -67,6 +67,7 @@ def assert_near(batch, name, columns, **given):
 # -- the same as dense ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_triton
 @names
 @columns
@@ -103,6 +104,7 @@ def test_without_bias(name):
     assert_near(rounded(oracles.random_batch(18, 20), torch.float32), name, False, bias=None)
 
 
+@pytest.mark.slow
 @needs_triton
 @names
 @pytest.mark.parametrize("sign", [1, -1])

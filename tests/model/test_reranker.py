@@ -126,6 +126,7 @@ def test_rows_hold_right_answers_and_the_nearest_wrong_ones(data):
     assert len(answered) == 2 * (len(rows) - data.unanswered("train")) and all(1 in row["labels"] for row in answered)
 
 
+@pytest.mark.slow
 def test_from_training_to_matching(model, data, tmp_path):
     model.save(tmp_path / "model")
     again = sigmax.load(tmp_path / "model")

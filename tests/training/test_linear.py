@@ -177,6 +177,7 @@ def test_weights_of_queries_reach_the_solver(static_folder, monkeypatch):
     assert (vectors(some) - alike).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_none_of_these_is_solved_with_the_others(static_folder):
     data = things(labels=True, unanswered=True)
     model = train(data, sigmax.Settings(encoder=str(static_folder), frozen=True, none_candidate=True))
@@ -196,6 +197,7 @@ def test_one_positive_counts_pairs(static_folder):
     assert not torch.equal(usual.candidate_encoder.vectors, pairs.candidate_encoder.vectors)
 
 
+@pytest.mark.slow
 def test_a_comparison_solves_each_contender_once(static_folder):
     data = things(labels=True)
     settings = sigmax.Settings(encoder=str(static_folder), frozen=True)

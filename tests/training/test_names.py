@@ -89,6 +89,7 @@ def named(static_folder):
     return data, Near
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["softmax-average", "sigmoid"])
 def test_names_help_where_there_is_one_example(named, loss, monkeypatch, caplog):
     data, trunk = named

@@ -96,7 +96,8 @@ def test_learns(loss, encoder, labels, two_towers, static_folder):
     assert trained.training is False
 
 
-@pytest.mark.parametrize("loss", ["softmax-decoupled", pytest.param("sigmoid", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["softmax-decoupled", "sigmoid"])
 def test_many_candidates(loss):
     """More candidates than a batch can offer, queries without answers among them."""
     data = load_data("emoji-hidden")

@@ -102,6 +102,7 @@ def calibrated():
 PROMISES = ("precision=0.8", "false-claims=0.2", "contains=0.6")
 
 
+@pytest.mark.slow
 def test_a_world_that_stayed(calibrated):
     found = verify(calibrated, lists(1500, seed=1, missing=0.05), PROMISES, ["map>=0.5"])
     assert found.broken == ()
