@@ -565,7 +565,10 @@ def test_the_api_is_as_it_describes_itself(server):
             def conforms(case):
                 answer = case.call(timeout=10)
                 seen.add((case.path, answer.status_code))
-                case.validate_response(answer, checks=held_to)
+                # A body over the limit is refused before it is read; the check does not know 413 as a refusal.
+                large = answer.status_code == 413
+                held = [one for one in held_to if not (large and one is checks.negative_data_rejection)]
+                case.validate_response(answer, checks=held)
 
             conforms()
     assert {("/match", 200), ("/match", 422), ("/explain", 200), ("/models", 200), ("/metrics", 200)} <= seen
