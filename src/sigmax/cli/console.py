@@ -17,9 +17,23 @@ from rich.console import Console
 from sigmax.processes import is_first
 
 if TYPE_CHECKING:
-    from sigmax.data import Advance
+    from pathlib import Path
 
-__all__ = ["bar", "deliver", "err", "fail", "out", "prepare_streams", "print_json", "quiet", "say"]
+    from sigmax.data import Advance
+    from sigmax.evaluation import Evaluation
+
+__all__ = [
+    "bar",
+    "deliver",
+    "deliver_evaluation",
+    "err",
+    "fail",
+    "out",
+    "prepare_streams",
+    "print_json",
+    "quiet",
+    "say",
+]
 
 # Output piped to a file reads as it does on a wide screen: no table is cut there.
 out = Console(width=None if sys.stdout and sys.stdout.isatty() else 200, highlight=False)
@@ -95,6 +109,28 @@ def deliver(*steps: Callable[[], object]) -> None:
             failures.append(error)
     if failures:
         raise failures[0]
+
+
+def deliver_evaluation(evaluation: Evaluation, name: str, figure: Path | None, as_json: bool) -> None:
+    """Show an evaluation, and draw its reliability under a name where a figure is asked for."""
+
+    def show() -> None:
+        from sigmax.report.tables import evaluation_table
+
+        if as_json:
+            print_json(evaluation.as_dict())
+        else:
+            out.print(evaluation_table(evaluation))
+
+    def draw() -> None:
+        if figure is not None:
+            from sigmax.report.figure import reliability_figure
+            from sigmax.report.style import save_figure
+
+            save_figure(reliability_figure({name: evaluation}), figure)
+            say(f"Written: {figure}")
+
+    deliver(show, draw)
 
 
 @contextlib.contextmanager

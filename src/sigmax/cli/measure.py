@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sigmax.cli.app import command
-from sigmax.cli.console import bar, deliver, out, print_json, quiet, say
+from sigmax.cli.console import bar, deliver, deliver_evaluation, out, print_json, quiet, say
 from sigmax.cli.data import read
 from sigmax.cli.options import AsJson, Data, Model, Reading
 from sigmax.cli.scores import (
@@ -62,7 +62,6 @@ def evaluate(
     only_for_scores(**{"--qrels": qrels, "--unjudged": unjudged})
     from sigmax.evaluation import evaluate as measure
     from sigmax.model import load
-    from sigmax.report.tables import evaluation_table
 
     model = load(folder)
     if figure is not None and model.calibrator is None:
@@ -73,21 +72,7 @@ def evaluate(
     with bar("measuring"):
         evaluation = measure(model, dataset, split=split)
 
-    def show() -> None:
-        if as_json:
-            print_json(evaluation.as_dict())
-        else:
-            out.print(evaluation_table(evaluation))
-
-    def draw() -> None:
-        if figure is not None:
-            from sigmax.report.figure import reliability_figure
-            from sigmax.report.style import save_figure
-
-            save_figure(reliability_figure({Path(folder).name: evaluation}), figure)
-            say(f"Written: {figure}")
-
-    deliver(show, draw)
+    deliver_evaluation(evaluation, Path(folder).name, figure, as_json)
 
 
 @command("Measure")

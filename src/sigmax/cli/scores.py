@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sigmax.cli.console import bar, deliver, out, print_json, say
+from sigmax.cli.console import bar, deliver, deliver_evaluation, out, print_json, say
 from sigmax.cli.options import renamed
 from sigmax.files import check_file, check_folder
 from sigmax.training.option import Option
@@ -171,7 +171,6 @@ def evaluate_scores(
     as_json: bool,
 ) -> None:
     """Measure calibrated scores on a table with its truth."""
-    from sigmax.report.tables import evaluation_table
     from sigmax.scores import ScoreModel
 
     model = ScoreModel.load(folder)
@@ -182,21 +181,7 @@ def evaluate_scores(
     with bar("measuring"):
         evaluation = model.evaluate(scores)
 
-    def show() -> None:
-        if as_json:
-            print_json(evaluation.as_dict())
-        else:
-            out.print(evaluation_table(evaluation))
-
-    def draw() -> None:
-        if figure is not None:
-            from sigmax.report.figure import reliability_figure
-            from sigmax.report.style import save_figure
-
-            save_figure(reliability_figure({Path(folder).name: evaluation}), figure)
-            say(f"Written: {figure}")
-
-    deliver(show, draw)
+    deliver_evaluation(evaluation, Path(folder).name, figure, as_json)
 
 
 def match_scores(

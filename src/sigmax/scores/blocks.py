@@ -18,7 +18,7 @@ from sigmax.data.formats.reader import Reading
 from sigmax.data.formats.rows import TABLES, Table, delimiter_of, is_table, parquet_file, read_rows
 from sigmax.errors import DataError, first_line, nearest
 
-__all__ = ["Layout", "blocks", "is_run", "layout_of", "numbers", "predictions", "run_rows", "truths"]
+__all__ = ["Layout", "blocks", "is_run", "layout_of", "numbers", "predictions", "run_rows", "trec_rows", "truths"]
 
 #: Bytes of a CSV file, and rows of other tables, that are read at a time.
 BYTES, ROWS = 2**25, 2**20
@@ -292,23 +292,37 @@ def run_rows(path: Path) -> tuple[list[str], list[str], list[float]]:
     Raises:
         DataError: a line without six fields, or a score that is no number.
     """
-    queries, candidates, scores = [], [], []
+    return trec_rows(path, "query Q0 candidate rank score tag", "six fields, ", 4)
+
+
+def trec_rows(path: Path, form: str, what: str, place: int) -> tuple[list[str], list[str], list[float]]:
+    """Queries, candidates and numbers of a file in one of TREC's forms: fields between spaces, the candidate third.
+
+    Args:
+        path: the file.
+        form: names of the fields.
+        what: the form's name, for errors.
+        place: of the number among the fields.
+
+    Raises:
+        DataError: a line with more or fewer fields, a number that is none, or no line.
+    """
+    queries, candidates, values = [], [], []
     for number, line in enumerate(lines(path), start=1):
-        parts = line.split()
-        if not parts:
+        fields = line.split()
+        if not fields:
             continue
         try:
-            query, _, candidate, _, score, _ = parts
-            scores.append(float(score))
+            if len(fields) != len(form.split()):
+                raise ValueError
+            values.append(float(fields[place]))
         except ValueError:
-            raise DataError(
-                f"{path}, line {number}: expected six fields, query Q0 candidate rank score tag, got {line[:80]!r}."
-            ) from None
-        queries.append(query)
-        candidates.append(candidate)
+            raise DataError(f"{path}, line {number}: expected {what}{form}, got {line[:80]!r}.") from None
+        queries.append(fields[0])
+        candidates.append(fields[2])
     if not queries:
         raise DataError(f"{path}: no rows.")
-    return queries, candidates, scores
+    return queries, candidates, values
 
 
 def predictions(path: Path) -> tuple[list[str], list[str], list[float]] | None:

@@ -14,7 +14,7 @@ from sigmax.data.formats.opening import ending_of, lines
 from sigmax.data.formats.reader import Reading
 from sigmax.data.formats.rows import TABLES, is_table
 from sigmax.errors import DataError, lookup
-from sigmax.scores.blocks import blocks, is_run, layout_of, numbers, predictions, run_rows, truths
+from sigmax.scores.blocks import blocks, is_run, layout_of, numbers, predictions, run_rows, trec_rows, truths
 from sigmax.scores.table import UNJUDGED, Scores, build, check_finite, coded
 
 __all__ = ["are_scores", "is_list", "read_scores"]
@@ -194,20 +194,5 @@ def _qrels(path: Path) -> tuple[list[str], list[str], NDArray[np.int8]]:
                 for name in ("query", "candidate")
             ]
             return texts[0], texts[1], truth
-    asked, named, judged = [], [], []
-    for number, line in enumerate(lines(path), start=1):
-        fields = line.split()
-        if not fields:
-            continue
-        try:
-            query, _, candidate, relevance = fields
-            judged.append(int(float(relevance) > 0))
-        except ValueError:
-            raise DataError(
-                f"{path}, line {number}: expected qrels, query 0 candidate relevance, got {line[:80]!r}."
-            ) from None
-        asked.append(query)
-        named.append(candidate)
-    if not asked:
-        raise DataError(f"{path}: no rows.")
-    return asked, named, np.array(judged, np.int8)
+    asked, named, relevances = trec_rows(path, "query 0 candidate relevance", "qrels, ", 3)
+    return asked, named, (np.array(relevances) > 0).astype(np.int8)

@@ -19,14 +19,13 @@ from sigmax.model.matches import answer
 from sigmax.scores.model import FILE, ScoreModel
 from sigmax.scores.table import Scores
 from sigmax.server.metrics import Metrics
+from sigmax.server.served import KEPT_DECISIONS, MAX_ACCEPTED
 from sigmax.server.window import Window
 from sigmax.watch.drift import sign_of
 
 __all__ = ["ServedScores"]
 
 log = logging.getLogger("sigmax.server")
-#: Accepted candidates listed in an answer.
-MAX_ACCEPTED = 100
 
 
 class ServedScores:
@@ -46,7 +45,7 @@ class ServedScores:
     def _load(self) -> None:
         self.model = ScoreModel.load(self.folder)
         self.since = datetime.datetime.now(tz=datetime.timezone.utc)
-        self.decide = lru_cache(256)(self._decide)
+        self.decide = lru_cache(KEPT_DECISIONS)(self._decide)
         self.window.compare_with(self.model.calibrator)
 
     def _decide(self, rule: str, confidence: float = CONFIDENCE) -> Decision:
