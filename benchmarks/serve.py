@@ -4,6 +4,7 @@
     python benchmarks/serve.py --encoder PATH       static vectors, say, instead
     python benchmarks/serve.py --minilm             all-MiniLM-L6-v2: together (the default) against one at a time
     python benchmarks/serve.py --places DIR FILE.onnx   models that are there, their rounds taking turns
+    python benchmarks/serve.py --places DIR OLD@SRC     the second served by the code of another checkout, SRC/src
     python benchmarks/serve.py --soak 600           resident memory through ten minutes under load
 
 The load comes from wrk on the same machine: 32 connections, each sending one random query of the data set, of one to
@@ -76,9 +77,11 @@ def bodies(path: Path, seed: int = 0) -> Path:
 
 @contextlib.contextmanager
 def server(folder: Path, *options: str) -> Iterator[tuple[str, int]]:
-    """URL and process id of a server."""
-    command = [sys.executable, "-m", "sigmax", "serve", str(folder), "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    """URL and process id of a server; FOLDER@CHECKOUT is served by another checkout's code."""
+    place, _, checkout = str(folder).partition("@")
+    command = [sys.executable, "-m", "sigmax", "serve", place, "--port", "0", *options]
+    environment = {**os.environ, "PYTHONPATH": f"{checkout}/src"} if checkout else None
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         said = next((found for line in process.stderr if (found := re.search(r"http://\S+", line))), None)
         assert said, "the server did not start"
@@ -139,7 +142,7 @@ def soak(folder: Path, requests: Path, seconds: int) -> dict[str, object]:
 def in_turn(places: list[Path], requests: Path, seconds: int, rounds: int) -> dict[str, object]:
     """Serve several models at the same time and load one after the other, round by round: ratios in one run."""
     with contextlib.ExitStack() as stack:
-        urls = {place.name: stack.enter_context(server(place))[0] for place in places}
+        urls = {place.name if "@" not in str(place) else f"{str(place).partition('@')[0]}, before": stack.enter_context(server(place))[0] for place in places}
         for url in urls.values():
             wrk(url, requests, 2)
         found: dict[str, list[dict[str, float]]] = {name: [] for name in urls}
