@@ -334,7 +334,7 @@ def test_promises_hold(nature):
             found = decide(Choice(name, level), record, confidence=1 - DELTA)
             promised[name] += found.promised
             broken[name] += found.promised and nature.broken(name, level, found)
-            place, _, _ = rules._without_promise(found.choice, record.curve, DELTA)
+            place, _, _ = rules._without_promise(found.choice, record, DELTA)
             threshold = record.curve.threshold(place)
             empirical = Decision(found.choice, threshold, True, 0.9, None, None, {})
             naive[name] += nature.broken(name, level, empirical)

@@ -11,7 +11,7 @@ from scipy.special import expit, logsumexp
 from sigmax.calibration.rules import Choice, Decision
 
 #: A level for each rule that the worlds below can reach.
-LEVELS = {"precision": 0.7, "recall": 0.8, "contains": 0.85, "false-claims": 0.2}
+LEVELS = {"precision": 0.7, "recall": 0.8, "contains": 0.85, "false-claims": 0.2, "label-precision": 0.6}
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,14 @@ WORLDS = {world.name: world for world in (World("one-label", 8, True, 0.7), Worl
 
 
 def kept(decision: Decision, presence: NDArray[np.float64], right: NDArray[np.bool_]) -> bool:
-    """Whether a promise holds over all queries of a world, of which these are many."""
+    """Whether a promise holds over all queries of a world, of which these are many; candidate j has the id cj."""
     choice: Choice = decision.choice
     assert choice.level is not None
+    if choice.name == "label-precision":  # all of them at once
+        assert decision.thresholds is not None
+        own = {int(name.removeprefix("c")): threshold for name, threshold in decision.thresholds.items()}
+        gets = {j: presence[:, j] >= threshold for j, threshold in own.items()}
+        return all(not one.any() or right[one, j].mean() >= choice.level for j, one in gets.items())
     accepted = presence >= decision.threshold
     answered, claims = right.any(1), accepted.any(1)
     hits = (accepted & right).sum(1)

@@ -24,7 +24,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats
+from sigmax.arrays import Bools, Floats, Ints
 from sigmax.errors import lookup
 
 __all__ = [
@@ -174,22 +174,34 @@ class AnyFit:
         return cls(saved["method"], head, saved["log_loss"], saved["reason"])
 
 
-def fit_any(inputs: AnyInputs, held_out_presence: Floats, answered: Bools, *, folds: int = 5, seed: int = 0) -> AnyFit:
+def fit_any(
+    inputs: AnyInputs,
+    held_out_presence: Floats,
+    answered: Bools,
+    *,
+    groups: Ints | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> AnyFit:
     """Choose how P(any) is made by cross-validated log loss, and fit it.
 
     Args:
         inputs: the dev queries.
         held_out_presence: (n, m) presences of each query from a calibration that did not see it.
         answered: (n,) whether a query has a right answer.
+        groups: (n,) equal for queries that are nearly the same: they are in one fold, and count once where it is asked
+            whether there are enough; None: each for itself.
         folds: of the cross-validation, over queries.
         seed: of the folds.
     """
     losses = {"noisy-or": _log_loss(noisy_or(held_out_presence, inputs.weights), answered)}
-    have, lack = int(answered.sum()), int((~answered).sum())
+    units = np.arange(len(answered)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    have, lack = len(np.unique(units[answered])), len(np.unique(units[~answered]))
     if min(have, lack) < _LEAST:
-        reason = f"a fit needs {_LEAST} queries with and {_LEAST} without a right answer; dev has {have} and {lack}"
+        of = "" if groups is None else " that are not nearly the same"
+        reason = f"a fit needs {_LEAST} queries with and {_LEAST} without a right answer; dev has {have} and {lack}{of}"
         return AnyFit("noisy-or", None, losses, reason)
-    fold = folds_of(len(answered), folds, seed)
+    fold = folds_of(int(units.max()) + 1, folds, seed)[units]
     heads: dict[str, Head] = {}
     for method, features_of in METHODS.items():
         features = features_of(inputs)

@@ -23,7 +23,7 @@ from sigmax.calibration.rules import CONFIDENCE, Choice, Decision, decide, parse
 from sigmax.calibration.worlds import moved
 from sigmax.errors import DataError
 
-__all__ = ["DEFAULT_RULE", "Calibrator", "fit_calibrator", "unseen_presences"]
+__all__ = ["DEFAULT_RULE", "Calibrator", "fit_any_right", "fit_calibrator", "unseen_presences"]
 
 
 #: The rule that `match` uses by default.
@@ -246,7 +246,8 @@ def fit_calibrator(
         missing: (n,) right answers of each query that it was not offered, such as those that a search did not return:
             for rules they are answers that nothing accepts, for P(any) they are not there.
         groups: (n,) equal for queries that are nearly the same, see `sigmax.data.alike.groups_of`: they are kept
-            together wherever a part of the split is held out; None: each for itself.
+            together wherever a part of the split is held out, and are one witness of what rules promise
+            (`Record.witnesses`); None: each for itself.
         method: a name in `CALIBRATIONS`, or "auto": chosen by cross-validated log loss.
         held_out: part of the queries, from 0 to below 1, that nothing is fitted on and rules are decided by; 0: all
             queries serve both, by cross-fitting.
@@ -279,8 +280,8 @@ def fit_calibrator(
         )
         totals = row_totals(logits[out], nones[1], counts[1])
         presence = calibrator.calibration.presence(logits[out], None, totals)
-        gone = None if missing is None else missing[out]
-        record = Record.of(presence, right[out], weights=counts[1], missing=gone)
+        gone, alike = (None if part is None else part[out] for part in (missing, groups))
+        record = Record.of(presence, right[out], weights=counts[1], missing=gone, groups=alike)
         about = {**calibrator.about, "held_out": int(out.sum()), "crossed": False}
         calibrator = replace(calibrator, record=record, about=about)
         threshold = calibrator.default_threshold
@@ -297,8 +298,8 @@ def fit_calibrator(
     calibrator = Calibrator(
         fitted.calibration,
         tuple(candidate_ids),
-        _fit_any(inputs, unseen, answered, seed),
-        Record.of(unseen, right, weights=weights, missing=missing),
+        fit_any_right(inputs, unseen, answered, groups=groups, seed=seed),
+        Record.of(unseen, right, weights=weights, missing=missing, groups=groups),
         about={
             **(about or {}),
             "queries": len(right),
@@ -310,7 +311,7 @@ def fit_calibrator(
             "competition": fitted.calibration.competition,
             "crossed": True,
         },
-        familiar=Familiar.of(familiar_numbers(inputs.presence, novelty, weights), answered, seed=seed),
+        familiar=Familiar.of(familiar_numbers(inputs.presence, novelty, weights), answered, groups=groups, seed=seed),
     )
     threshold = calibrator.default_threshold
     assert calibrator.record is not None
@@ -338,17 +339,21 @@ def _held_out(part: float, n: int, groups: Ints | None, seed: int) -> Bools:
     return np.asarray(before < round(part * n))[units]
 
 
-def _fit_any(inputs: AnyInputs, unseen: Floats, answered: Bools, seed: int) -> AnyFit:
-    """Fit P(any), or say what can be known where dev has too few queries of either kind to fit it on."""
-    fitted = fit_any(inputs, unseen, answered, seed=seed)
+def fit_any_right(
+    inputs: AnyInputs, unseen: Floats, answered: Bools, *, groups: Ints | None = None, seed: int = 0
+) -> AnyFit:
+    """Fit P(any), or say what can be known where dev has too few queries of either kind to fit it on; see `fit_any`."""
+    fitted = fit_any(inputs, unseen, answered, groups=groups, seed=seed)
     if fitted.reason is None:
         return fitted
     reason = f"{fitted.reason}: what was seen of queries as unfamiliar is counted instead (rule of succession)"
     if answered.all():
-        least = least_answered(len(answered), CONFIDENCE)
+        witnesses = len(answered) if groups is None else len(np.unique(groups))
+        least = least_answered(witnesses, CONFIDENCE)
+        alike = "" if witnesses == len(answered) else f" ({witnesses:,} that are not nearly the same)"
         reason = (
-            f"all {len(answered):,} dev queries have a right answer. Of queries like them at least {least:.2%} have "
-            f"one, with {CONFIDENCE:.0%} confidence; of queries unlike them dev says nothing"
+            f"all {len(answered):,} dev queries{alike} have a right answer. Of queries like them at least {least:.2%} "
+            f"have one, with {CONFIDENCE:.0%} confidence; of queries unlike them dev says nothing"
         )
     return replace(fitted, method=SUCCESSION, reason=reason)
 

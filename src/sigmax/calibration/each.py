@@ -38,6 +38,9 @@ def decide_each(
             f"The record of the dev split does not tell candidates apart, as {choice} asks for. Calibrate the model "
             "again, over fewer candidates if these are very many: sigmax calibrate DIR DATA."
         )
+    if choice.level is not None:
+        record = record.witnesses
+    assert record.columns is not None
     order = np.argsort(record.columns, kind="stable")
     ends = np.searchsorted(record.columns[order], np.arange(len(candidate_ids) + 1))
     pairs = [order[start:end] for start, end in pairwise(ends)]
@@ -49,7 +52,7 @@ def decide_each(
 def _promised(
     choice: Choice, record: Record, pairs: list[Ints], candidate_ids: Sequence[str], confidence: float
 ) -> Decision:
-    """Test each candidate that can have enough queries with its part of δ.
+    """Test each candidate that can have enough queries with its part of δ, on `Record.witnesses`.
 
     A promise takes n queries that get the candidate, of which the level is right: as many right ones are to be expected
     by the presences. Read off these and not off the truth, who is tested is fixed before anything is.

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats
+from sigmax.arrays import Bools, Floats, Ints
+from sigmax.calibration.record import one_of_each
 
 __all__ = ["FALSE_ALARMS", "UNLIKE", "Familiar", "familiar_numbers", "least_answered"]
 
@@ -74,11 +75,14 @@ class Familiar:
     without: Floats  #: (u, f) of those that have none
 
     @classmethod
-    def of(cls, numbers: Floats, answered: Bools, *, seed: int = 0) -> Familiar:
-        """Keep the numbers of a dev split, (n, f), of which some queries have a right answer, (n,)."""
-        kept = np.arange(len(numbers))
+    def of(cls, numbers: Floats, answered: Bools, *, groups: Ints | None = None, seed: int = 0) -> Familiar:
+        """Keep the numbers of a dev split, (n, f), of which some queries have a right answer, (n,).
+
+        Of queries that are nearly the same, (n,) groups, one is kept: with another message, only these are exchanged.
+        """
+        kept = np.arange(len(numbers)) if groups is None else one_of_each(groups)
         if len(kept) > MOST_KEPT:
-            kept = np.sort(np.random.default_rng(seed).choice(len(kept), MOST_KEPT, replace=False))
+            kept = np.sort(np.random.default_rng(seed).choice(kept, MOST_KEPT, replace=False))
         return cls(numbers[kept][answered[kept]], numbers[kept][~answered[kept]])
 
     def fits(self, numbers: Floats) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Bools, Floats, Ints
 
-__all__ = ["NOTHING", "SIGNS", "Record", "ThresholdCurve", "threshold_table"]
+__all__ = ["NOTHING", "SIGNS", "Record", "ThresholdCurve", "one_of_each", "threshold_table"]
 
 
 #: What is kept of each dev query, to tell later whether queries have changed.
@@ -24,6 +24,10 @@ NOTHING = 2.0
 #: Wrong pairs below this presence are not recorded. Calibrated presences add up to the right pairs, so that at most
 #: 1 / FLOOR pairs are recorded for each right one.
 FLOOR = 1e-3
+
+
+#: What a record may hold beside what it must.
+OPTIONAL: dict[str, type] = {"missing": np.int64, "signs": np.float64, "columns": np.int64, "groups": np.int64}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,7 @@ class Record:
     missing: Ints | None = None  #: (n,) right answers that a query was not offered: no threshold accepts them; None: 0
     signs: Floats | None = None  #: (n, 3) of each query, as named in `SIGNS`; None: of a model saved before they were
     columns: Ints | None = None  #: (k,) candidate of each pair; None where pairs are not told apart by it
+    groups: Ints | None = None  #: (n,) equal for queries that are nearly the same, see `witnesses`; None: none are
 
     def __post_init__(self) -> None:
         n, k = len(self.answered), len(self.rows)
@@ -47,6 +52,8 @@ class Record:
             )
         if self.columns is not None and (len(self.columns) != k or (k and self.columns.min() < 0)):
             raise ValueError(f"Expected one column, at least 0, per pair, got {len(self.columns)} for {k} pairs.")
+        if self.groups is not None and len(self.groups) != n:
+            raise ValueError(f"Expected a group for each of {n} queries, got {len(self.groups)}.")
         if not 0 <= self.floor <= 1:
             raise ValueError(f"Expected a floor between 0 and 1, got {self.floor}.")
         if k and (self.rows.min() < 0 or self.rows.max() >= n):
@@ -66,6 +73,7 @@ class Record:
         floor: float = FLOOR,
         weights: Floats | None = None,
         missing: Ints | None = None,
+        groups: Ints | None = None,
     ) -> Record:
         """Keep what is needed of a split.
 
@@ -76,6 +84,7 @@ class Record:
             weights: (n, m) pairs that each presence stands for; None: each for itself. No rule can tell pooled pairs
                 apart: the floor rises above them.
             missing: (n,) right answers of each query that are no column, such as those that a search did not return.
+            groups: (n,) equal for queries that are nearly the same; None: each for itself.
 
         Raises:
             ValueError: shapes that differ, a presence that is no probability.
@@ -107,6 +116,7 @@ class Record:
             floor,
             missing,
             columns=None if weights is not None else np.concatenate([np.zeros(0, np.int64), *columns]).astype(np.int64),
+            groups=groups,
         )
 
     @property
@@ -128,7 +138,7 @@ class Record:
             "presence": self.presence,
             "right": self.right,
             "floor": np.array([self.floor]),
-            **{name: value for name in ("missing", "signs", "columns") if (value := getattr(self, name)) is not None},
+            **{name: value for name in OPTIONAL if (value := getattr(self, name)) is not None},
         }
 
     @classmethod
@@ -147,9 +157,39 @@ class Record:
             tensors["presence"].astype(np.float64),
             tensors["right"].astype(bool),
             float(tensors["floor"][0]),
-            tensors["missing"].astype(np.int64) if "missing" in tensors else None,
-            tensors["signs"].astype(np.float64) if "signs" in tensors else None,
-            tensors["columns"].astype(np.int64) if "columns" in tensors else None,
+            **{name: tensors[name].astype(dtype) for name, dtype in OPTIONAL.items() if name in tensors},
+        )
+
+    @cached_property
+    def witnesses(self) -> Record:
+        """The record of one query of each group, drawn without a look at anything: what promises are tested on.
+
+        Let a split be made of groups that are drawn one by one, each with all its queries, as a file is that holds six
+        wordings of each message. Its queries are then no independent sample, and a test that takes them for one breaks
+        its promise far more often than it says. Those drawn here are one: each is a query of a new group, all with the
+        same chance, and independent of the others. So every test of independent queries holds for them, exact ones
+        included, whatever the sizes of groups and however alike their queries are. What is promised is about such a
+        query: a group counts once, in however many wordings. Where groups are of one size, or their size tells nothing
+        of what is lost on them, that is the average over all queries.
+
+        To average what is lost over each group would use all queries, and serve where the loss is a number of each
+        query; but precision is about those that get a candidate, which some of a group may, and exact tests take 0
+        or 1.
+        """
+        if self.groups is None:
+            return self
+        drawn = one_of_each(self.groups)
+        place = np.full(self.queries, -1)
+        place[drawn] = np.arange(len(drawn))
+        kept = place[self.rows] >= 0
+        return Record(
+            self.answered[drawn],
+            place[self.rows[kept]],
+            self.presence[kept],
+            self.right[kept],
+            self.floor,
+            None if self.missing is None else self.missing[drawn],
+            columns=None if self.columns is None else self.columns[kept],
         )
 
     @cached_property
@@ -225,6 +265,13 @@ class ThresholdCurve:
             "contains": _ratio(value["contained"], self.answered),
             **(both if seen else dict.fromkeys(both)),
         }
+
+
+def one_of_each(groups: Ints) -> Ints:
+    """(n,) groups -> (g,) one query of each, drawn at random but the same each time; the places rise."""
+    order = np.random.default_rng(0).permutation(len(groups))
+    drawn: Ints = np.sort(order[np.unique(groups[order], return_index=True)[1]])
+    return drawn
 
 
 def threshold_table(record: Record, at: Iterable[float] | None = None) -> list[dict[str, float | None]]:

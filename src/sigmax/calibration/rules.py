@@ -5,7 +5,8 @@ threshold that breaks it. It needs no assumption about the model, and two about 
 come from the same source, one by one, and the model was not chosen by this dev split (training on it would make the
 promise void, choosing an epoch by its metrics makes it slightly optimistic). Calibration may see the split, but not the
 query whose presences are recorded: a curve that reorders pairs would flatter those that it was fitted on. So what is
-recorded of a query are presences of a calibration that was fitted without it (`fit_calibrator`).
+recorded of a query are presences of a calibration that was fitted without it (`fit_calibrator`). Of queries that are
+nearly the same one is looked at, see `Record.witnesses`.
 
 A promise is made over all dev splits that could have been drawn, those included where none can be made. Where it can
 seldom be made, those that are made are broken more often than δ: at the edge of what a world allows, a split that
@@ -299,20 +300,21 @@ def decide(choice: Choice | str, record: Record, *, confidence: float = CONFIDEN
     if not 0 < confidence < 1:
         raise ValueError(f"Expected a confidence between 0 and 1, both left out, got {confidence}. Try {CONFIDENCE}.")
     rule, level, curve = choice.rule, choice.level, record.curve
-    place, reason, needed = -1, None, None
+    reason, needed = None, None
     promised = False
     if level is None:
-        place = _best_f1(curve)
+        threshold = curve.threshold(_best_f1(curve))
         reason = None if curve.pairs else "The dev split has no right pair, so nothing is accepted."
     else:
         delta = 1 - confidence
-        found = certified(rule, curve, level, delta)
+        tested = record.witnesses.curve
+        found = certified(rule, tested, level, delta)
         promised = found is not None
         if found is not None:
-            place = found
+            threshold = tested.threshold(found)
         else:
-            place, reason, needed = _without_promise(choice, curve, delta)
-    threshold = curve.threshold(place)
+            place, reason, needed = _without_promise(choice, record, delta)
+            threshold = curve.threshold(place)
     return Decision(choice, threshold, promised, confidence, reason, needed, curve.at(threshold))
 
 
@@ -373,35 +375,39 @@ def _chains(rule: Rule, curve: ThresholdCurve, level: float, delta: float) -> in
     return last
 
 
-def _without_promise(choice: Choice, curve: ThresholdCurve, delta: float) -> tuple[int, str, int | None]:
+def _without_promise(choice: Choice, record: Record, delta: float) -> tuple[int, str, int | None]:
     """Place that meets the level on the split, why it is no promise, and how many queries would do."""
+    curve, tested = record.curve, record.witnesses.curve
     rule, level = choice.rule, choice.level
     assert rule.loss is not None
     assert rule.population is not None
     assert level is not None
     allowed = rule.allowed(level)
     total, n = rule.loss(curve)
-    available = rule.population.count(curve)
+    available = rule.population.count(tested)
+    words, once = rule.population.words, "" if record.groups is None else " (near-duplicates count once)"
     least = rule.needed(level, delta) + (not rule.steady)  # and the query that comes next, see `_chains`
     if not available:
         place = _best_f1(curve) if rule.population.fallback == "best-f1" else -1
         what = "nothing is accepted" if place < 0 else "the threshold is that of best F1 instead"
-        return place, f"The dev split has no {rule.population.words}; {least} would be needed at least; {what}.", least
+        return place, f"The dev split has no {words}; {least} would be needed at least; {what}.", least
     usable = len(curve.t) if rule.rises else curve.recorded
     meets = np.flatnonzero(total[:usable] <= allowed * n[:usable] + 1e-9)
     place = int(meets[0 if rule.rises else -1]) if len(meets) else -1
     what = "the threshold meets the level on the dev split only" if len(meets) else "nothing is accepted"
-    best = _best_level(rule, curve, delta)
+    best = _best_level(rule, tested, delta)
     if best is not None:
-        what += f"; {rule.name}={best:g} can be promised with these {available} {rule.population.words}"
+        what += f"; {rule.name}={best:g} can be promised with these {available} {words}{once}"
     if available < least:
-        why = f"needs at least {least} {rule.population.words}, the dev split has {available}"
+        why = f"needs at least {least} {words}, the dev split has {available}{once}"
         return place, f"{choice} {why}; {what}.", least
-    needed = queries_needed(total[:usable], n[:usable], allowed, delta, available)
+    usable = len(tested.t) if rule.rises else tested.recorded
+    total, n = (sums[:usable] for sums in rule.loss(tested))
+    needed = queries_needed(total, n, allowed, delta, available)
     if needed is None:
-        why = f"is not reached at any threshold that can be tested{_must_refuse(rule, curve, allowed)}"
+        why = f"is not reached at any threshold that can be tested{_must_refuse(rule, tested, allowed)}"
         return place, f"{choice} {why}; {what}.", None
-    why = f"cannot be promised from {available} {rule.population.words} with so many errors; about {needed} might do"
+    why = f"cannot be promised from {available} {words}{once} with so many errors; about {needed} might do"
     return place, f"{choice} {why}; {what}.", needed
 
 

@@ -51,10 +51,7 @@ def fit_slopes(features: Floats, target: Floats, weights: Floats) -> tuple[Float
         presence = scipy.special.expit(z)
         gradient = x @ residual
         hessian = (x * (weights * presence * (1 - presence))) @ x.T
-        root = np.linalg.cholesky(hessian + 1e-9 * np.trace(hessian) * np.eye(len(p)))
-        # ½ ΔᵀHΔ + gᵀΔ = ½ |RᵀΔ + R⁻¹g|² + const
-        right_side = root.T @ p - scipy.linalg.solve_triangular(root, gradient, lower=True)
-        step = scipy.optimize.lsq_linear(root.T, right_side, (least, np.inf), method="bvls").x - p
+        step = _bounded(hessian + 1e-9 * np.trace(hessian) * np.eye(len(p)), gradient, p, least)
         gain = -float(gradient @ step)
         if gain <= 1e-9 * max(total, 1e-300):
             break
@@ -69,6 +66,29 @@ def fit_slopes(features: Floats, target: Floats, weights: Floats) -> tuple[Float
     slopes = np.zeros(len(features))
     slopes[used] = p[:-1] / spread[used]
     return slopes, float(p[-1] - slopes @ centre)
+
+
+def _bounded(hessian: Floats, gradient: Floats, p: Floats, least: Floats) -> Floats:
+    """Return Δ with the least ½ ΔᵀHΔ + gᵀΔ where p + Δ ≥ least.
+
+    Numbers that would fall below their bounds are held there. If none of these would rise again that is the answer;
+    else, which is rare, it is found by bounded least squares, ½ |RᵀΔ + R⁻¹g|² with RRᵀ = H.
+    """
+    held = np.zeros(len(p), bool)
+    for _ in range(len(p)):
+        step = np.where(held, least - p, 0.0)
+        free = ~held
+        step[free] = np.linalg.solve(hessian[np.ix_(free, free)], -(gradient + hessian @ step)[free])
+        below = free & (p + step < least)
+        if not below.any():
+            if (held & (gradient + hessian @ step < 0)).any():
+                break
+            return step
+        held |= below
+    root = np.linalg.cholesky(hessian)
+    right_side = root.T @ p - scipy.linalg.solve_triangular(root, gradient, lower=True)
+    bounded: Floats = scipy.optimize.lsq_linear(root.T, right_side, (least, np.inf), method="bvls").x - p
+    return bounded
 
 
 def fit_candidates(

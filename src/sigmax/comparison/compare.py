@@ -14,6 +14,7 @@ import numpy as np
 from sigmax.comparison.contenders import CONTENDERS, Contender, contenders_for
 from sigmax.comparison.examples import Answers, best_answers, choose_examples
 from sigmax.comparison.results import Budget, Comparison, Result, Training, Trial
+from sigmax.data.alike import groups_of
 from sigmax.data.batches import Batches
 from sigmax.data.check import check
 from sigmax.data.dataset import SPLITS, MatchDataset
@@ -209,11 +210,12 @@ def _measured(
     training: Training | None = None,
 ) -> tuple[Result, list[Answers]]:
     dev, test = [], []
+    groups = groups_of(data, "dev")
     for model in models:
         if isinstance(model, DualEncoder):
             remember(model, data)
         split = scan(model, data, "dev")
-        model.calibrator = calibrate_logits(split)
+        model.calibrator = calibrate_logits(split, groups=groups)
         dev.append(evaluate_logits(split, calibrator=model.calibrator, draws=0))
     answers: list[Answers] = []  # of the first seed
     for model in models:

@@ -15,18 +15,21 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from sigmax.calibration.calibrator import Calibrator
+from sigmax.calibration.familiar import Familiar
 from sigmax.calibration.record import Record
 from sigmax.calibration.through import fit_through
 from sigmax.candidates.exact import Exact
 from sigmax.candidates.faiss_index import EFFORTS, KINDS, FaissIndex, build_index, kind_for
 from sigmax.candidates.postgres import PostgresStore, hidden, push
 from sigmax.candidates.store import Store, check_fingerprint
+from sigmax.data.alike import groups_of
 from sigmax.errors import DataError, lookup
 from sigmax.files import replace_folder, write_text
 from sigmax.model.changes import IDS, TEXTS, rows_of_candidates
 from sigmax.model.dual_encoder import DualEncoder, load
 from sigmax.model.fingerprints import fingerprints
 from sigmax.model.folder import FEW, INDEX, find_folder
+from sigmax.model.remembered import novelty_of
 from sigmax.model.searched import DEPTH, SAMPLED, Searched
 
 if TYPE_CHECKING:
@@ -136,7 +139,8 @@ def build(
     with replace_folder(folder / INDEX) as fresh:
         (work / "index.faiss").rename(fresh / "index.faiss")
         if calibrator is not None and calibrator.record is not None:
-            save_file(calibrator.record.as_tensors(), str(fresh / "dev.safetensors"))
+            kept = {} if calibrator.familiar is None else calibrator.familiar.as_tensors()
+            save_file({**calibrator.record.as_tensors(), **kept}, str(fresh / "dev.safetensors"))
         (fresh / "index.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(work, ignore_errors=True)
     return about, measured
@@ -297,7 +301,8 @@ def open_index(folder: Path, model: DualEncoder) -> bool:
     model.searched = _searched(model, index, best_alone=saved is not None)
     if saved is not None and model.calibrator is not None:
         restored = None if tensors is None else Record.from_tensors(tensors)
-        model.calibrator = Calibrator.from_dict(saved, restored, model.calibrator.familiar)
+        familiar = None if tensors is None else Familiar.from_tensors(tensors)
+        model.calibrator = Calibrator.from_dict(saved, restored, familiar or model.calibrator.familiar)
     return True
 
 
@@ -394,12 +399,13 @@ def _through(
     """Calibrate on what the store returns of the dev queries."""
     assert model.calibrator is not None
     places = data.split(split)
-    parts, nones, missing = [], [], np.zeros(len(places), np.int64)
+    parts, nones, near, missing = [], [], [], np.zeros(len(places), np.int64)
     for start in range(0, len(places), 64):
         block = places[start : start + 64]
         vectors = model.vectors([data.queries[i] for i in block])
         rows = searched.rows(model, vectors)
         nones.append(model.none_logits(vectors))
+        near.append(novelty_of(model.novelty, vectors))
         right = np.zeros(rows.logits.shape, bool)
         for row, i in enumerate(block):
             true = {data.candidate_ids[j] for j in data.graph[[i]].indices}
@@ -418,5 +424,7 @@ def _through(
         best=min(searched.depth, searched.size),
         missing=missing,
         none=None if nones[0] is None else np.concatenate([one for one in nones if one is not None]),
+        novelty=None if near[0] is None else np.concatenate([one for one in near if one is not None]),
+        groups=groups_of(data, split),
         about={"data": data.name, "split": split},
     )
