@@ -31,10 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
 from helpers.worlds import LEVELS, WORLDS, World, kept
-from scipy.special import expit
 from sigmax.calibration import CALIBRATIONS, Calibrator, Pairs, fit_calibration, fit_calibrator, share_odds
 from sigmax.calibration.calibrator import unseen_presences
 from sigmax.calibration.pairs import row_totals
