@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -309,3 +310,22 @@ def test_an_index_beside_another_model(place, data):
     (place / "sigmax.json").write_text(json.dumps(about))
     with pytest.raises(DataError, match="older than the candidates or the model"):
         index.open_index(place, load(place))
+
+
+def test_any_right_through_an_index_where_all_of_dev_is_answered(small, data, tmp_path):
+    """What is known of queries through the index is counted, as it is by the scan, and lies in the index's folder."""
+    answered = np.flatnonzero(data.answer_counts > 0)
+    kept = {part: rows[np.isin(rows, answered)] for part, rows in data.splits.items()}
+    where = saved(replace(data, splits=kept), tmp_path / "model")
+    index.build(where, load(where), kind="hnsw", data=replace(data, splits=kept))
+    model = index.load_for_matching(where)
+    assert model.calibrator.any_fit.method == "succession"
+    assert model.calibrator.any_fit.reason.startswith(f"all {len(kept['dev'])} dev queries")
+    assert len(model.calibrator.familiar.dev) == model.calibrator.record.witnesses.queries
+    found = model.match([data.queries[i] for i in kept["test"]], top_k=100)
+    largest = np.array([one[0].presence for one in found])
+    anything = np.array([one.any for one in found])
+    assert (anything >= largest - 1e-12).all()
+    assert not np.allclose(anything, largest)
+    (where / folder.INDEX / "dev.safetensors").unlink()
+    assert index.load_for_matching(where).calibrator.familiar is not None, "of the scan, as in an index from before"
