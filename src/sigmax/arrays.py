@@ -1,4 +1,7 @@
-"""Types of NumPy arrays, and the logits of queries over candidates."""
+"""Types of NumPy arrays, the logits of queries over candidates, and what is computed of logits everywhere.
+
+These two functions are scipy's, without the import, which takes longer than all that answers a first query.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Bools", "Floats", "Ints", "Logits"]
+__all__ = ["Bools", "Floats", "Ints", "Logits", "expit", "logsumexp"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -23,3 +26,20 @@ class Logits:
     #: (n, f) how near the training queries are, and, of n-grams, which share of them training had; larger the more
     #: familiar. None for a model that keeps nothing of its training queries.
     novelty: Floats | None = None
+
+
+def expit(z: Floats) -> Floats:
+    """Return σ(z) = 1 / (1 + exp −z), of any shape."""
+    with np.errstate(over="ignore"):  # exp −z = ∞ gives the 0 that it should
+        found: Floats = 1 / (1 + np.exp(-z))
+    return found
+
+
+def logsumexp(z: Floats, weights: Floats | None = None, *, keepdims: bool = False) -> Floats:
+    """Return log Σⱼ wⱼ exp zⱼ over the last axis, of at least one: (..., m) -> (...), or (..., 1) with `keepdims`."""
+    largest = z.max(-1, keepdims=True)
+    largest = np.where(np.isfinite(largest), largest, 0.0)
+    with np.errstate(over="ignore", divide="ignore"):  # infinite logits have infinite sums, or none
+        terms = np.exp(z - largest)
+        total: Floats = np.log((terms if weights is None else terms * weights).sum(-1, keepdims=True)) + largest
+    return total if keepdims else total[..., 0]

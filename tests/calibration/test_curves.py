@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import expit, softmax
+from hypothesis.extra.numpy import arrays as drawn
+from scipy.special import expit, logsumexp, softmax
 
+from sigmax import arrays
 from sigmax.calibration.curves import (
     SHARE_BOUND,
     Beta,
@@ -34,6 +36,29 @@ every_kind = pytest.mark.parametrize("kind", EXAMPLES)
 def test_every_curve_has_an_example():
     assert set(EXAMPLES) <= set(Calibration.kinds)
     assert all(type(curve).kind == kind for kind, curve in EXAMPLES.items())
+
+
+# -- scipy's functions, without its import ---------------------------------------------------------
+
+numbers = st.floats(-800, 800) | st.sampled_from([-np.inf, 0.0, 1e-300])
+
+
+@given(drawn(float, st.tuples(st.integers(0, 3), st.integers(1, 5)), elements=numbers))
+def test_expit_and_logsumexp(z):
+    """Each within the roundings of an exponential, a sum of at most five and a logarithm."""
+    np.testing.assert_allclose(arrays.expit(z), expit(z), rtol=1e-15, atol=0)
+    found, expected = arrays.logsumexp(z), logsumexp(z, axis=-1)
+    np.testing.assert_allclose(found, expected, rtol=2e-15, atol=4e-15)
+    assert arrays.logsumexp(z, keepdims=True).shape == (len(z), 1)
+    weights = np.arange(z.shape[1]).astype(float)[::-1] + np.ones_like(z)
+    np.testing.assert_allclose(arrays.logsumexp(z, weights), logsumexp(z, axis=-1, b=weights), rtol=2e-15, atol=4e-15)
+
+
+def test_the_ends():
+    z = np.array([[-np.inf, -np.inf], [np.inf, 0.0], [-1e308, 1e308]])
+    np.testing.assert_array_equal(arrays.expit(z), [[0, 0], [1, 0.5], [0, 1]])
+    np.testing.assert_array_equal(arrays.logsumexp(z), [-np.inf, np.inf, 1e308])
+    assert arrays.expit(2.0) == pytest.approx(1 / (1 + math.exp(-2)), rel=1e-15)
 
 
 # -- the share -----------------------------------------------------------------------------------

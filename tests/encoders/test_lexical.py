@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from sigmax.encoders.lexical import WEIGHTS, Lexical
 from sigmax.encoders.tokens import STEMMERS
@@ -93,6 +94,22 @@ def test_both_ways_to_the_logits_agree(queries, candidates, seed):
     view = trained(Lexical.fit(CANDIDATES), seed)
     asked, offered = view.tokens(queries, "query"), view.tokens(candidates, "candidate")
     np.testing.assert_allclose(view.scores(asked, offered), view(asked, offered).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("products", [1, 5, 2**20])
+def test_sums_do_not_depend_on_blocks(products, monkeypatch):
+    """In float32, token by token in the query's order, as a product of sparse matrices adds them up."""
+    monkeypatch.setattr("sigmax.encoders.shared_words.PRODUCTS", products)
+    view = trained(Lexical.fit(CANDIDATES))
+    asked, offered = view.tokens(QUERIES, "query"), view.tokens(CANDIDATES, "candidate")
+    rows, columns = (sparse.csr_array((one.values, one.keys % 100_003, one.ends)) for one in (asked, offered))
+    rows.resize(len(QUERIES), 100_003)
+    columns.resize(len(CANDIDATES), 100_003)
+    assert len(np.unique(np.concatenate([asked.keys, offered.keys]) % 100_003)) == len(
+        np.union1d(asked.keys, offered.keys)
+    )
+    rows.data = rows.data * view.weight_values(asked.keys)
+    np.testing.assert_array_equal(view.scores(asked, offered), (rows @ columns.T.tocsr()).toarray())
 
 
 def test_gradients():

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -203,9 +204,9 @@ WITHOUT = """
 import sys
 from sigmax.runtime import load
 made = load(sys.argv[1])
-print([one.candidate for one in made.match("moon light", rule="recall=0.5")])
+print([one.candidate for one in made.match("moon light")])
 heavy = "torch transformers sentence_transformers sklearn pyarrow PIL pandas onnx safetensors datasets typer"
-print([name for name in heavy.split() if name in sys.modules])
+print([name for name in [*heavy.split(), "scipy.special", "scipy.sparse"] if name in sys.modules])
 """
 
 
@@ -219,6 +220,21 @@ def test_no_pytorch(tmp_path):
     answer, heavy = done.stdout.splitlines()
     assert answer == str([one.candidate for one in model.match("moon light")])
     assert heavy == "[]"
+
+
+@pytest.mark.parametrize("model", [shared_words, none_of_these], ids=["words", "none"])
+def test_a_server_without_pytorch(model, tmp_path):
+    """Whatever would import these fails."""
+    export(model(), tmp_path / "model.onnx")
+    for name in ("torch", "transformers", "sentence_transformers", "sklearn", "pyarrow", "pandas", "onnx"):
+        (tmp_path / f"{name}.py").write_text("raise AssertionError('imported')\n")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    with serving(tmp_path / "model.onnx", PYTHONPATH=path) as server:
+        answer = server.match(["moon light", "fire"], rule="recall=0.5")
+        assert len(answer["results"]) == 2
+        for path in ("/explain", "/models", "/health", "/metrics", "/"):
+            body = {"query": "moon light"} if path == "/explain" else None
+            assert server.ask(path, body)[0] == 200
 
 
 # -- refusals ------------------------------------------------------------------------------------

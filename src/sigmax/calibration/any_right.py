@@ -21,10 +21,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats, Ints
+from sigmax.arrays import Bools, Floats, Ints, expit, logsumexp
 from sigmax.errors import lookup
 
 __all__ = [
@@ -67,7 +66,7 @@ def any_features(z: NDArray[Any], weights: Floats | None = None) -> Floats:
         raise ValueError("Expected logits of at least one candidate, got none.")
     z = np.clip(z.astype(np.float64), -700, 700)
     best = -np.partition(-z, min(1, z.shape[1] - 1), axis=1)[:, :2]
-    total = scipy.special.logsumexp(z, axis=1, b=weights)
+    total = logsumexp(z, weights)
     softplus = (np.logaddexp(0, z) * (1.0 if weights is None else weights)).sum(1)
     return np.stack([best[:, 0], best[:, 0] - best[:, -1], total, np.log(np.maximum(softplus, 1e-300))], axis=1)
 
@@ -84,13 +83,12 @@ class Head:
     def probability(self, features: Floats) -> Floats:
         """(n, f) features -> (n,) probabilities."""
         x = (features - np.array(self.centre)) / np.array(self.spread)
-        probability: Floats = scipy.special.expit(x @ np.array(self.weights) + self.bias)
-        return probability
+        return expit(x @ np.array(self.weights) + self.bias)
 
 
 def none_odds(logits: NDArray[Any], none: NDArray[Any], weights: Floats | None = None) -> Floats:
     """(n, m) logits and (n,) those of *none of these* -> (n, 1) log Σ exp s − s₀."""
-    odds: Floats = (scipy.special.logsumexp(logits.astype(np.float64), axis=1, b=weights) - none)[:, None]
+    odds: Floats = (logsumexp(logits.astype(np.float64), weights) - none)[:, None]
     return odds
 
 
@@ -107,8 +105,7 @@ class AnyInputs:
     @cached_property
     def presence(self) -> Floats:
         """(n, m) σ(z)."""
-        presence: Floats = scipy.special.expit(self.z)
-        return presence
+        return expit(self.z)
 
 
 def _no_features(inputs: AnyInputs) -> None:

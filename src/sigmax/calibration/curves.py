@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy
 from numpy.typing import ArrayLike
 
-from sigmax.arrays import Floats, Ints
+from sigmax.arrays import Floats, Ints, expit, logsumexp
 from sigmax.errors import lookup
 
 __all__ = [
@@ -76,8 +75,7 @@ class Calibration(ABC):
         self, logits: ArrayLike, candidates: ArrayLike | None = None, totals: ArrayLike | None = None
     ) -> Floats:
         """Return presences, in [0, 1], of the shape of the logits; see `log_odds`."""
-        presence: Floats = scipy.special.expit(self.log_odds(logits, candidates, totals))
-        return presence
+        return expit(self.log_odds(logits, candidates, totals))
 
     def log_odds(
         self, logits: ArrayLike, candidates: ArrayLike | None = None, totals: ArrayLike | None = None
@@ -100,7 +98,7 @@ class Calibration(ABC):
         if not self.competition:
             return self.curve(s, np.zeros(()), places)
         if totals is None:
-            total = scipy.special.logsumexp(s, axis=-1, keepdims=True) if s.size else np.zeros(())
+            total = logsumexp(s, keepdims=True) if s.size else np.zeros(())
         else:
             total = np.asarray(totals, dtype=np.float64)
             total = total[..., None] if total.ndim == s.ndim - 1 else total

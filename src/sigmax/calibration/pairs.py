@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats, Ints
+from sigmax.arrays import Bools, Floats, Ints, logsumexp
 from sigmax.calibration.curves import share_odds
 
 __all__ = ["Pairs", "check_finite", "row_totals"]
@@ -137,7 +136,7 @@ def row_totals(logits: NDArray[Any], none: NDArray[Any] | None = None, weights: 
     """
     total: Floats = np.full(logits.shape[:-1], -np.inf)
     if logits.shape[-1]:
-        total = scipy.special.logsumexp(logits.astype(np.float64), axis=-1, b=weights)
+        total = logsumexp(logits.astype(np.float64), weights)
     return total if none is None else np.logaddexp(total, none.astype(np.float64))
 
 

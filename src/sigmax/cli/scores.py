@@ -10,6 +10,7 @@ import typer
 from sigmax.cli.console import bar, deliver, deliver_evaluation, out, print_json, say
 from sigmax.cli.options import renamed
 from sigmax.files import check_file, check_folder
+from sigmax.scores.folder import check_score_place, is_score_folder
 from sigmax.training.option import Option
 
 if TYPE_CHECKING:
@@ -65,11 +66,6 @@ Unjudged = Annotated[
 ]
 
 
-def is_score_folder(folder: str | Path) -> bool:
-    """Whether a folder holds calibrated scores."""
-    return (Path(folder) / "scores.json").is_file()
-
-
 def are_scores(source: str, columns: str) -> bool:
     """Whether a text names scores: TREC runs, predictions, or a table with the columns query and candidate."""
     parts = [Path(source)] if Path(source).exists() else [Path(part.strip()) for part in source.split(",")]
@@ -122,8 +118,6 @@ def calibrate_table(
     as_json: bool,
 ) -> None:
     """Calibrate a table of scores, write the folder."""
-    from sigmax.scores.model import check_score_place
-
     if Path(source).is_dir():
         raise typer.BadParameter(
             f"{source} is a folder; expected DIR DATA, a model and the data to calibrate it on, or a file of scores."

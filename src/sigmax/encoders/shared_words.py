@@ -8,11 +8,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from sigmax.arrays import Ints
 from sigmax.data.texts import digest
@@ -29,6 +29,8 @@ CACHED_BYTES = 2**30
 ENTRY_BYTES = 512
 #: Texts whose tokens are counted at a time.
 BLOCK = 2**12
+#: Products of weights and values that are added at a time.
+PRODUCTS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +80,34 @@ class Tokens:
         return np.repeat(np.arange(len(self)), np.diff(self.ends))
 
     @property
-    def postings(self) -> tuple[Ints, sparse.csr_array]:
-        """(v,) keys, sorted, and (v, b) their values in each text; made once, for many queries."""
+    def postings(self) -> Postings:
+        """The texts and values of each key; made once, for many queries."""
         if "postings" not in self._known:
-            keys, columns = np.unique(self.keys, return_inverse=True)
-            by_text = sparse.csr_array((self.values, columns, self.ends), shape=(len(self), len(keys)))
-            self._known["postings"] = keys, sparse.csr_array(by_text.T)
-        found: tuple[Ints, sparse.csr_array] = self._known["postings"]
+            order = np.argsort(self.keys, kind="stable")
+            keys, starts = np.unique(self.keys[order], return_index=True)
+            ends = np.append(starts, len(order))
+            self._known["postings"] = Postings(keys, ends, self.rows[order], self.values[order])
+        found: Postings = self._known["postings"]
         return found
+
+
+class Postings(NamedTuple):
+    """Texts by token: a sparse matrix by its columns."""
+
+    keys: Ints  #: (v,) sorted
+    ends: Ints  #: (v + 1,) where the texts of each key begin, and where the last ones end
+    texts: Ints  #: (k,) rising for each key
+    values: NDArray[np.float32]  #: (k,)
+
+
+def _blocks(lengths: Ints) -> list[slice]:
+    """Runs of tokens with about `PRODUCTS` texts together, at least one token each; none of no tokens."""
+    if not len(lengths):
+        return []
+    before = np.append(0, lengths.cumsum())
+    cuts = np.searchsorted(before, np.arange(0, before[-1], PRODUCTS), side="left")
+    starts = np.unique(np.append(cuts[cuts < len(lengths)], 0))
+    return [slice(start, stop) for start, stop in pairwise([*starts.tolist(), len(lengths)])]
 
 
 class TokenCounts:
@@ -139,13 +161,20 @@ class TokenCounts:
 
     def scores(self, queries: Tokens, candidates: Tokens) -> NDArray[np.float32]:
         """(n, m) what shared words add to logits, by the candidates' postings: what a query does not hold is free."""
-        keys, postings = candidates.postings
+        found = np.zeros((len(queries), len(candidates)), np.float32)
+        keys, ends, texts, texts_values = candidates.postings
         at = np.searchsorted(keys, queries.keys)
         inside = at < len(keys)
         inside[inside] = keys[at[inside]] == queries.keys[inside]
-        values = queries.values[inside] * self.weight_values(queries.keys[inside])
-        asked = sparse.csr_array((values, (queries.rows[inside], at[inside])), shape=(len(queries), len(keys)))
-        found: NDArray[np.float32] = (asked @ postings).toarray().astype(np.float32, copy=False)
+        at, rows = at[inside], queries.rows[inside]
+        values = (queries.values[inside] * self.weight_values(queries.keys[inside])).astype(np.float32, copy=False)
+        lengths = ends[at + 1] - ends[at]
+        for some in _blocks(lengths):  # of the queries' tokens; memory: what the texts of a block take
+            many = lengths[some]
+            stop = many.cumsum()
+            place = np.arange(stop[-1]) + np.repeat(ends[at[some]] - stop + many, many)
+            cells = np.repeat(rows[some] * len(candidates), many) + texts[place]
+            np.add.at(found.reshape(-1), cells, np.repeat(values[some], many) * texts_values[place])
         return found
 
     def shared(self, query: str, candidate: str) -> dict[str, float]:

@@ -31,14 +31,12 @@ from sigmax.scores.combine import (
     share_of,
 )
 from sigmax.scores.fingerprint import Fingerprint
+from sigmax.scores.folder import FILE, check_score_place, is_score_folder
 from sigmax.scores.table import Scores, blocks_of, coded, judged, padded
 
-__all__ = ["FILE", "ScoreModel", "calibrate_scores", "is_score_folder"]
+__all__ = ["ScoreModel", "calibrate_scores"]
 
-#: What a folder of calibrated scores is known by.
-FILE = "scores.json"
 FORMAT = 1
-PARTS = frozenset({FILE, "dev.safetensors", "README.md"})
 #: Candidates of a query that are told apart in a fit; of longer lists, the worst wrong ones are pooled.
 WIDEST = 2048
 #: Columns that the pooled ones become.
@@ -330,22 +328,6 @@ def ranks_of(scores: Scores, z: Floats) -> Ranks:
         ranks = np.concatenate([ranks, np.full(int(scores.missing.sum()), NEVER)])
     by_query = np.argsort(queries, kind="stable")
     return Ranks(queries[by_query], ranks[by_query], len(scores.queries))
-
-
-def is_score_folder(folder: str | Path) -> bool:
-    """Whether `ScoreModel.save` wrote there."""
-    return (Path(folder) / FILE).is_file()
-
-
-def check_score_place(folder: Path) -> None:
-    """Check that calibrated scores may be written there: nothing, an empty folder or such are there.
-
-    Raises:
-        DataError: something else, which would be lost.
-    """
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name} if folder.exists() else set()
-    if found - PARTS:
-        raise DataError(f"{folder}: is there already and no calibrated scores. Choose another folder, or remove it.")
 
 
 def _rectangle(starts: Ints) -> tuple[Ints, Bools]:

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from importlib import resources
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -31,8 +31,10 @@ from sigmax.server.messages import (
     RateRequest,
 )
 from sigmax.server.metrics import Metrics
-from sigmax.server.rated import ServedScores
 from sigmax.server.served import ExplainWork, Full, MatchWork, Served, Work
+
+if TYPE_CHECKING:
+    from sigmax.server.rated import ServedScores
 
 __all__ = ["OPEN_PATHS", "make_api"]
 

@@ -16,7 +16,8 @@ import pyarrow
 from sigmax.calibration.rules import CONFIDENCE, Decision
 from sigmax.errors import nearest
 from sigmax.model.matches import answer
-from sigmax.scores.model import FILE, ScoreModel
+from sigmax.scores.folder import FILE
+from sigmax.scores.model import ScoreModel
 from sigmax.scores.table import Scores
 from sigmax.server.metrics import Metrics
 from sigmax.server.served import KEPT_DECISIONS, MAX_ACCEPTED

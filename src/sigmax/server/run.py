@@ -8,18 +8,20 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from sigmax.data.fetching import is_loopback
-from sigmax.scores.model import is_score_folder
+from sigmax.scores.folder import is_score_folder
 from sigmax.server.api import OPEN_PATHS, make_api
 from sigmax.server.connection import Connection
 from sigmax.server.guard import Guard
 from sigmax.server.metrics import Metrics
-from sigmax.server.rated import ServedScores
 from sigmax.server.served import Served
+
+if TYPE_CHECKING:
+    from sigmax.server.rated import ServedScores
 
 __all__ = ["is_loopback", "serve"]
 
@@ -74,7 +76,7 @@ def serve(
         if not is_score_folder(folder)
     }
     scores = {
-        name: ServedScores(name, folder, metrics=metrics) for name, folder in folders.items() if is_score_folder(folder)
+        name: _served_scores(name, folder, metrics) for name, folder in folders.items() if is_score_folder(folder)
     }
     app = Guard(
         make_api(served, metrics, scores=scores, root_path=root_path.rstrip("/")),
@@ -111,3 +113,9 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         started(f"http://{shown}:{listener.getsockname()[1]}")
         server.run(sockets=[listener])
+
+
+def _served_scores(name: str, folder: Path, metrics: Metrics) -> ServedScores:
+    from sigmax.server.rated import ServedScores  # Arrow, for scores alone
+
+    return ServedScores(name, folder, metrics=metrics)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 from sigmax.arrays import Floats
 from sigmax.calibration.record import SIGNS
 from sigmax.errors import DataError
-from sigmax.model.dual_encoder import DualEncoder
 from sigmax.model.matches import Rated
-from sigmax.scores.model import ScoreModel
-from sigmax.scores.table import Scores
+
+if TYPE_CHECKING:  # a server imports this file, and not all of them need PyTorch or Arrow
+    from sigmax.model.dual_encoder import DualEncoder
+    from sigmax.scores.model import ScoreModel
+    from sigmax.scores.table import Scores
 
 __all__ = ["ALPHA", "Drift", "Sign", "bets", "drift", "ranks_as_parts", "sign_of", "signs_of"]
 
@@ -133,6 +135,9 @@ def drift(
 
 def signs_of(model: DualEncoder | ScoreModel, queries: Sequence[Any] | Scores) -> tuple[list[str], Floats]:
     """(n,) names of queries and (n, 3) their signs, as named in `SIGNS`."""
+    from sigmax.scores.model import ScoreModel
+    from sigmax.scores.table import Scores
+
     assert model.calibrator is not None
     if isinstance(model, ScoreModel):
         if not isinstance(queries, Scores):
