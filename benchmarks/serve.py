@@ -142,7 +142,12 @@ def soak(folder: Path, requests: Path, seconds: int) -> dict[str, object]:
 def in_turn(places: list[Path], requests: Path, seconds: int, rounds: int) -> dict[str, object]:
     """Serve several models at the same time and load one after the other, round by round: ratios in one run."""
     with contextlib.ExitStack() as stack:
-        urls = {place.name if "@" not in str(place) else f"{str(place).partition('@')[0]}, before": stack.enter_context(server(place))[0] for place in places}
+        urls = {
+            place.name if "@" not in str(place) else f"{str(place).partition('@')[0]}, before": stack.enter_context(
+                server(place)
+            )[0]
+            for place in places
+        }
         for url in urls.values():
             wrk(url, requests, 2)
         found: dict[str, list[dict[str, float]]] = {name: [] for name in urls}

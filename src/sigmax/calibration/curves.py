@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from sigmax.arrays import Floats, Ints, expit, logsumexp
+from sigmax.calibration.knots import Knots
 from sigmax.errors import lookup
 
 __all__ = [
@@ -276,15 +278,19 @@ class Isotonic(Calibration):
 
     def curve(self, s: Floats, r: Floats, candidates: Ints | None) -> Floats:
         """Return the log odds, see the class."""
-        places, heights = np.array(self.places), np.array(self.heights)
-        x = np.clip(_times(self.scale, s) + _times(self.share, r), places[0], places[-1])
-        after = np.clip(np.searchsorted(places, x, side="right"), 1, max(len(places) - 1, 1))
-        low, high = np.minimum(after - 1, len(places) - 1), np.minimum(after, len(places) - 1)
-        gap = places[high] - places[low]
-        part = np.divide(x - places[low], gap, out=np.zeros_like(x), where=gap > 0)
+        knots = self._knots
+        x = _times(self.scale, s) if not self.share else _times(self.scale, s) + _times(self.share, r)
+        x = np.clip(x, knots.places[0], knots.places[-1])
+        after = np.clip(knots.before(x), 1, max(len(self.places) - 1, 1))
+        gap = knots.gaps[after]
+        part = np.divide(x - knots.starts[after], gap, out=np.zeros_like(x), where=gap > 0)
         # np.interp may overshoot a knot by a rounding; a curve that never falls must not.
-        curve: Floats = np.minimum(heights[low] + part * (heights[high] - heights[low]), heights[high])
+        curve: Floats = np.minimum(knots.feet[after] + part * knots.rises[after], knots.tops[after])
         return curve
+
+    @cached_property
+    def _knots(self) -> Knots:
+        return Knots(np.array(self.places), np.array(self.heights))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from threadpoolctl import threadpool_limits
 
 from sigmax.data.fetching import is_loopback
 from sigmax.scores.folder import is_score_folder
@@ -66,6 +67,9 @@ def serve(
         ValueError: a `root_path` that is none.
         OSError: an address that cannot be listened at.
     """
+    # The model's thread multiplies small matrices beside the thread of the connections: more threads of NumPy's BLAS
+    # only wait for a core, and spin while they do. PyTorch's and onnxruntime's threads stay as they are.
+    threadpool_limits(1, user_api="blas")
     if root_path and not re.fullmatch(r"(/[\w.~-]+)+/?", root_path):
         raise ValueError(f"Expected `root_path` to be a path such as /sigmax, got {root_path!r}.")
     hosts = {"localhost", "127.0.0.1", "::1", host.lower(), *(name.lower().strip("[]") for name in allowed_hosts)}
