@@ -119,6 +119,28 @@ def test_test_is_looked_at_last(data, monkeypatch):
     assert looks == ["dev", "dev", *["dev", "dev"], *["test", "test"]], "the search, the seeds, and test"
 
 
+def test_what_is_promised_of_each_label(data, labelled):
+    """Counted by loops, on the model of the first seed."""
+    for name in ("sigmoid", "tfidf-lr"):
+        found = labelled[name].label_promises
+        assert (found.level, found.confidence, found.labels) == (0.9, 0.9, len(data.candidates))
+        saved = {one["name"]: one["label_promises"] for one in labelled.as_dict()["results"]}
+        assert found.as_dict() == saved[name]
+    model = train(data, replace(labelled["sigmoid"].settings, seed=5), stop_early=False)
+    decision = model.calibrator.decide("label-precision=0.9")
+    rows, accepted, right = data.split("test"), [], []
+    for i, matches in zip(rows, model.match([data.queries[i] for i in rows], top_k=len(data.candidates)), strict=True):
+        true = set(data.graph[[i]].indices)
+        for match in matches:
+            if match.presence >= decision.threshold_of(match.candidate_id):
+                accepted.append((i, match.candidate_id))
+                right.append(data.candidate_ids.index(match.candidate_id) in true)
+    found = labelled["sigmoid"].label_promises
+    assert found.promised == len(decision.thresholds)
+    assert (found.queries, found.claimed) == (len(rows), len({i for i, _ in accepted}))
+    assert (found.accepted, found.right) == (len(accepted), sum(right))
+
+
 def test_progress(told):
     done = [fraction for fraction, _ in told]
     assert done == sorted(done)

@@ -31,6 +31,14 @@ def model(data):
     return train(data, Settings(epochs=1, loss="sigmoid"), tell=False)
 
 
+def test_it_tells_what_the_flag_is(model):
+    dev = len(model.calibrator.familiar.dev)
+    card = model.card("x")
+    assert "flagged as *unlike anything in training* where it is less familiar" in card
+    assert f"than nearly all of {dev} dev queries: of queries drawn as these were, that happens to at most 5%" in card
+    assert "unlike anything" not in calibrated().card("x")
+
+
 def cells(card):
     """Rows of all tables, as lists of texts."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in card.splitlines() if line.startswith("|")]

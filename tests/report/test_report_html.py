@@ -21,7 +21,7 @@ from sigmax.training.settings import Settings
 NAMES = ("softmax-average", "sigmoid", "tfidf-lr")
 VOID = {"meta", "br", "col", "hr", "img", "input", "link"}
 SECTIONS = [
-    *("answer", "ranking", "reliability", "logits", "risk", "training"),
+    *("answer", "ranking", "reliability", "labels", "logits", "risk", "training"),
     *("costs", "differences", "queries", "data", "reproduce"),
 ]
 
@@ -112,6 +112,21 @@ def page(comparison):
     return checked(report_html(comparison, command="sigmax compare '<i>' --seeds 2"))
 
 
+def test_promises_of_each_label(page, comparison):
+    rows = page.table("labels")
+    assert rows[0] == [
+        "",
+        "labels promised",
+        "test queries that get one",
+        "of what they get, right",
+        "labels below it on test",
+    ]
+    for result, row in zip(comparison.results, rows[1:], strict=True):
+        one = result.label_promises
+        assert row[:3] == [result.contender.name, f"{one.promised} of {one.labels}", f"{one.claimed} of {one.queries}"]
+    assert "label-precision=0.9, first seed, with confidence 0.9 for all labels at once" in page.sections["labels"]
+
+
 # -- the whole page ------------------------------------------------------------------------------
 
 
@@ -148,7 +163,7 @@ def test_a_page_of_little():
     text = report_html(scripted({"sigmoid": {}}, without=NONE))
     page = checked(text)
     assert [name for name in page.ids if name in SECTIONS] == [
-        name for name in SECTIONS if name not in ("reliability", "logits", "risk", "training", "queries")
+        name for name in SECTIONS if name not in ("reliability", "labels", "logits", "risk", "training", "queries")
     ]
     assert "There is only one contender, so there is nothing to compare." in page.sections["differences"]
     assert "<pre>" not in text

@@ -13,6 +13,7 @@ import numpy as np
 
 from sigmax.comparison.contenders import CONTENDERS, Contender, contenders_for
 from sigmax.comparison.examples import Answers, best_answers, choose_examples
+from sigmax.comparison.label_promises import label_promises
 from sigmax.comparison.results import Budget, Comparison, Result, Training, Trial
 from sigmax.data.alike import groups_of
 from sigmax.data.batches import Batches
@@ -218,8 +219,11 @@ def _measured(
         model.calibrator = calibrate_logits(split, groups=groups)
         dev.append(evaluate_logits(split, calibrator=model.calibrator, draws=0))
     answers: list[Answers] = []  # of the first seed
+    promises = None
     for model in models:
         split = scan(model, data, "test")
+        if data.labels and not test:
+            promises = label_promises(model.calibrator, split)
         test.append(evaluate_logits(split, calibrator=model.calibrator))
         if not answers and model.calibrator is not None:
             answers = best_answers(split, data.candidates, model.calibrator)
@@ -232,6 +236,7 @@ def _measured(
         evaluations=test,
         train_seconds=seconds,
         training=training,
+        label_promises=promises,
     )
     return result, answers
 

@@ -12,6 +12,7 @@ import numpy as np
 from sigmax.arrays import Floats
 from sigmax.comparison.contenders import Contender
 from sigmax.comparison.examples import Example
+from sigmax.comparison.label_promises import LabelPromises
 from sigmax.data.check import Check
 from sigmax.data.dataset import MatchDataset
 from sigmax.errors import lookup
@@ -84,6 +85,7 @@ class Result:
     evaluations: list[Evaluation]  #: one per seed
     train_seconds: float  #: of one run, mean
     training: Training | None = None  #: None for the scikit-learn baseline
+    label_promises: LabelPromises | None = None  #: of the first seed; None where candidates are no labels
 
     def __getitem__(self, metric: str) -> Estimate:
         """Return a metric, mean over seeds, with its 95% interval over queries and seeds."""
@@ -143,6 +145,7 @@ class Comparison:
                     "settings": None if result.settings is None else result.settings.as_dict(),
                     "train_seconds": result.train_seconds,
                     "training": None if result.training is None else asdict(result.training),
+                    "label_promises": None if result.label_promises is None else result.label_promises.as_dict(),
                     **{
                         name: evaluation[name]
                         for evaluation in [one.as_dict() for one in result.evaluations[:1]]

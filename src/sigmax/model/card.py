@@ -13,6 +13,7 @@ from typing import Any
 
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.competition import competition_words
+from sigmax.calibration.familiar import FALSE_ALARMS, UNLIKE, Familiar
 from sigmax.evaluation import Evaluation
 from sigmax.families import Objective
 from sigmax.metrics.intervals import Estimate, interval, number
@@ -103,6 +104,18 @@ def _what(objective: Objective, candidates: Sequence[str], pictures: bool, calib
         f"{said} For each candidate it gives a *presence*, the probability that it is right{fitted}; it accepts "
         f"those of at least {number(calibrator.default_threshold)}, and answers *none of these* where there is none "
         f"and probably no candidate is right. In the presence {competition_words(calibrator.competition)}."
+        f"{_flag(calibrator.familiar)}"
+    )
+
+
+def _flag(familiar: Familiar | None) -> str:
+    """Say what *unlike anything in training* is; nothing of a model that keeps nothing of its training queries."""
+    if familiar is None or familiar.dev.shape[1] < 2 or (len(familiar.dev) + 1) * FALSE_ALARMS < 1:
+        return ""
+    return (
+        f" A query is flagged as *{UNLIKE}* where it is less familiar, by its presences and by how near the training "
+        f"queries are, than nearly all of {len(familiar.dev):,} dev queries: of queries drawn as these were, that "
+        f"happens to at most {FALSE_ALARMS:.0%}, whatever their distribution. What was measured is `false_alarms`."
     )
 
 

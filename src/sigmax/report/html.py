@@ -17,6 +17,7 @@ from sigmax.report.answer import FAMILIES, Point, Standing, duels, outcome, reco
 from sigmax.report.sections import (
     DataTable,
     curves_section,
+    label_promises_table,
     logits_section,
     ranking_section,
     reliability_section,
@@ -70,6 +71,7 @@ def report_html(comparison: Comparison, *, command: str | None = None) -> str:
         standings=[_standing(comparison, one) for one in standings(comparison)],
         ranking=ranking_section(comparison),
         reliability=reliability_section([result for result in measured if result.evaluations[0].reliability]),
+        label_promises=label_promises_table(comparison.results),
         logits=logits_section([result for result in measured if result.evaluations[0].logits]),
         risk=risk_section([result for result in measured if result.evaluations[0].risk_coverage]),
         curves=curves_section([result for result in comparison.results if result.training]),

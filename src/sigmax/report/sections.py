@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sigmax.comparison.label_promises import RULE
 from sigmax.comparison.results import Comparison, Result
 from sigmax.metrics.abstention import NONE
 from sigmax.metrics.intervals import interval, number
@@ -26,6 +27,7 @@ __all__ = [
     "Panel",
     "Section",
     "curves_section",
+    "label_promises_table",
     "logits_section",
     "ranking_section",
     "reliability_section",
@@ -175,6 +177,28 @@ def _labelled_reliability(ax: Any, result: Result, limits: tuple[float, float]) 
     draw_reliability(ax, result.evaluations[0], limits, COLOURS[result.contender.family])
     ax.set_xlabel("presence claimed")
     ax.set_ylabel("share right")
+
+
+def label_promises_table(results: Sequence[Result]) -> DataTable | None:
+    """Return for how many labels a precision is promised, and what came of it on test; None where none is asked of."""
+    found = [(result.contender.name, result.label_promises) for result in results if result.label_promises]
+    if not found:
+        return None
+    first = found[0][1]
+    return DataTable(
+        f"{RULE}={first.level:g}, first seed, with confidence {first.confidence:g} for all labels at once",
+        ["", "labels promised", "test queries that get one", "of what they get, right", "labels below it on test"],
+        [
+            [
+                name,
+                f"{one.promised} of {one.labels}",
+                f"{one.claimed:,} of {one.queries:,}",
+                f"{one.right:,} of {one.accepted:,}",
+                f"{one.below} of {one.promised}",
+            ]
+            for name, one in found
+        ],
+    )
 
 
 def logits_section(results: Sequence[Result]) -> Section | None:
