@@ -222,7 +222,7 @@ def _measured(
     promises = None
     for model in models:
         split = scan(model, data, "test")
-        if data.labels and not test:
+        if data.labels and promises is None:
             promises = label_promises(model.calibrator, split)
         test.append(evaluate_logits(split, calibrator=model.calibrator))
         if not answers and model.calibrator is not None:
