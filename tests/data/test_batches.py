@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays as drawn
 
 from sigmax.data import Batch, Batches, MatchDataset, load_data
-from sigmax.data.batches import DRAWS, OFFER_ALL
+from sigmax.data.batches import DRAWS, NEAR, OFFER_ALL, _near, _sample
 
 
 def made(cells: np.ndarray, train: int) -> MatchDataset:
@@ -315,3 +316,16 @@ def test_numbers_outside(emoji):
         with pytest.raises(IndexError, match=rf"Expected the number of an item in \[0, 3\), got {number}\."):
             batches[number]
     assert len(list(batches)) == 3
+
+
+@given(
+    drawn(np.int64, st.tuples(st.integers(0, 6), st.integers(0, 7)), elements=st.integers(-1, 50)),
+    st.integers(0, 2**32),
+)
+def test_many_draws_at_once_are_those_of_a_loop(rows, seed):
+    """The same numbers, and the same random numbers used up."""
+    random, other = np.random.default_rng(seed), np.random.default_rng(seed)
+    looped = [_sample(row[row >= 0], NEAR, other) for row in rows]
+    expected = np.sort(np.concatenate([np.empty(0, np.int64), *looped]))
+    np.testing.assert_array_equal(np.sort(_near(rows, random)), expected)
+    assert random.integers(2**60) == other.integers(2**60)

@@ -14,7 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import scipy
@@ -28,6 +30,8 @@ from sigmax.errors import DataError, check_least, lookup
 
 __all__ = ["CALIBRATIONS", "Fitted", "Method", "fit_calibration", "fit_platt"]
 
+
+C = TypeVar("C", bound=Calibration)
 
 #: Fewest right pairs with which anything but Platt is tried: with fewer, a fold holds one or two.
 FEWEST_RIGHT = 10
@@ -72,10 +76,28 @@ def fit_platt(
     return Platt(float(slopes[0]), bias, 0.0 if share_odds is None else float(slopes[1]))
 
 
+_fitted: WeakKeyDictionary[Pairs, dict[str, Calibration]] = WeakKeyDictionary()
+
+
+def _once(fit: Callable[[Pairs], C]) -> Callable[[Pairs], C]:
+    """Fit a curve to the same pairs once: several methods begin with it."""
+
+    @wraps(fit)
+    def fitted(pairs: Pairs) -> C:
+        kept = _fitted.setdefault(pairs, {})
+        if fit.__name__ not in kept:
+            kept[fit.__name__] = fit(pairs)
+        return cast(C, kept[fit.__name__])
+
+    return fitted
+
+
+@_once
 def _fit_platt(pairs: Pairs) -> Platt:
     return fit_platt(pairs.logits, pairs.right, pairs.weights, pairs.share_odds)
 
 
+@_once
 def _fit_beta(pairs: Pairs) -> Beta:
     """Slopes below and above even odds, of the logit alone and of the share."""
     shared = fit_platt(pairs.logits, pairs.right, pairs.weights)
@@ -86,6 +108,7 @@ def _fit_beta(pairs: Pairs) -> Beta:
     return Beta(shared.scale, shared.bias, a, b, c, share_a, share_b)
 
 
+@_once
 def _fit_quadratic(pairs: Pairs) -> Quadratic:
     """Slopes at both ends of where pairs tell: what is weighed is p(1 − p), the information of a pair, by Platt's p."""
     presence = scipy.special.expit(_log_odds(_fit_platt(pairs), pairs))
@@ -292,14 +315,15 @@ def _folds(pairs: Pairs, folds: int, seed: int) -> tuple[Ints, Ints]:
 def _choose(pairs: Pairs, folds: int, seed: int) -> tuple[str, dict[str, float]]:
     """Return the method chosen, and the log loss per query of each that was tried."""
     able = [method for method in CALIBRATIONS.values() if not method.refuses(pairs)]
-    losses = _cross_validated([one for one in able if one.on is None], pairs, folds, seed)
+    parts = _parted(pairs, folds, seed)
+    losses = _cross_validated([one for one in able if one.on is None], parts)
     unit = _units(pairs)
     chosen = able[0].name
     for name in losses:
         if not CALIBRATIONS[name].steps and _better(losses[chosen] - losses[name], unit):
             chosen = name
     own = [one for one in able if one.on == chosen]
-    losses |= _cross_validated(own, pairs, folds, seed)
+    losses |= _cross_validated(own, parts)
     for method in [*own, *(one for one in able if one.steps)]:
         if _better(losses[chosen] - losses[method.name], unit):
             chosen = method.name
@@ -320,16 +344,31 @@ def _better(gain: Floats, unit: Ints) -> bool:
     return mean > error / 2
 
 
-def _cross_validated(methods: Sequence[Method], pairs: Pairs, folds: int, seed: int) -> dict[str, Floats]:
-    """Log loss of each query by each method, fitted on the other folds."""
+class _Part(NamedTuple):
+    """A fold of a cross-validation."""
+
+    rest: Pairs  #: fitted on
+    test: Pairs  #: tested on
+    query: Ints  #: of each pair tested on, counted from 0
+    queries: int  #: of all folds
+
+
+def _parted(pairs: Pairs, folds: int, seed: int) -> list[_Part]:
     query, fold = _folds(pairs, folds, seed)
-    losses = {method.name: np.zeros(len(fold)) for method in methods}
+    parts = []
     for held in range(folds):
         out = fold[query] == held
-        rest, test = pairs.take(~out), pairs.take(out)
+        parts.append(_Part(pairs.take(~out), pairs.take(out), query[out], len(fold)))
+    return parts
+
+
+def _cross_validated(methods: Sequence[Method], parts: Sequence[_Part]) -> dict[str, Floats]:
+    """Log loss of each query by each method, fitted on the other folds."""
+    losses = {method.name: np.zeros(parts[0].queries) for method in methods}
+    for part in parts:
         for method in methods:
-            value, _ = log_loss(_log_odds(method.fit(rest), test), test.right, test.weights)
-            losses[method.name] += np.bincount(query[out], value, len(fold))
+            value, _ = log_loss(_log_odds(method.fit(part.rest), part.test), part.test.right, part.test.weights)
+            losses[method.name] += np.bincount(part.query, value, part.queries)
     return losses
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from sigmax.arrays import Floats, Ints
+from sigmax.arrays import Floats, Ints, expit
 
 __all__ = ["fit_candidates", "fit_slopes", "log_loss"]
 
@@ -19,8 +19,14 @@ STEPS = 100
 
 def log_loss(z: Floats, target: NDArray[Any], weights: Floats) -> tuple[Floats, Floats]:
     """Return (k,) w [softplus(z) − target · z] and its derivative by z."""
-    value: Floats = weights * (np.logaddexp(0, z) - target * z)
-    return value, weights * (scipy.special.expit(z) - target)
+    softplus, presence = _softplus(z)
+    return weights * (softplus - target * z), weights * (presence - target)
+
+
+def _softplus(z: Floats) -> tuple[Floats, Floats]:
+    """Return log(1 + exp z) = max(z, 0) + log(1 + e^−|z|) and its derivative σ(z), of one exponential."""
+    small = np.exp(-np.abs(z))
+    return np.maximum(z, 0) + np.log1p(small), np.where(z >= 0, 1.0, small) / (1 + small)
 
 
 def fit_slopes(features: Floats, target: Floats, weights: Floats) -> tuple[Floats, float]:
@@ -45,11 +51,10 @@ def fit_slopes(features: Floats, target: Floats, weights: Floats) -> tuple[Float
     p = np.append(np.zeros(len(used)), scipy.special.logit(mean))
     least = np.append(np.zeros(len(used)), -np.inf)
     z = p @ x
-    value, residual = log_loss(z, target, weights)
-    total = float(value.sum())
+    softplus, presence = _softplus(z)
+    total = float(weights @ (softplus - target * z))
     for _ in range(STEPS):
-        presence = scipy.special.expit(z)
-        gradient = x @ residual
+        gradient = x @ (weights * (presence - target))
         hessian = (x * (weights * presence * (1 - presence))) @ x.T
         step = _bounded(hessian + 1e-9 * np.trace(hessian) * np.eye(len(p)), gradient, p, least)
         gain = -float(gradient @ step)
@@ -58,11 +63,12 @@ def fit_slopes(features: Floats, target: Floats, weights: Floats) -> tuple[Float
         length = 1.0
         while length > 1e-8:
             z = (p + length * step) @ x
-            value, residual = log_loss(z, target, weights)
-            if float(value.sum()) <= total - 1e-4 * length * gain:
+            softplus, presence = _softplus(z)
+            value = float(weights @ (softplus - target * z))
+            if value <= total - 1e-4 * length * gain:
                 break
             length /= 2
-        p, total = np.maximum(p + length * step, least), float(value.sum())
+        p, total = np.maximum(p + length * step, least), value
     slopes = np.zeros(len(features))
     slopes[used] = p[:-1] / spread[used]
     return slopes, float(p[-1] - slopes @ centre)
@@ -124,7 +130,7 @@ def fit_candidates(
     absent = size - len(first)
     wide_u, wide_v = 0.3, 1.0
     for step in range(STEPS):
-        presence = scipy.special.expit((1 + u[place]) * z + v[place])
+        presence = expit((1 + u[place]) * z + v[place])
         residual, curvature = weights * (presence - target), weights * presence * (1 - presence)
         of_z = curvature * z
         gradient_u, gradient_v = sums(residual * z) + u / wide_u**2, sums(residual) + v / wide_v**2

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -86,12 +88,13 @@ def compare(
     total = budget.runs * len(trained) + (len(entries) - len(trained))
     done = 0
     results, answers = [], {}
-    for entry in entries:
-        step = _part(advance, entry.name, done, total)
-        run = _run(entry, data, shared, budget, step) if entry.loss else _run_baseline(entry, data, shared, step)
-        results.append(run[0])
-        answers[entry.name] = run[1]
-        done += budget.runs if entry.loss else 1
+    with _set_aside():
+        for entry in entries:
+            step = _part(advance, entry.name, done, total)
+            run = _run(entry, data, shared, budget, step) if entry.loss else _run_baseline(entry, data, shared, step)
+            results.append(run[0])
+            answers[entry.name] = run[1]
+            done += budget.runs if entry.loss else 1
     comparison = Comparison(
         data=check(data),
         encoder=shared.encoder,
@@ -106,6 +109,22 @@ def compare(
     families = ("softmax", "sigmoid") if trained else ("today",)
     shown = [name for name in (comparison.best(family, shared.metric) for family in families) if name]
     return replace(comparison, examples=choose_examples(data, {name: answers[name] for name in shown or names}))
+
+
+@contextlib.contextmanager
+def _set_aside() -> Iterator[None]:
+    """Leave what is there out of the collections of garbage that Trainer makes, one for every training.
+
+    A million objects of imported packages would take longer than some trainings do.
+    """
+    if gc.get_freeze_count():  # who called has done so
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _tell(data: MatchDataset) -> None:

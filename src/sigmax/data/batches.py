@@ -165,7 +165,7 @@ def known_positives(batches: Batches, units: Indices, random: np.random.Generato
         drawn += [_sample(row_of(data.wrong_graph, i), batches.answers, random) for i in queries]
         drawn.append(random.integers(len(data.candidates), size=batches.negatives))
         if batches.near is not None:
-            drawn += [_sample(row[row >= 0], NEAR, random) for row in batches.near[queries]]
+            drawn.append(_near(batches.near[queries], random))
         candidates = np.unique(np.concatenate(drawn))
     if not len(candidates):  # only queries without any answer: something must be there to be wrong
         candidates = random.integers(len(data.candidates), size=1)
@@ -210,6 +210,24 @@ DRAWS: dict[str, Draw] = {
 
 def _sample(values: Indices, most: int, random: np.random.Generator) -> Indices:
     return values if len(values) <= most else random.choice(values, most, replace=False)
+
+
+def _near(rows: Indices, random: np.random.Generator) -> Indices:
+    """Draw `NEAR` = 2 of what each of (n, k) rows holds beside −1, all if there are no more: `_sample` of many at once.
+
+    By the algorithm, and the random numbers, of `random.choice` (Floyd's, Bentley & Floyd 1987): of c, one of the first
+    c − 1, then one of all, the last where that is taken; and a number for their order, which does not matter here.
+    """
+    held = rows >= 0
+    counts = held.sum(1)
+    several = counts > NEAR
+    c = counts[several]
+    bounds = np.stack([c - 2, c - 1, np.ones_like(c)], axis=1)
+    first, second, _ = random.integers(0, bounds, endpoint=True).T
+    second = np.where(second == first, c - 1, second)
+    full = np.take_along_axis(rows[several], np.argsort(~held[several], axis=1, kind="stable"), 1)
+    places = np.arange(len(c))
+    return np.concatenate([full[places, first], full[places, second], rows[~several][held[~several]]])
 
 
 def _batch(queries: Indices, candidates: Indices, rows: NDArray[Any], columns: NDArray[Any]) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sigmax.data.batches import Batches, training_weights
 from sigmax.data.dataset import MatchDataset
 from sigmax.data.pictures import Query
 from sigmax.encoders import LabelTable
+from sigmax.encoders.lexical import Lexical, Tokens
 from sigmax.evaluation import quick_metrics
 from sigmax.metrics.registry import watched
 from sigmax.model.dual_encoder import DualEncoder
@@ -37,6 +39,8 @@ Logged = Callable[[int, dict[str, float]], None]
 
 #: Learning rate of the logarithms of words' weights, whatever the encoder's: a step changes a weight by 5%, at most.
 LEXICAL_RATE = 0.05
+#: Letters of texts whose tokens are all held while training goes on, at some five bytes each.
+MOST_LETTERS = 2**24
 
 
 class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
@@ -47,6 +51,7 @@ class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
         self.batches = batches
         self.mini_batch_size = mini_batch_size
         self.weights = training_weights(batches.data)
+        self.tokens = None if model.lexical is None else _tokens(model.lexical, batches.data)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -63,7 +68,9 @@ class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
         }
         if self.weights is not None:
             made["weights"] = self.weights[batch.queries]
-        if self.model.lexical is not None:
+        if self.tokens is not None:
+            made["tokens"] = self.tokens[0].take(batch.queries), self.tokens[1].take(batch.candidates)
+        elif self.model.lexical is not None:
             lexical = self.model.lexical
             made["tokens"] = lexical.tokens(queries, "query"), lexical.tokens(candidates, "candidate")
         return made
@@ -73,6 +80,14 @@ class _Steps(torch.utils.data.Dataset[dict[str, Any]]):
         if size is None or size >= len(items):
             return self.model.preprocess(items, side)
         return [self.model.preprocess(items[start : start + size], side) for start in range(0, len(items), size)]
+
+
+def _tokens(lexical: Lexical, data: MatchDataset) -> tuple[Tokens, Tokens] | None:
+    """Tokens of all queries and candidates, of which a batch takes its own; None of too many to hold."""
+    texts = chain(data.queries, data.candidates)
+    if len(data.queries) + len(data.candidates) > MOST_LETTERS or sum(len(str(text)) for text in texts) > MOST_LETTERS:
+        return None
+    return lexical.tokens(data.queries, "query"), lexical.tokens(data.candidates, "candidate")
 
 
 def _only(items: list[Any]) -> Any:
