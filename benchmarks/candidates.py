@@ -82,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--candidates", type=int, required=True)
+    parser.add_argument("--kind", default="pq", help="of index")
     parser.add_argument("--database", help="push there, and measure this instead of the index")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
@@ -117,7 +118,7 @@ def main() -> None:
         model.searched.close()
         found["measured"] = measured.as_dict()
     elif not given.database and not (given.folder / "index").exists():
-        about, _ = index.build(given.folder, load(given.folder), data=data, kind="hnsw")
+        about, _ = index.build(given.folder, load(given.folder), data=data, kind=given.kind)
         found["build_seconds"] = time.perf_counter() - begin
         found["index"] = {key: value for key, value in about.items() if key != "calibrator"}
     elif not given.database:

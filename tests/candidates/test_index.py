@@ -101,7 +101,7 @@ def test_what_an_index_finds_has_exact_products(kind, width, tmp_path):
     about = faiss_index.build_index(vectors, tmp_path, kind, advance=lambda part, what: told.append(part))
     assert told[-1] == 1.0 and about["size"] == 2000
     found = faiss_index.FaissIndex(tmp_path, about, exact)
-    found.effort = faiss_index.EFFORTS[kind][1][-1]
+    found.effort = faiss_index.EFFORTS[kind][-1]
     queries = vectors[:40].numpy() + 0.01
     truth = exact.search(queries, 10)
     hits = []
@@ -109,13 +109,13 @@ def test_what_an_index_finds_has_exact_products(kind, width, tmp_path):
         assert ours.products == pytest.approx(vectors[ours.places].numpy() @ query, abs=1e-5)
         assert (np.diff(ours.products) <= 0).all() and list(ours.ids) == [str(j) for j in ours.places]
         hits.append(np.isin(theirs.places, ours.places).mean())
-    assert np.mean(hits) > (0.95 if kind == "hnsw" else 0.8)
+    assert np.mean(hits) > {"pq": 0.99, "hnsw": 0.95, "ivf-pq": 0.8}[kind]
     assert (found.fingerprint, found.size) == ("f", 2000)
 
 
 def test_the_kind_goes_by_the_number():
     assert [faiss_index.kind_for(size) for size in (1, 49_999, 50_000, 10**6, 10**7)] == [
-        None, None, "hnsw", "hnsw", "ivf-pq"
+        None, None, "pq", "pq", "ivf-pq"
     ]  # fmt: skip
 
 
@@ -252,7 +252,7 @@ def test_changed_candidates_take_the_index_along(sigmax, place, tmp_path):
 def test_without_vectors(sigmax, tmp_path):
     place = saved(made(m=50), tmp_path / "model")
     refused(sigmax("index", place, "--kind", "hnsw"), 1, "vectors are stored of more than 100 candidates")
-    refused(sigmax("index", place, "--kind", "tree"), 2, "to be one of hnsw, ivf-pq")
+    refused(sigmax("index", place, "--kind", "tree"), 2, "to be one of hnsw, ivf-pq, pq")
 
 
 # -- served -----------------------------------------------------------------------------------

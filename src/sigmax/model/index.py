@@ -316,7 +316,7 @@ def _choose_effort(index: FaissIndex, exact: Exact, model: DualEncoder, queries:
     asked = _asked(model, exact, queries)[0]
     vectors = model.vectors(asked[: (len(asked) + 1) // 2]).dense.float().numpy()
     truth = exact.search(vectors, AT)
-    for effort in EFFORTS[index.about["kind"]][1]:
+    for effort in EFFORTS[index.about["kind"]]:
         index.effort = effort
         if _recall(index.search(vectors, DEPTH), truth, AT) >= ENOUGH:
             return
