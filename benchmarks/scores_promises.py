@@ -71,9 +71,16 @@ def main() -> None:
             made[f"{name}={level}"] += 1
             broken[f"{name}={level}"] += bool(n[0] and total[0] / n[0] > decision.choice.rule.allowed(level))
         kept["draws"] += 1
+        if kept["draws"] % 25 == 0 or kept["draws"] == given.draws:
+            write(path, kept, made, broken)
+    write(path, kept, made, broken)
+    print(kept["draws"], kept["rules"])
+
+
+def write(path: Path, kept: dict, made: Counter[str], broken: Counter[str]) -> None:
+    """Keep what there is."""
     kept["rules"] = {f"{n}={v}": {"made": made[f"{n}={v}"], "broken": broken[f"{n}={v}"]} for n, v in LEVELS.items()}
     path.write_text(json.dumps(kept, indent=1) + "\n")
-    print(kept["draws"], kept["rules"])
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ def test_rates_what_is_posted(folder, tmp_path):
         server.match("moon", model="things")
         assert server.metric("sigmax_window")['sigmax_window{model="things",sign="queries"}'] == 1
         calibrate_scores(lists(300, seed=5, several=1)).save(tmp_path / "other")
-        shutil.copy(tmp_path / "other" / "scores.json", calibrated / "scores.json")
+        for name in ("lists.safetensors", "scores.json"):
+            shutil.copy(tmp_path / "other" / name, calibrated / name)
         end = time.monotonic() + 20
         while server.ask("/models")[1]["scores"][0]["scores"] != ["logit"]:
             assert time.monotonic() < end

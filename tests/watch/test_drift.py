@@ -1,5 +1,6 @@
 """Do bets against "nothing changed" stay small where nothing did, and grow where something did?"""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,12 +10,16 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from helpers.commands import refused
+from helpers.data import things
 from helpers.scored import lists, write_table
 from sigmax.calibration import fit_calibrator
 from sigmax.calibration.record import SIGNS, Record
 from sigmax.errors import DataError
+from sigmax.evaluation import calibrate
 from sigmax.scores import calibrate_scores
-from sigmax.watch.drift import JUMP, bets, drift, ranks_as_parts
+from sigmax.training.settings import Settings
+from sigmax.training.train import train
+from sigmax.watch.drift import JUMP, _unlike, bets, drift, evidence, ranks_as_parts, signs_of
 
 
 def jumper(parts):
@@ -78,7 +83,8 @@ def test_queries_that_stayed(calibrated):
     found = drift(calibrated, lists(500, seed=1))
     assert found.alarm is None
     assert found.dev_queries == 600
-    assert [sign.name for sign in found.signs] == list(SIGNS)
+    assert [sign.name for sign in found.signs] == list(SIGNS[:3])
+    assert found.unlike_training is None
     assert "No alarm" in found.words()
     assert len(found.unlike) == 10
     assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["alarm"] is None
@@ -103,6 +109,47 @@ def test_what_cannot_be_compared(calibrated):
         drift(calibrated, ["a"])
     with pytest.raises(DataError, match="No queries"):
         drift(calibrated, lists(10).take(np.array([], int)))
+
+
+def test_all_signs_at_once():
+    random = np.random.default_rng(0)
+    dev, now = random.normal(size=(30, 2)), random.normal(size=(20, 2))
+    found = evidence(dev, now, np.random.default_rng(1))
+    random = np.random.default_rng(1)
+    for place in range(2):
+        assert found[:, place] == pytest.approx(bets(ranks_as_parts(dev[:, place], now[:, place], random)))
+
+
+def test_a_model_that_knows_its_training():
+    """How familiar queries are is a sign too; strange ones are named, familiar ones are not."""
+    data = things()
+    model = train(data, Settings(epochs=2), tell=False)
+    calibrate(model, data, split="dev")
+    dev = [data.queries[i] for i in data.split("dev")]
+    rated = list(model.rate(model.as_queries(dev), model.offer()))
+    familiar = [one.familiarity for one in rated]
+    assert model.calibrator.record.signs[:, 3] == pytest.approx(familiar, abs=1e-5), "dev's are those of use"
+    names, signs, part = signs_of(model, [*dev, "zzzz qqqq"])
+    assert signs.shape == (len(dev) + 1, 4)
+    assert part == pytest.approx(np.mean([one.familiar_p <= 0.05 for one in model.match([*dev, "zzzz qqqq"])]))
+    found = drift(model, names)
+    assert [sign.name for sign in found.signs] == list(SIGNS)
+    assert found.unlike_training == part
+    assert "unlike anything in training" in found.words()
+    assert json.loads(json.dumps(found.as_dict()))["unlike_training"] == part
+    old = dataclasses.replace(model.calibrator.record, signs=model.calibrator.record.signs[:, :3])
+    model.calibrator = dataclasses.replace(model.calibrator, record=old)
+    assert [sign.name for sign in drift(model, names).signs] == list(SIGNS[:3]), "of an older folder"
+
+
+def test_familiar_queries_are_not_unlike():
+    dev = np.random.default_rng(0).normal(size=(100, 4))
+    now = np.zeros((3, 4))
+    now[:, 3] = [9, 0, -9]
+    far, part = _unlike(dev, now)
+    assert far[0] == 2
+    assert part[0] > 0.5
+    assert part[2] == 0
 
 
 def test_signs_are_kept_with_the_record():

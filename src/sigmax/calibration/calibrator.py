@@ -320,11 +320,13 @@ def fit_calibrator(
 
 
 def _signs(calibrator: Calibrator, inputs: AnyInputs, threshold: float) -> Floats:
-    """(n, 3) what is told of each dev query without its truth, as named in `SIGNS`."""
+    """(n, 3) what is told of each dev query without its truth, as named in `SIGNS`; (n, 4) where training is known."""
     presence, weights = inputs.presence, inputs.weights
     best = np.where(True if weights is None else weights > 0, inputs.logits, -np.inf).max(1, initial=-np.inf)
     accepted = ((presence >= threshold) * (1.0 if weights is None else weights)).sum(1)
-    return np.stack([best, calibrator.any_of(inputs), accepted], axis=1)
+    found = [best, calibrator.any_of(inputs), accepted]
+    familiar = calibrator.familiarity(presence, inputs.novelty, weights)
+    return np.stack(found if familiar is None else [*found, familiar[0]], axis=1)
 
 
 def _held_out(part: float, n: int, groups: Ints | None, seed: int) -> Bools:

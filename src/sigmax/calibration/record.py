@@ -15,8 +15,9 @@ from sigmax.arrays import Bools, Floats, Ints
 __all__ = ["NOTHING", "SIGNS", "Record", "ThresholdCurve", "one_of_each", "threshold_table"]
 
 
-#: What is kept of each dev query, to tell later whether queries have changed.
-SIGNS = ("best logit", "any right", "accepted")
+#: What is kept of each dev query, to tell later whether queries have changed; the last of models that know what they
+#: were trained on.
+SIGNS = ("best logit", "any right", "accepted", "familiarity")
 #: The threshold that accepts nothing: no presence reaches it.
 NOTHING = 2.0
 
@@ -40,7 +41,9 @@ class Record:
     right: Bools  #: (k,)
     floor: float = FLOOR  #: wrong pairs below this presence are left out; thresholds below are for right pairs alone
     missing: Ints | None = None  #: (n,) right answers that a query was not offered: no threshold accepts them; None: 0
-    signs: Floats | None = None  #: (n, 3) of each query, as named in `SIGNS`; None: of a model saved before they were
+    signs: Floats | None = (
+        None  #: (n, 3 or 4) of each, as the first of `SIGNS`; None: of a model saved before they were
+    )
     columns: Ints | None = None  #: (k,) candidate of each pair; None where pairs are not told apart by it
     groups: Ints | None = None  #: (n,) equal for queries that are nearly the same, see `witnesses`; None: none are
 

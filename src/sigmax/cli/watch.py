@@ -137,10 +137,10 @@ def drift(
 ) -> None:
     """Say without labels whether queries are still those of dev, and name those that are most unlike.
 
-    Compared are the best logit of each query, the probability that any candidate is right, and how many the default
-    rule accepts. The alarm is a sequential test: bets against "drawn as dev's were", in the order of the table, which
-    reach 1/ALPHA with a probability of at most ALPHA where nothing has changed, whenever one looks. Exit code 1 on an
-    alarm.
+    Compared are the best logit of each query, the probability that any candidate is right, how many the default rule
+    accepts, and, of a model that keeps what it was trained on, how familiar the query is. The alarm is a sequential
+    test: bets against "drawn as dev's were", in the order of the table, which reach 1/ALPHA with a probability of at
+    most ALPHA where nothing has changed, whenever one looks. Exit code 1 on an alarm.
 
     Example: sigmax drift runs/faq queries-of-this-week.jsonl --columns query=question
     """
@@ -200,54 +200,72 @@ def recalibrate(
     """Move presences by feedback from use: fit them anew on dev and on what was judged, and say what moved.
 
     Of a model, FEEDBACK names its queries and candidates. Of calibrated scores it is the table that `sigmax match`
-    wrote, with `right` filled in where people said so. Where only accepted candidates were judged, say so (--gathered
-    accepted): dev then stays what it is below the threshold. Each judgement weighs 1 / propensity where the table says
-    with which chance it was asked for.
+    wrote, with `right` filled in where people said so; where at least 50 lists are judged throughout, the weights of
+    the columns, presences and any right are fitted anew on these and on the part OLD-WEIGHT of the dev lists. Where
+    only accepted candidates were judged, say so (--gathered accepted): dev then stays what it is below the threshold.
+    Each judgement weighs 1 / propensity where the table says with which chance it was asked for.
 
     It is refused where feedback that was not fitted on is not told better, beyond chance; the model then stays as it
-    is. The old one is kept beside it, in DIR.before. A promise is still that of dev: `sigmax verify` says whether it
-    holds.
+    is. The old one is kept beside it, in DIR.before. Promises stay those of dev, but for whole lists: from 200 on they
+    are made anew on the feedback. It says what they are about; `sigmax verify` says whether they hold.
 
     Example: sigmax recalibrate runs/faq feedback.csv --gathered accepted
     """
     before = folder.with_name(f"{folder.resolve().name}.before")
     check_folder(folder)
     quiet()
-    from sigmax.report.watch_tables import moves_table
-    from sigmax.watch.recalibrate import read_feedback
+    from sigmax.report.watch_tables import moves_table, refit_table
+    from sigmax.watch.recalibrate import Recalibration, read_feedback
     from sigmax.watch.recalibrate import recalibrate as run
+    from sigmax.watch.refit import Refit, read_lists, refit
 
+    columns = renamed(reading["columns"] or "")
+    found: Recalibration | Refit
+    new: ScoreModel | DualEncoder | None
     if is_score_folder(folder):
         from sigmax.scores import ScoreModel
 
-        model: ScoreModel | DualEncoder = ScoreModel.load(folder)
+        scores = ScoreModel.load(folder)
+        lists = read_lists(scores, feedback, columns=columns) if gathered == "all" else None
+        if lists is not None:
+            with bar("fitting anew"):
+                found = refit(scores, lists, old_weight=min(old_weight, 1.0))
+            new = found.model
+        else:
+            with bar("reading feedback"):
+                judged = read_feedback(scores, feedback, columns=columns)
+            found = run(scores.calibrator, judged, gathered=gathered, old_weight=old_weight)
+            new = None if found.calibrator is None else replace(scores, calibrator=found.calibrator)
     else:
         from sigmax.model import load
 
-        model = load(folder)
-    if model.calibrator is None:
-        raise DataError(f"{folder}: was not calibrated, so there is nothing to move. Calibrate it: sigmax calibrate.")
-    with bar("reading feedback"):
-        judged = read_feedback(model, feedback, columns=renamed(reading["columns"] or ""))
-    found = run(model.calibrator, judged, gathered=gathered, old_weight=old_weight)
+        new = model = load(folder)
+        if model.calibrator is None:
+            raise DataError(
+                f"{folder}: was not calibrated, so there is nothing to move. Calibrate it: sigmax calibrate."
+            )
+        with bar("reading feedback"):
+            judged = read_feedback(model, feedback, columns=columns)
+        found = run(model.calibrator, judged, gathered=gathered, old_weight=old_weight)
+        if found.calibrator is None:
+            new = None
+        else:
+            model.calibrator = found.calibrator
 
     def show() -> None:
         if as_json:
             print_json(found.as_dict())
             return
-        out.print(moves_table(found))
-        out.print(f"{found.reason[0].upper()}{found.reason[1:]}.", markup=False, soft_wrap=not out.is_terminal)
+        out.print(moves_table(found) if isinstance(found, Recalibration) else refit_table(found))
+        said = f"{found.reason[0].upper()}{found.reason[1:]}. {found.promises[0].upper()}{found.promises[1:]}."
+        out.print(said, markup=False, soft_wrap=not out.is_terminal)
 
     def save() -> None:
-        if found.calibrator is None:
+        if new is None:
             return
         with replace_folder(before) as fresh:
             shutil.copytree(folder, fresh, dirs_exist_ok=True)
-        if is_score_folder(folder):
-            replace(model, calibrator=found.calibrator).save(folder)  # type: ignore[type-var]
-        else:
-            model.calibrator = found.calibrator  # type: ignore[misc]
-            model.save(folder)
+        new.save(folder)
         say(f"Written: {folder}. The old one: {before}")
 
     deliver(show, save)

@@ -159,6 +159,7 @@ class Rated:
     #: Standard error of the sum that shares are parts of, as a part of it, where it is estimated; see `Searched`.
     share_error: float | None = None
     familiar_p: float | None = None  #: p-value of "drawn as the dev queries were", see `Matches`
+    familiarity: float | None = None  #: how familiar the query is, see `sigmax.calibration.Familiar.score`
     first: Ints | None = None  #: (k,) places of the best by presence, if they are known already
 
     def best(self, top_k: int, *, order: str = "presence") -> Ints:
@@ -250,5 +251,6 @@ def rate(
                 None if presence is None else presence[row],
                 None if anything is None else float(anything[row]),
                 familiar_p=None if familiar is None else float(familiar[1][row]),
+                familiarity=None if familiar is None else float(familiar[0][row]),
                 first=first[row],
             )

@@ -189,6 +189,7 @@ class Searched:
                     None if anything is None else float(anything[row]),
                     float(cut.error[row]),
                     None if familiar is None else float(familiar[1][row]),
+                    None if familiar is None else float(familiar[0][row]),
                 )
 
     def _read(

@@ -10,9 +10,10 @@ from rich.text import Text
 if TYPE_CHECKING:
     from sigmax.watch.drift import Drift
     from sigmax.watch.recalibrate import Recalibration
+    from sigmax.watch.refit import Refit
     from sigmax.watch.verify import Verification
 
-__all__ = ["drift_table", "moves_table", "unlike_table", "verification_table"]
+__all__ = ["drift_table", "moves_table", "refit_table", "unlike_table", "verification_table"]
 
 
 def verification_table(found: Verification) -> Table:
@@ -64,4 +65,22 @@ def moves_table(found: Recalibration) -> Table:
         table.add_column(name, justify="right")
     for before, after in found.moves():
         table.add_row(f"{before:.2f}", f"{after:.3f}")
+    return table
+
+
+def refit_table(found: Refit) -> Table:
+    """Show what columns weigh before and after, and what that is worth."""
+    title = (
+        f"{found.queries:,} lists of feedback, {found.old_queries:,} of dev; per list that was not fitted on: log loss "
+        f"{found.log_loss_before:.4f}, then {found.log_loss_after:.4f}; of any right {found.any_log_loss_before:.4f}, "
+        f"then {found.any_log_loss_after:.4f}"
+    )
+    table = Table(title=Text(title), title_justify="left")
+    for name in ("weight of a unit of", "before", "after"):
+        table.add_column(name, justify="left" if name.startswith("weight") else "right")
+    for name, sides in found.weights.items():
+        for place, what in enumerate(("logit", "share", "not returned")):
+            before, after = (side[place] for side in sides)
+            if before or after:
+                table.add_row(Text(f"{name}: {what}"), f"{before:.3f}", f"{after:.3f}")
     return table

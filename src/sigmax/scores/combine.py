@@ -31,7 +31,16 @@ from sigmax.calibration.solvers import log_loss
 from sigmax.errors import DataError, lookup
 from sigmax.scores.table import Scores, judged
 
-__all__ = ["Column", "Combination", "crossed_logits", "direction", "fit_combination", "fuse_ranks", "segment_sums"]
+__all__ = [
+    "Column",
+    "Combination",
+    "crossed_logits",
+    "direction",
+    "drawn",
+    "fit_combination",
+    "fuse_ranks",
+    "segment_sums",
+]
 
 #: Rows that the slopes are fitted on, about; beyond that, a sample of the queries, but not fewer than these.
 FITTED_ROWS, FITTED_QUERIES = 300_000, 2_000
@@ -219,7 +228,7 @@ def crossed_logits(scores: Scores, combination: Combination, *, folds: int = 5, 
     fold = folds_of(len(scores.queries), folds, seed)
     rows = scores.rows
     for number in range(folds):
-        rest = scores.take(_drawn(scores, np.flatnonzero(fold != number), seed))
+        rest = scores.take(drawn(scores, np.flatnonzero(fold != number), seed))
         truth = rest.truth
         if not ((truth == 1).any() and (truth == 0).any()):
             continue
@@ -355,11 +364,11 @@ def _fit_column(scores: Scores, name: str, right: Bools, told: Bools, lower_is_b
 def _sample(scores: Scores, seed: int) -> Scores:
     """All queries, or so many of them that there are about `FITTED_ROWS` rows."""
     n = len(scores.queries)
-    places = _drawn(scores, np.arange(n), seed)
+    places = drawn(scores, np.arange(n), seed)
     return judged(scores if len(places) == n else scores.take(places))
 
 
-def _drawn(scores: Scores, places: Ints, seed: int) -> Ints:
+def drawn(scores: Scores, places: Ints, seed: int) -> Ints:
     """Some of the queries at some places, so many that they have about `FITTED_ROWS` rows; all if that is not more."""
     rows = int(scores.lengths[places].sum())
     count = max(FITTED_QUERIES, round(len(places) * FITTED_ROWS / max(rows, 1)))

@@ -16,7 +16,7 @@ __all__ = ["Fingerprint"]
 #: Quantiles that are kept.
 STEPS = 100
 #: Rows that quantiles are taken of, about, at most.
-SAMPLE = 1_000_000
+SAMPLE = 200_000
 #: How far two distributions may lie apart (Kolmogorov–Smirnov) beside what chance explains.
 FAR = 0.25
 #: Queries from which on anything is said.

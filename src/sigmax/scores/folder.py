@@ -10,7 +10,7 @@ __all__ = ["FILE", "check_score_place", "is_score_folder"]
 
 #: What a folder of calibrated scores is known by.
 FILE = "scores.json"
-PARTS = frozenset({FILE, "dev.safetensors", "README.md"})
+PARTS = frozenset({FILE, "dev.safetensors", "lists.safetensors", "README.md"})
 
 
 def is_score_folder(folder: str | Path) -> bool:

@@ -32,6 +32,7 @@ from sigmax.scores.combine import (
 )
 from sigmax.scores.fingerprint import Fingerprint
 from sigmax.scores.folder import FILE, check_score_place, is_score_folder
+from sigmax.scores.kept import kept_lists, lists_as_tensors, lists_from_tensors
 from sigmax.scores.table import Scores, blocks_of, coded, judged, padded
 
 __all__ = ["ScoreModel", "calibrate_scores"]
@@ -58,6 +59,8 @@ class ScoreModel:
     fingerprint: Fingerprint
     floor: float  #: the lowest logit on dev: where lists are put side by side, it stands for nothing after the last
     facts: Mapping[str, Any] = field(default_factory=dict)
+    #: Judged lists that it was made on, a sample of very many, see `sigmax.scores.kept`; None: of an older folder.
+    lists: Scores | None = None
 
     def read(self, scores: Scores) -> tuple[Floats, Floats, Floats]:
         """(k,) logits, (k,) presences and (n,) P(any) of scores; a query without rows has P(any) 0."""
@@ -174,7 +177,7 @@ class ScoreModel:
     # -- files -----------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write scores.json and the record of the dev queries; what was there stays whole until then.
+        """Write scores.json, the record of dev and some of its lists; what was there stays whole until then.
 
         Raises:
             DataError: something else is there.
@@ -193,6 +196,8 @@ class ScoreModel:
         with replace_folder(folder) as fresh:
             if self.calibrator.record is not None:
                 save_file(self.calibrator.record.as_tensors(), str(fresh / "dev.safetensors"))
+            if self.lists is not None:
+                save_file(lists_as_tensors(self.lists), str(fresh / "lists.safetensors"))
             (fresh / FILE).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
@@ -214,12 +219,15 @@ class ScoreModel:
                 raise DataError(f"{folder}: written in format {about['format']}, newer than {FORMAT}. Upgrade Sigmax.")
             tensors = folder / "dev.safetensors"
             record = Record.from_tensors(load_file(str(tensors))) if tensors.exists() else None
+            combination, lists = Combination.from_dict(about["combination"]), folder / "lists.safetensors"
+            names = tuple(column.name for column in combination.columns)
             return cls(
-                Combination.from_dict(about["combination"]),
+                combination,
                 Calibrator.from_dict(about["calibrator"], record),
                 Fingerprint.from_dict(about["fingerprint"]),
                 about["floor"],
                 about["facts"],
+                lists_from_tensors(load_file(str(lists)), names) if lists.exists() else None,
             )
         except DataError:
             raise
@@ -310,7 +318,9 @@ def calibrate_scores(
         "right_on_no_list": missing,
         "notes": notes,
     }
-    model = ScoreModel(combination, calibrator, Fingerprint.of(known), floor, facts)
+    model = ScoreModel(
+        combination, calibrator, Fingerprint.of(known), floor, facts, kept_lists(known.only(*names), seed=seed)
+    )
     assert calibrator.record is not None
     record = replace(calibrator.record, signs=model.signs(listed))  # as those of later queries will be
     return replace(model, calibrator=replace(calibrator, record=record))

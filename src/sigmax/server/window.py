@@ -1,4 +1,4 @@
-"""What the last queries looked like, for /metrics: three sums per query, and nothing else of it."""
+"""What the last queries looked like, for /metrics: three or four numbers per query, and nothing else of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Window:
     """
 
     def __init__(self, model: str, metrics: Metrics, *, size: int = QUERIES) -> None:
-        self._seen: deque[tuple[float, float, float]] = deque(maxlen=size)
+        self._seen: deque[tuple[float, ...]] = deque(maxlen=size)
         self._lock = threading.Lock()
         self._ends: Floats | None = None
         told: dict[str, Callable[[], float]] = {
@@ -38,6 +38,7 @@ class Window:
             "best_logit": lambda: self._mean(0),
             "any_right": lambda: self._mean(1),
             "accepted": lambda: self._mean(2),
+            "familiarity": lambda: self._mean(3),
             "unlike_dev": self.unlike,
         }
         for name, value in told.items():
@@ -51,10 +52,12 @@ class Window:
             self._seen.clear()
             self._ends = None if signs is None else np.quantile(signs, [FAR / 2, 1 - FAR / 2], axis=0)
 
-    def add(self, best_logit: float, any_right: float, accepted: float) -> None:
-        """Count a query."""
+    def add(self, *signs: float) -> None:
+        """Count a query by its signs, as named in `sigmax.calibration.record.SIGNS`."""
         with self._lock:
-            self._seen.append((best_logit, any_right, accepted))
+            if self._seen and len(self._seen[-1]) != len(signs):  # another model's
+                self._seen.clear()
+            self._seen.append(signs)
 
     def unlike(self) -> float:
         """Part of the queries of which a sign lies where 2.5% of dev's do at either end; NaN without dev's signs."""
@@ -62,10 +65,11 @@ class Window:
             seen = np.array(self._seen)
             if self._ends is None or not len(seen):
                 return float("nan")
-            low, high = self._ends
-        return float(((seen < low) | (seen > high)).any(1).mean())
+            count = min(seen.shape[1], self._ends.shape[1])
+            low, high = self._ends[:, :count]
+        return float(((seen[:, :count] < low) | (seen[:, :count] > high)).any(1).mean())
 
     def _mean(self, place: int) -> float:
         with self._lock:
-            seen = [one[place] for one in self._seen]
+            seen = [one[place] for one in self._seen if place < len(one)]
         return float(np.mean(seen)) if seen else float("nan")

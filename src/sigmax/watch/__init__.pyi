@@ -6,5 +6,7 @@ from .recalibrate import GATHERED as GATHERED
 from .recalibrate import Feedback as Feedback
 from .recalibrate import Recalibration as Recalibration
 from .recalibrate import recalibrate as recalibrate
+from .refit import Refit as Refit
+from .refit import refit as refit
 from .verify import Verification as Verification
 from .verify import verify as verify

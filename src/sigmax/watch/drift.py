@@ -1,16 +1,18 @@
 """Are queries those of dev? Without labels: what the model says of them, and a test that may be looked at any time.
 
-Of each query three signs are looked at: its best logit, P(any), and how many candidates the default rule accepts. Were
-the queries of use drawn as those of dev, dev's and theirs would be exchangeable: each new one's rank among dev and all
-that came before it would be uniform, independently of the others (Vovk et al. 2005). With p that rank as a part (ties
-broken at random), the *simple jumper* (Vovk et al. 2021) bets against it,
+Of each query some signs are looked at: its best logit, P(any), how many candidates the default rule accepts, and, of a
+model that keeps what it was trained on, how familiar the query is (`sigmax.calibration.Familiar`): that is what tells a
+query that is unlike anything in training. Were the queries of use drawn as those of dev, dev's and theirs would be
+exchangeable: each new one's rank among dev and all that came before it would be uniform, independently of the others
+(Vovk et al. 2005). With p that rank as a part (ties broken at random), the *simple jumper* (Vovk et al. 2021) bets
+against it,
 
     M ← Σ_ε M_ε (1 + ε (p − ½)),   ε ∈ {−1, 0, 1}, a part `JUMP` of each M_ε being shared anew at every step
 
 and so it does for |2p − 1|, which sees what moves into both tails. The mean of both starts at 1 and is a martingale
 where nothing has changed, so that it *ever* reaches c with a probability of at most 1/c (Ville 1939). The evidence is
-the largest of the three signs' stakes over 3; it ever reaches 1/α with a probability of at most α, the false-alarm rate
-of the alarm, however long one watches.
+the largest of the signs' stakes over their number; it ever reaches 1/α with a probability of at most α, the false-alarm
+rate of the alarm, however long one watches.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sigmax.arrays import Floats
+from sigmax.calibration.familiar import FALSE_ALARMS
 from sigmax.calibration.record import SIGNS
 from sigmax.errors import DataError
 from sigmax.model.matches import Rated
@@ -33,7 +36,7 @@ if TYPE_CHECKING:  # a server imports this file, and not all of them need PyTorc
     from sigmax.scores.model import ScoreModel
     from sigmax.scores.table import Scores
 
-__all__ = ["ALPHA", "Drift", "Sign", "bets", "drift", "ranks_as_parts", "sign_of", "signs_of"]
+__all__ = ["ALPHA", "Drift", "Sign", "bets", "drift", "evidence", "ranks_as_parts", "sign_of", "signs_of"]
 
 #: False-alarm rate of the alarm.
 ALPHA = 0.01
@@ -60,10 +63,13 @@ class Drift:
     queries: int
     dev_queries: int
     signs: tuple[Sign, ...]
-    evidence: float  #: the highest that the signs' largest stake over 3 ever was
+    evidence: float  #: the highest that the signs' largest stake over their number ever was
     alpha: float
     alarm: int | None  #: the query with which it reached 1/α, from 1; None: never
     unlike: tuple[tuple[str, float], ...]  #: the most unlike queries and how many of dev's are as far out, as a part
+    #: Part of the queries that are unlike anything in training; of queries like dev's it is `FALSE_ALARMS`, about. None
+    #: for scores, and for a model that keeps nothing of its training queries.
+    unlike_training: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""
@@ -73,17 +79,27 @@ class Drift:
             "alpha": self.alpha,
             "evidence": self.evidence,
             "alarm": self.alarm,
+            "unlike_training": self.unlike_training,
             "signs": [vars(sign) for sign in self.signs],
             "unlike": [{"query": query, "part_of_dev": part} for query, part in self.unlike],
         }
 
     def words(self) -> str:
         """Say what came of it."""
+        unlike = ""
+        if self.unlike_training is not None:
+            unlike = (
+                f"{self.unlike_training:.1%} of the queries are unlike anything in training; of queries like dev's it "
+                f"is {FALSE_ALARMS:.0%}. "
+            )
         if self.alarm is None:
-            return f"No alarm: evidence of change reached {self.evidence:.3g}; an alarm needs {1 / self.alpha:g}."
+            return (
+                f"{unlike}No alarm: evidence of change reached {self.evidence:.3g}; an alarm needs {1 / self.alpha:g}."
+            )
         return (
-            f"Alarm: from query {self.alarm:,} on, these are not the queries of dev (evidence {self.evidence:.3g}; of "
-            f"unchanged queries it reaches {1 / self.alpha:g} with a probability of at most {self.alpha:g})."
+            f"{unlike}Alarm: from query {self.alarm:,} on, these are not the queries of dev (evidence "
+            f"{self.evidence:.3g}; of unchanged queries it reaches {1 / self.alpha:g} with a probability of at most "
+            f"{self.alpha:g})."
         )
 
 
@@ -109,17 +125,18 @@ def drift(
         raise DataError(
             "What dev's queries looked like was not kept with this model. Calibrate it again: sigmax calibrate."
         )
-    names, now = signs_of(model, queries)
+    names, now, unlike_training = signs_of(model, queries)
     if not len(now):
         raise DataError("No queries to compare with dev.")
     dev = record.signs
-    random = np.random.default_rng(seed)
-    stakes = [bets(ranks_as_parts(dev[:, place], now[:, place], random)) for place in range(len(SIGNS))]
-    together = np.max(stakes, axis=0) / len(SIGNS)
+    count = min(dev.shape[1], now.shape[1])  # older records do not tell how familiar dev's queries are
+    dev, now = dev[:, :count], now[:, :count]
+    stakes = evidence(dev, now, np.random.default_rng(seed))
+    together = stakes.max(1) / count
     reached = np.flatnonzero(together >= 1 / alpha)
     signs = tuple(
-        Sign(name, _three(dev[:, place]), _three(now[:, place]), float(stakes[place].max()))
-        for place, name in enumerate(SIGNS)
+        Sign(name, _three(dev[:, place]), _three(now[:, place]), float(stakes[:, place].max()))
+        for place, name in enumerate(SIGNS[:count])
     )
     far, part = _unlike(dev, now)
     return Drift(
@@ -130,11 +147,20 @@ def drift(
         alpha,
         int(reached[0]) + 1 if len(reached) else None,
         tuple((names[place], float(part[place])) for place in far[:NAMED].tolist()),
+        unlike_training,
     )
 
 
-def signs_of(model: DualEncoder | ScoreModel, queries: Sequence[Any] | Scores) -> tuple[list[str], Floats]:
-    """(n,) names of queries and (n, 3) their signs, as named in `SIGNS`."""
+def evidence(dev: Floats, now: Floats, random: np.random.Generator) -> Floats:
+    """(n, s) signs of dev and (k, s) new ones -> (k, s) the stake of the bets on each sign after each query."""
+    parts = [ranks_as_parts(dev[:, place], now[:, place], random) for place in range(dev.shape[1])]
+    return bets(np.stack(parts, axis=1))
+
+
+def signs_of(
+    model: DualEncoder | ScoreModel, queries: Sequence[Any] | Scores
+) -> tuple[list[str], Floats, float | None]:
+    """(n,) names of queries, (n, 3 or 4) their signs, as named in `SIGNS`, and the part that is unlike training."""
     from sigmax.scores.model import ScoreModel
     from sigmax.scores.table import Scores
 
@@ -144,18 +170,23 @@ def signs_of(model: DualEncoder | ScoreModel, queries: Sequence[Any] | Scores) -
             raise DataError("Calibrated scores watch scores, a table with query, candidate and score.")
         found = model.signs(queries)
         known = np.isfinite(found[:, 0])
-        return [name for name, one in zip(queries.queries.to_pylist(), known, strict=True) if one], found[known]
+        return [name for name, one in zip(queries.queries.to_pylist(), known, strict=True) if one], found[known], None
     threshold = model.calibrator.default_threshold
     checked = model.as_queries(queries)  # type: ignore[arg-type]
-    rows = [sign_of(one, threshold) for one in model.rate(checked, model.offer())]
-    return [str(query) for query in checked], np.array(rows, np.float64).reshape(-1, len(SIGNS))
+    rows, unlike = [], []
+    for one in model.rate(checked, model.offer()):
+        rows.append(sign_of(one, threshold))
+        unlike += [] if one.familiar_p is None else [one.familiar_p <= FALSE_ALARMS]
+    found = np.array(rows, np.float64).reshape(len(rows), -1)
+    return [str(query) for query in checked], found, float(np.mean(unlike)) if unlike else None
 
 
-def sign_of(rated: Rated, threshold: float) -> tuple[float, float, float]:
-    """Return the signs of one query that a calibrated model rated."""
+def sign_of(rated: Rated, threshold: float) -> tuple[float, ...]:
+    """Return the signs of one query that a calibrated model rated, as named in `SIGNS`; the last where it is known."""
     assert rated.presence is not None
     assert rated.any is not None
-    return float(rated.logits.max(initial=-np.inf)), rated.any, float((rated.presence >= threshold).sum())
+    found = float(rated.logits.max(initial=-np.inf)), rated.any, float((rated.presence >= threshold).sum())
+    return found if rated.familiarity is None else (*found, rated.familiarity)
 
 
 def ranks_as_parts(dev: Floats, now: Floats, random: np.random.Generator) -> Floats:
@@ -173,30 +204,35 @@ def ranks_as_parts(dev: Floats, now: Floats, random: np.random.Generator) -> Flo
 
 
 def bets(parts: Floats) -> Floats:
-    """(k,) parts, uniform if nothing changed -> (k,) the stake after each: the mean of two simple jumpers."""
+    """(k, …) parts, uniform if nothing changed -> (k, …) the stake after each: the mean of two simple jumpers."""
     return (_jumper(parts) + _jumper(np.abs(2 * parts - 1))) / 2
 
 
 def _jumper(parts: Floats) -> Floats:
-    sides = np.array([-1.0, 0.0, 1.0])
-    stake = np.full(3, 1 / 3)
-    total = 1.0
-    found = np.empty(len(parts))
-    for place, part in enumerate(parts.tolist()):
-        stake = (1 - JUMP) * stake + JUMP / 3 * stake.sum()
-        stake = stake * (1 + sides * (part - 0.5))
-        whole = float(stake.sum())
+    width = parts.shape[1:]
+    sides = np.array([-1.0, 0.0, 1.0]).reshape(3, *(1 for _ in width))
+    stake = np.full((3, *width), 1 / 3)
+    total = np.ones(width)
+    found = np.empty(parts.shape)
+    for place, part in enumerate(parts):
+        stake = ((1 - JUMP) * stake + JUMP / 3) * (1 + sides * (part - 0.5))  # before, they add up to 1
+        whole = stake.sum(0)
         stake /= whole  # what has been won is kept apart, so that it neither over- nor underflows
-        total = min(total * whole, 1e300)
+        total = np.minimum(total * whole, 1e300)
         found[place] = total
     return found
 
 
 def _unlike(dev: Floats, now: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Places of the new queries, the farthest out first, and the part of dev that is as far out in any sign."""
+    """Places of the new queries, the farthest out first, and the part of dev that is as far out in any sign.
+
+    A query that is more familiar than others is not unlike them: of that sign the low end alone is far out.
+    """
     middle = np.median(dev, axis=0)
     width = np.maximum(np.subtract(*np.quantile(dev, [0.75, 0.25], axis=0)), 1e-9)
-    far_dev, far_now = (np.abs((one - middle) / width).max(1) for one in (dev, now))
+    both = np.arange(dev.shape[1]) < SIGNS.index("familiarity")
+    steps = [(one - middle) / width for one in (dev, now)]
+    far_dev, far_now = (np.where(both, np.abs(one), -one).max(1) for one in steps)
     part = 1 - np.searchsorted(np.sort(far_dev), far_now, side="left") / len(dev)
     return np.argsort(-far_now, kind="stable"), part
 

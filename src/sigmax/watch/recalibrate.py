@@ -7,7 +7,8 @@ the threshold dev stays as it is; above it, feedback takes dev's place, and coun
 chance of being asked for, its weight is one over that (`propensity`; Horvitz & Thompson 1952).
 
 The order of candidates does not change, so that what a rule accepts on dev stays the same and its threshold moves
-along. P(any) stays as it was: feedback on single candidates does not tell what else was right.
+along: a promise is still about queries that come as dev's did. P(any) stays as it was: feedback on single candidates
+does not tell what else was right. Whole lists do, see `sigmax.watch.refit`.
 """
 
 from __future__ import annotations
@@ -72,6 +73,9 @@ class Recalibration:
     log_loss_before: float  #: cross-validated over the feedback's queries, nats per judgement
     log_loss_after: float
     reason: str  #: why it was taken or not
+    promises: str = (
+        "promises are about queries that come as dev's did: of others, `sigmax verify` says whether they hold"
+    )
 
     def moves(self) -> list[tuple[float, float]]:
         """Some presences before and after."""
