@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +16,9 @@ from sigmax.model.matches import Match
 
 if TYPE_CHECKING:
     from sigmax.arrays import Floats
-    from sigmax.calibration.calibrator import Calibrator
     from sigmax.data.pictures import Item, Picture, Query
-    from sigmax.encoders.shared_words import TokenCounts
     from sigmax.model.dual_encoder import DualEncoder
+    from sigmax.model.matcher import Matcher
     from sigmax.model.matches import Rated
 
 __all__ = [
@@ -162,26 +161,10 @@ def explain(
     return explain_rated(queries, rated, model, top_k=top_k, bounds=bounds)
 
 
-class Explained(Protocol):
-    """What is read of a model to explain its ratings: a `DualEncoder`, or an `OnnxModel`."""
-
-    @property
-    def calibrator(self) -> Calibrator | None:
-        """Logits to presences."""
-
-    @property
-    def lexical(self) -> TokenCounts | None:
-        """What shared words add."""
-
-    @property
-    def reranker(self) -> Any:
-        """A second look; None without."""
-
-
 def explain_rated(
     items: Sequence[Query],
     rated: Sequence[Rated],
-    model: Explained,
+    model: Matcher,
     *,
     top_k: int,
     bounds: tuple[float, float] = BOUNDS,
@@ -287,7 +270,7 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _shared(model: Explained, item: Query, candidate: str) -> dict[str, float] | None:
+def _shared(model: Matcher, item: Query, candidate: str) -> dict[str, float] | None:
     if model.lexical is None or not isinstance(item, str):
         return None
     weight = 1.0 if model.reranker is None else model.reranker.first

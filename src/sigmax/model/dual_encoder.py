@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -12,20 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sigmax.arrays import Logits
-from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
+from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import Calibration
-from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
 from sigmax.data.pictures import Item, Query, as_queries
 from sigmax.encoders.module import as_inputs, encodes
-from sigmax.errors import check_least, lookup
 from sigmax.evaluation import Evaluation
 from sigmax.kernels.function import apply
 from sigmax.losses import MatchLoss
-from sigmax.metrics.ranking import ORDERS
 from sigmax.model.card import model_card, noted
 from sigmax.model.folder import FEW, PARTS, Parts, find_folder, read_folder, write_folder
 from sigmax.model.hub import publish
-from sigmax.model.matches import PAIR_BLOCK, Matches, Offer, Rated, rate
+from sigmax.model.matcher import Matcher
+from sigmax.model.matches import PAIR_BLOCK, Offer, Rated, rate
 from sigmax.model.remembered import novelty_of
 from sigmax.model.replay import Features, Replayed
 from sigmax.model.searched import Searched
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["DualEncoder", "load"]
 
 
-class DualEncoder(nn.Module):
+class DualEncoder(nn.Module, Matcher):
     """Matches queries to candidates: encoders, scale, bias, and what turns logits into presences.
 
     Args:
@@ -62,6 +60,7 @@ class DualEncoder(nn.Module):
         facts: what the model was trained on and how, for people.
     """
 
+    lexical: Lexical | None
     accepts_loss_kwargs = False  # read by Trainer: the loss is a mean over the batch already
     _keys_to_ignore_on_save = None  # read by Trainer when it loads a checkpoint
 
@@ -97,7 +96,6 @@ class DualEncoder(nn.Module):
         self.pictures = pictures
         self.novelty = novelty
         self.calibrator = calibrator
-        self.searched: Searched | None = None  #: where `match` finds candidates; None: it looks at all
         self.facts = dict(facts or {})
 
     @property
@@ -109,11 +107,6 @@ class DualEncoder(nn.Module):
     def calibration(self) -> Calibration | None:
         """The curve from logit to presence; None if the model was not calibrated."""
         return None if self.calibrator is None else self.calibrator.calibration
-
-    @property
-    def threshold(self) -> float | None:
-        """Presence from which the default rule accepts; None if the model was not calibrated."""
-        return None if self.calibrator is None else self.calibrator.default_threshold
 
     # -- training --------------------------------------------------------------------------------
 
@@ -247,67 +240,6 @@ class DualEncoder(nn.Module):
         """
         return as_queries(items, pictures=self.pictures)
 
-    @overload  # a text is a sequence of texts to a type checker, and here it is one query
-    def match(  # type: ignore[overload-overlap]
-        self, query: Item, *, top_k: int = ..., rule: str | Choice = ..., confidence: float = ..., order: str = ...
-    ) -> Matches: ...
-    @overload
-    def match(
-        self,
-        query: Sequence[Item],
-        *,
-        top_k: int = ...,
-        rule: str | Choice = ...,
-        confidence: float = ...,
-        order: str = ...,
-    ) -> list[Matches]: ...
-    def match(
-        self,
-        query: Item | Sequence[Item],
-        *,
-        top_k: int = 5,
-        rule: str | Choice = DEFAULT_RULE,
-        confidence: float = CONFIDENCE,
-        order: str = "presence",
-    ) -> Matches | list[Matches]:
-        """Find the best candidates for a text or a picture, or for each of several.
-
-        Args:
-            query: one query, or a sequence of them. A picture is a path, its bytes, a PIL image or pixels, see
-                `sigmax.data.pictures.as_picture`.
-            top_k: how many candidates.
-            rule: what is accepted, a name in `sigmax.calibration.rules.RULES` with its level, such as "precision=0.95".
-            confidence: confidence level of the rule's promise, over repeated dev splits.
-            order: what candidates are ordered by, a name in `sigmax.metrics.ranking.ORDERS`.
-
-        Returns:
-            `Matches` for one query, a list of them for several.
-
-        Raises:
-            ValueError: an empty text, `top_k` below 1, a model without candidates, a rule that cannot be read or that a
-                model without calibration cannot follow.
-            UnknownNameError: no such order.
-            DataError: a picture that cannot be read; a rule that needs the dev split's record, of a model saved without
-                it.
-        """
-        if isinstance(query, Sequence) and not isinstance(query, str | bytes):
-            return self._matches(query, top_k, rule, confidence, order)
-        return self._matches([query], top_k, rule, confidence, order)[0]
-
-    def _matches(
-        self, queries: Sequence[Item], top_k: int, rule: str | Choice, confidence: float, order: str
-    ) -> list[Matches]:
-        check_least(1, top_k=top_k)
-        if self.searched is not None:
-            self.searched.check(top_k)
-        lookup(ORDERS, order, "order")
-        checked = self.as_queries(queries)
-        if not checked:
-            return []
-        decision = self.decide(rule, confidence=confidence)
-        rated = self.rate(checked, self.offer())
-        return [one.matches(query, top_k, decision, order=order) for query, one in zip(checked, rated, strict=True)]
-
     def offer(self, *, exact: bool = False) -> Offer | Searched:
         """Encode the candidates, for `rate`; or, unless it must be exact, give the store that `searched` names.
 
@@ -336,19 +268,6 @@ class DualEncoder(nn.Module):
         for start in range(0, len(queries), height):
             logits = self._logits(vectors[start : start + height], offer.vectors)
             yield from rate(logits, offer.candidates, offer.candidate_ids, self.calibrator)
-
-    def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision | None:
-        """Choose what a rule accepts, see `Calibrator.decide`; None for the default rule without calibration.
-
-        Raises:
-            ValueError: a rule that cannot be read or that a model without calibration cannot follow.
-            DataError: a rule that needs the dev split's record, of a model saved without it.
-        """
-        if self.calibrator is not None:
-            return self.calibrator.decide(rule, confidence=confidence)
-        if str(rule) != DEFAULT_RULE:
-            raise ValueError(f"The model was not calibrated, so it cannot accept by {rule}. Try sigmax calibrate.")
-        return None
 
     def _logits(self, queries: Vectors, candidates: Vectors, values: NDArray[np.float32] | None = None) -> Logits:
         values = np.empty((len(queries), len(candidates)), np.float32) if values is None else values

@@ -7,21 +7,20 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sigmax.arrays import Logits
-from sigmax.calibration.calibrator import DEFAULT_RULE, Calibrator
+from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.novelty import Novelty
 from sigmax.calibration.record import Record
-from sigmax.calibration.rules import CONFIDENCE, Choice, Decision
 from sigmax.data.normal import normal
 from sigmax.encoders.shared_words import Tokens
-from sigmax.errors import DataError, check_least, extra, first_line, lookup
-from sigmax.metrics.ranking import ORDERS
-from sigmax.model.matches import PAIR_BLOCK, Matches, Rated, rate
+from sigmax.errors import DataError, extra, first_line
+from sigmax.model.matcher import Matcher
+from sigmax.model.matches import PAIR_BLOCK, Rated, rate
 from sigmax.runtime.package import read_arrays, settings_of, split
 from sigmax.runtime.reading import SharedWords, reader_of
 
@@ -46,7 +45,7 @@ class OnnxOffer:
         return len(self.candidates)
 
 
-class OnnxModel:
+class OnnxModel(Matcher):
     """Matches queries to the candidates that a model was exported with; see `load`.
 
     Args:
@@ -55,9 +54,7 @@ class OnnxModel:
         arrays: that lie beside the network.
     """
 
-    pictures = False
     reranker = None
-    calibrator: Calibrator | None
 
     def __init__(self, session: Any, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         self.session, self.settings = session, settings
@@ -84,11 +81,6 @@ class OnnxModel:
         """What the model was trained on and how, and what was measured when it was exported."""
         return {**self.settings["facts"], "export": self.settings["export"]}
 
-    @property
-    def threshold(self) -> float | None:
-        """Presence from which the default rule accepts; None if the model was not calibrated."""
-        return None if self.calibrator is None else self.calibrator.default_threshold
-
     def as_queries(self, items: Sequence[str]) -> list[str]:
         """Check texts.
 
@@ -99,58 +91,6 @@ class OnnxModel:
             if not isinstance(item, str) or not item.strip():
                 raise ValueError(f"Expected a text to match, got {item!r}.")
         return list(items)
-
-    @overload  # a text is a sequence of texts to a type checker, and here it is one query
-    def match(  # type: ignore[overload-overlap]
-        self, query: str, *, top_k: int = ..., rule: str | Choice = ..., confidence: float = ..., order: str = ...
-    ) -> Matches: ...
-    @overload
-    def match(
-        self,
-        query: Sequence[str],
-        *,
-        top_k: int = ...,
-        rule: str | Choice = ...,
-        confidence: float = ...,
-        order: str = ...,
-    ) -> list[Matches]: ...
-    def match(
-        self,
-        query: str | Sequence[str],
-        *,
-        top_k: int = 5,
-        rule: str | Choice = DEFAULT_RULE,
-        confidence: float = CONFIDENCE,
-        order: str = "presence",
-    ) -> Matches | list[Matches]:
-        """Find the best candidates for a text, or for each of several; see `DualEncoder.match`.
-
-        Raises:
-            ValueError: an empty text, `top_k` below 1, a rule that cannot be read or that a model without calibration
-                cannot follow.
-            UnknownNameError: no such order.
-            DataError: a rule that needs the dev split's record, of a model exported without it.
-        """
-        check_least(1, top_k=top_k)
-        lookup(ORDERS, order, "order")
-        queries = self.as_queries([query] if isinstance(query, str) else query)
-        decision = self.decide(rule, confidence=confidence)
-        rated = self.rate(queries, self.offer())
-        found = [one.matches(text, top_k, decision, order=order) for text, one in zip(queries, rated, strict=True)]
-        return found[0] if isinstance(query, str) else found
-
-    def decide(self, rule: str | Choice = DEFAULT_RULE, *, confidence: float = CONFIDENCE) -> Decision | None:
-        """Choose what a rule accepts, see `DualEncoder.decide`; None for the default rule without calibration.
-
-        Raises:
-            ValueError: a rule that cannot be read or that a model without calibration cannot follow.
-            DataError: a rule that needs the dev split's record, of a model exported without it.
-        """
-        if self.calibrator is not None:
-            return self.calibrator.decide(rule, confidence=confidence)
-        if str(rule) != DEFAULT_RULE:
-            raise ValueError(f"The model was not calibrated, so it cannot accept by {rule}. Try sigmax calibrate.")
-        return None
 
     def offer(self, *, exact: bool = True) -> OnnxOffer:
         """Return the candidates, for `rate`; all of them are looked at, `exact` or not."""

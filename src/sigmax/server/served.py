@@ -24,7 +24,7 @@ from sigmax.calibration.rules import CONFIDENCE, Decision
 from sigmax.candidates.store import UnavailableError
 from sigmax.data.pictures import Query, as_picture
 from sigmax.errors import DataError
-from sigmax.explain import Explained, explain_rated
+from sigmax.explain import explain_rated
 from sigmax.model.matches import Offer, Rated, answer
 from sigmax.report.activations import explanation_words, shifts
 from sigmax.server.metrics import Metrics
@@ -34,6 +34,7 @@ from sigmax.watch.drift import sign_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sigmax.model.matcher import Matcher
     from sigmax.model.searched import Searched
 
 __all__ = ["ExplainWork", "Full", "Loaded", "MatchWork", "Served", "Work"]
@@ -107,25 +108,6 @@ class ExplainWork:
             "shift": shifts(explanations),
             "words": explanation_words(explanations),
         }
-
-
-class Matcher(Explained, Protocol):
-    """A model that answers: a `DualEncoder`, or an `OnnxModel`."""
-
-    pictures: bool
-
-    @property
-    def threshold(self) -> float | None:
-        """Presence from which the default rule accepts."""
-
-    def offer(self, *, exact: bool = ...) -> Any:
-        """Encode the candidates, for `rate`."""
-
-    def rate(self, queries: Sequence[Any], offer: Any) -> Iterator[Rated]:
-        """Rate every candidate of an offer for each query."""
-
-    def decide(self, rule: str = ..., *, confidence: float = ...) -> Decision | None:
-        """Choose what a rule accepts."""
 
 
 class Loaded:
