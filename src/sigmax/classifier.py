@@ -69,7 +69,7 @@ class SigmaxClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes:
         classes_: (L,) labels; for an indicator the numbers of its columns.
-        model_: the calibrated `sigmax.DualEncoder`, for texts.
+        model_: the calibrated `sigmax.DualEncoder`, for texts; its `match` flags what is unlike anything in training.
         coef_, intercept_: (L, d) W and (L,) b on the features as given, for features.
         temperature_: what divides the logits of single labels.
         threshold_: presence from which `predict` takes a label, where y has several.
