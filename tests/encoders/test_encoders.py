@@ -228,9 +228,10 @@ def test_a_frozen_table_is_not_trained():
     assert table.vectors.grad.tolist() == [[0, 0], [1, 1]]
 
 
+@pytest.mark.parametrize("biases", [None, torch.tensor([1.0, -2.0, 0.0])])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_saved_labels_come_back(tmp_path, frozen):
-    table = LabelTable(["cat", 'é "dog"\n', "🌙"], torch.randn(3, 4), frozen=frozen)
+def test_saved_labels_come_back(tmp_path, frozen, biases):
+    table = LabelTable(["cat", 'é "dog"\n', "🌙"], torch.randn(3, 4), biases=biases, frozen=frozen)
     save_encoder(table, tmp_path / "model")
     back = load_encoder(tmp_path / "model")
     assert isinstance(back, LabelTable)
@@ -285,7 +286,8 @@ def test_towers_for_labels():
     towers = build_towers("ngrams", data(labels=True), Plan(seed=1))
     assert isinstance(towers.candidate, LabelTable)
     assert towers.candidate.names == ["moon", "sun", "aFire_place"]
-    assert towers.similarity == "cosine"
+    assert towers.similarity == "dot", "the label table brings vectors to length 1, and adds a bias"
+    assert towers.candidate.biases.tolist() == [0, 0, 0]
     table = towers.candidate.vectors.detach()
     assert table.shape[1] == towers.query.get_embedding_dimension() >= 3
     torch.testing.assert_close(table @ table.T, torch.eye(3))

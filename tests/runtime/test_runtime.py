@@ -52,11 +52,12 @@ def none_of_these(**given):
     return calibrated(none_vector=torch.ones(8), **given)
 
 
-def labels(encoder, similarity, **given):
+def labels(encoder, similarity, biases=None, **given):
     names = ["moon", "sun", "fire"]
     width = encoder.get_embedding_dimension()
     loss = make_loss("softmax-average", logit_scale=3.0, logit_bias=0.0, similarity=similarity)
-    model = DualEncoder(encoder, LabelTable(names, torch.randn(3, width)), loss, candidates=names, **given).eval()
+    table = LabelTable(names, torch.randn(3, width), biases=biases)
+    model = DualEncoder(encoder, table, loss, candidates=names, **given).eval()
     right = np.random.default_rng(0).random((60, 3)) < 0.3
     logits = np.random.default_rng(1).normal(size=right.shape) + 2 * right
     model.calibrator = fit_calibrator(logits, right, names, method="platt-candidate")
@@ -65,6 +66,10 @@ def labels(encoder, similarity, **given):
 
 def static(folder):
     return labels(StaticVectors.read(folder), "cosine")
+
+
+def with_biases(encoder):
+    return labels(encoder, "dot", biases=torch.tensor([0.3, -0.1, -0.8]))
 
 
 def frozen(folder, linear):
@@ -83,6 +88,8 @@ MODELS = {
     "labels": lambda _: labels(
         NgramEmbedding.fit(["moon light", "sun", "fire"], dimension=8, digits_alike=True), "dot"
     ),
+    "n-grams, labels with biases": lambda _: with_biases(NgramEmbedding.fit(["moon light", "sun"], dimension=8)),
+    "static, labels with biases": lambda folder: with_biases(StaticVectors.read(folder)),
     "static": static,
     "frozen, linear": lambda folder: frozen(folder, True),
     "frozen, cosine": lambda folder: frozen(folder, False),

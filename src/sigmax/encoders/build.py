@@ -45,7 +45,7 @@ def _ngrams(data: MatchDataset, plan: Plan) -> Towers:
     dimension = max(256, len(data.candidates))
     words = _vocabulary(data, least=2, digits_alike=True)
     query = NgramEmbedding.start(words, seed=plan.seed, dimension=dimension)
-    return Towers(query, orthogonal_labels(data, query.dimension, plan.seed), "cosine")
+    return Towers(query, orthogonal_labels(data, query.dimension, plan.seed), "dot")
 
 
 def _vocabulary(data: MatchDataset, name: str = "", **settings: Any) -> NgramFeatures:
@@ -124,7 +124,7 @@ def _pretrained(name: str) -> Callable[[MatchDataset, Plan], Towers]:
             query = _frozen(query, data, plan)
         if plan.head == "linear" or label_vectors is None:
             return _headed(query, data, plan)
-        return Towers(query, LabelTable(data.candidates, label_vectors), "cosine")
+        return Towers(query, LabelTable(data.candidates, label_vectors, biases=no_biases(data)), "dot")
 
     return build
 
@@ -160,18 +160,25 @@ def _headed(query: nn.Module, data: MatchDataset, plan: Plan) -> Towers:
     width = encodes(query).get_embedding_dimension()
     if plan.head == "linear":
         return Towers(query, LabelTable(data.candidates, torch.zeros(len(data.candidates), width)), "dot")
-    return Towers(query, orthogonal_labels(data, width, plan.seed), "cosine")
+    return Towers(query, orthogonal_labels(data, width, plan.seed), "dot")
 
 
 def orthogonal_labels(data: MatchDataset, dimension: int, seed: int) -> LabelTable:
-    """Return a table of orthogonal initial vectors."""
+    """Return a table of orthogonal initial vectors, and biases of 0."""
     import torch
 
     from sigmax.encoders.labels import LabelTable
 
     vectors = torch.empty(len(data.candidates), dimension)
     torch.nn.init.orthogonal_(vectors, generator=torch.Generator().manual_seed(seed))
-    return LabelTable(data.candidates, vectors)
+    return LabelTable(data.candidates, vectors, biases=no_biases(data))
+
+
+def no_biases(data: MatchDataset) -> Tensor:
+    """Return a bias of 0 for each label: training starts them where the labels' frequencies say."""
+    import torch
+
+    return torch.zeros(len(data.candidates))
 
 
 def label_text(name: str) -> str:

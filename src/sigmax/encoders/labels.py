@@ -11,23 +11,32 @@ from torch import Tensor, nn
 from sigmax.data.normal import normal
 from sigmax.encoders.module import Module
 from sigmax.errors import DataError, nearest
+from sigmax.kernels.normalize import normalize
 
-__all__ = ["LabelTable"]
+__all__ = ["LabelTable", "has_biases", "unit_with_constant"]
 
 
 class LabelTable(Module):
     """label -> its own vector, a sentence-transformers module whose "texts" are the labels' names.
 
+    With biases β, label j's vector is (vⱼ/|vⱼ|, βⱼ), of width d + 1: beside (x/|x|, 1), which `unit_with_constant`
+    makes of a query, the product is cosine(x, vⱼ) + βⱼ. A cosine alone cannot say that a label is common.
+
     Args:
         names: the labels.
         vectors: (labels, d) starting vectors.
+        biases: (labels,) starting biases, in units of the cosine; None: vectors as they are.
         frozen: whether the vectors stay as they are (a plain linear head is the identity, frozen).
 
     Raises:
-        ValueError: not a vector for each label.
+        ValueError: not a vector, or not a bias, for each label.
     """
 
-    def __init__(self, names: Sequence[str], vectors: Tensor, *, frozen: bool = False) -> None:
+    biases: nn.Parameter | None
+
+    def __init__(
+        self, names: Sequence[str], vectors: Tensor, *, biases: Tensor | None = None, frozen: bool = False
+    ) -> None:
         super().__init__()
         self.names = list(names)
         if vectors.ndim != 2 or len(vectors) != len(self.names):
@@ -35,6 +44,10 @@ class LabelTable(Module):
         self.frozen = frozen
         self.place = {normal(name): j for j, name in enumerate(self.names)}
         self.vectors = nn.Parameter(vectors.clone(), requires_grad=not frozen)
+        if biases is not None and biases.shape != (len(self.names),):
+            raise ValueError(f"Expected a bias for each of {len(self.names)} labels, got {tuple(biases.shape)}.")
+        given = None if biases is None else nn.Parameter(biases.clone(), requires_grad=not frozen)
+        self.register_parameter("biases", given)
 
     def preprocess(self, inputs: Sequence[str], **_: Any) -> dict[str, Tensor]:
         """Names -> input_ids (b,).
@@ -52,12 +65,15 @@ class LabelTable(Module):
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Add "sentence_embedding" (b, d) to the features."""
-        features["sentence_embedding"] = self.vectors[features["input_ids"]]
+        vectors = self.vectors[features["input_ids"]]
+        if self.biases is not None:
+            vectors = torch.cat([normalize(vectors), self.biases[features["input_ids"], None]], dim=1)
+        features["sentence_embedding"] = vectors
         return features
 
     def get_embedding_dimension(self) -> int:
         """Return the width of the vectors."""
-        return self.vectors.shape[1]
+        return self.vectors.shape[1] + (self.biases is not None)
 
     def config(self) -> dict[str, Any]:
         """Return the names, and whether the vectors are frozen."""
@@ -66,4 +82,14 @@ class LabelTable(Module):
     @classmethod
     def restore(cls, config: dict[str, Any], weights: Mapping[str, Tensor], **_: nn.Module) -> LabelTable:
         """Build a table with the saved vectors."""
-        return cls(config["names"], weights["vectors"], frozen=config["frozen"])
+        return cls(config["names"], weights["vectors"], biases=weights.get("biases"), frozen=config["frozen"])
+
+
+def has_biases(encoder: nn.Module | None) -> bool:
+    """Whether candidates are labels that have a bias each, so that queries need a coordinate of 1."""
+    return isinstance(encoder, LabelTable) and encoder.biases is not None
+
+
+def unit_with_constant(vectors: Tensor) -> Tensor:
+    """(b, d) vectors of queries -> (b, d + 1): of length 1, and a coordinate of 1 that meets the labels' biases."""
+    return torch.cat([normalize(vectors), torch.ones_like(vectors[:, :1])], dim=1)

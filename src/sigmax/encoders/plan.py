@@ -16,7 +16,7 @@ __all__ = ["HEADS", "Defaults", "Encoder", "Plan", "Towers"]
 
 #: How a vector is compared with labels.
 HEADS = {
-    "cosine": "cosine to each label's vector, times one scale",
+    "cosine": "cosine to each label's vector plus a bias per label, times one scale",
     "linear": "one weight per label and coordinate, and one bias per label",
 }
 

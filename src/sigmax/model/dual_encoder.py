@@ -15,6 +15,7 @@ from sigmax.arrays import Logits
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.data.pictures import Item, Query, as_queries
+from sigmax.encoders.labels import has_biases, unit_with_constant
 from sigmax.encoders.module import as_inputs, encodes
 from sigmax.evaluation import Evaluation
 from sigmax.kernels.function import apply
@@ -126,7 +127,7 @@ class DualEncoder(nn.Module, Matcher):
             learnt = [parameter for parameter in self._encoder(side).parameters() if parameter.requires_grad]
             return torch.cat([apply(Replayed, self.embed, part, side, *learnt) for part in features])
         vectors: Tensor = self._encoder(side)(dict(features))["sentence_embedding"]
-        return vectors
+        return unit_with_constant(vectors) if side == "query" and has_biases(self.candidate_encoder) else vectors
 
     def forward(
         self,

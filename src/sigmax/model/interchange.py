@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from sigmax.data.normal import normal
+from sigmax.encoders.labels import has_biases
+from sigmax.encoders.module import encodes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -39,6 +41,20 @@ def sentence_transformer(
             return super().preprocess(texts, *args, **kwargs)
 
     route = modules(query_encoder)
+    if has_biases(candidate_encoder):
+        route = [*route, *_unit_with_constant(encodes(query_encoder).get_embedding_dimension())]
     if candidate_encoder is not None:
         route = [Router.for_query_document(route, modules(candidate_encoder))]
     return Normalising(modules=route, device=str(device), similarity_fn_name=similarity).eval()
+
+
+def _unit_with_constant(width: int) -> list[nn.Module]:
+    """Modules that do what `sigmax.encoders.labels.unit_with_constant` does: x/|x|, then a matrix that adds a 1."""
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    added = torch.cat([torch.eye(width), torch.zeros(1, width)])
+    constant = torch.zeros(width + 1)
+    constant[-1] = 1
+    dense = Dense(width, width + 1, activation_function=nn.Identity(), init_weight=added, init_bias=constant)
+    return [Normalize(), dense.requires_grad_(False)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import sigmax
 from sigmax.calibration.curves import Calibration, PlattCandidate
+from sigmax.encoders.labels import has_biases
 from sigmax.errors import DataError, check_least, extra
 from sigmax.evaluation import calibrate, evaluate
 from sigmax.files import check_file, replace_file
@@ -122,7 +123,8 @@ def export(
     was_training = model.training
     model.eval()
     try:
-        network = network_of(query, cosine=model.loss.similarity == "cosine", int8=int8)
+        biased = has_biases(model.candidate_encoder)
+        network = network_of(query, cosine=biased or model.loss.similarity == "cosine", constant=biased, int8=int8)
         about: dict[str, Any] = {"int8": int8}
         with tempfile.TemporaryDirectory() as scratch:
             trial = Path(scratch, "trial.onnx")

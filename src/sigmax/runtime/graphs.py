@@ -60,6 +60,7 @@ def bag_model(
     *,
     int8: bool,
     cosine: bool,
+    constant: bool = False,
     frozen: Mapping[str, NDArray[np.float32] | None] | None = None,
 ) -> ModelProto:
     """Return ids (b, l), weights (b, l) -> vectors (b, d): v = Σ_l weight_l · table[id_l].
@@ -68,6 +69,7 @@ def bag_model(
         table: (v, d).
         int8: whether each row is kept as int8 and its scale, max |row| / 127.
         cosine: whether vectors are brought to length 1.
+        constant: whether a coordinate of 1 is then added.
         frozen: mean, deviation, and layer (None for a constant coordinate instead) that follow, see `FrozenEncoder`.
     """
     add = Nodes("sigmax/encoder")
@@ -88,12 +90,12 @@ def bag_model(
         if layer is not None:
             vectors = add("MatMul", vectors, add.constant(layer.T, np.float32))
         else:
-            width = [(0, 0), (0, 1)]
-            pads = add.constant([width[axis][end] for end in (0, 1) for axis in (0, 1)], np.int64)
-            vectors = add("Pad", vectors, pads, add.constant(1.0, np.float32), mode="constant")
+            vectors = _with_constant(add, vectors)
     if cosine:
         length = add("ReduceL2", vectors, add.constant([-1], np.int64), keepdims=1)
         vectors = add("Div", vectors, add("Max", length, add.constant(1e-30, np.float32)))
+    if constant:
+        vectors = _with_constant(add, vectors)
     add("Identity", vectors, out="vectors")
     graph = helper.make_graph(
         [],
@@ -106,6 +108,11 @@ def bag_model(
     )
     add.into(graph)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _with_constant(add: Nodes, vectors: str) -> str:
+    pads = add.constant([0, 0, 0, 1], np.int64)  # none before either axis, one after the last
+    return add("Pad", vectors, pads, add.constant(1.0, np.float32), mode="constant")
 
 
 # -- vectors to logits, shares and presences -----------------------------------------------------

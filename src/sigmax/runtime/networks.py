@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from onnx import ModelProto, load
 from torch import Tensor, nn
 
 from sigmax.encoders.frozen import FrozenEncoder
+from sigmax.encoders.images import with_constant
 from sigmax.encoders.module import encodes
 from sigmax.encoders.ngrams import NgramEmbedding
 from sigmax.encoders.static import StaticVectors
@@ -37,22 +38,30 @@ class Network:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)  #: that the reader needs
 
 
-def network_of(encoder: nn.Module, *, cosine: bool, int8: bool) -> Network:
+class End(NamedTuple):
+    """What follows an encoder's vectors."""
+
+    cosine: bool = False  #: whether they are brought to length 1
+    constant: bool = False  #: whether a coordinate of 1 is then added, which meets the labels' biases
+
+
+def network_of(encoder: nn.Module, *, cosine: bool, int8: bool, constant: bool = False) -> Network:
     """Make an encoder a network.
 
     Args:
         encoder: of the queries.
         cosine: whether vectors are brought to length 1.
         int8: whether weights are kept as int8.
+        constant: whether a coordinate of 1 is then added.
 
     Raises:
         DataError: an encoder that cannot be exported.
     """
     for kind, made in NETWORKS.items():
         if isinstance(encoder, kind):
-            return made(encoder, cosine, int8)
+            return made(encoder, End(cosine, constant), int8)
     if hasattr(encoder, "tokenizer"):
-        return _transformer(encoder, cosine, int8)
+        return _transformer(encoder, End(cosine, constant), int8)
     raise DataError(
         f"The encoder {type(encoder).__name__} cannot be exported: n-grams, static vectors, transformers over texts "
         "and linear heads on them can. Serve the model folder itself."
@@ -67,28 +76,32 @@ def _array(tensor: Tensor) -> NDArray[np.float32]:
     return array
 
 
-def _bags(encoder: nn.Module, cosine: bool, int8: bool, frozen: Any = None) -> Network | None:
+def _bags(encoder: nn.Module, end: End, int8: bool, frozen: Any = None) -> Network | None:
     if isinstance(encoder, NgramEmbedding):
         read = encoder.features
         settings = {name: getattr(read, name) for name in ("words", "characters", "digits_alike")}
-        model = bag_model(_array(encoder.table.weight), int8=int8, cosine=cosine, frozen=frozen)
+        model = bag_model(
+            _array(encoder.table.weight), int8=int8, cosine=end.cosine, constant=end.constant, frozen=frozen
+        )
         return Network(model, {"kind": "ngrams", **settings}, {"buckets": read.buckets, "idf": read.idf})
     if isinstance(encoder, StaticVectors):
-        model = bag_model(_array(encoder.embedding.weight), int8=int8, cosine=cosine, frozen=frozen)
+        model = bag_model(
+            _array(encoder.embedding.weight), int8=int8, cosine=end.cosine, constant=end.constant, frozen=frozen
+        )
         return Network(model, {"kind": "tokens", "tokenizer": encoder.tokenizer.to_str()})
     return None
 
 
-def _table(encoder: nn.Module, cosine: bool, int8: bool) -> Network:
-    made = _bags(encoder, cosine, int8)
+def _table(encoder: nn.Module, end: End, int8: bool) -> Network:
+    made = _bags(encoder, end, int8)
     assert made is not None
     return made
 
 
-def _frozen(encoder: FrozenEncoder, cosine: bool, int8: bool) -> Network:
+def _frozen(encoder: FrozenEncoder, end: End, int8: bool) -> Network:
     layer = None if encoder.linear else _array(cast(nn.Linear, encoder.layer).weight)
     follows = {"mean": _array(encoder.mean), "deviation": _array(encoder.deviation), "layer": layer}
-    made = _bags(encoder.trunk, cosine, int8, follows)
+    made = _bags(encoder.trunk, end, int8, follows)
     if made is not None:
         return made
     if not hasattr(encoder.trunk, "tokenizer"):
@@ -100,7 +113,7 @@ def _frozen(encoder: FrozenEncoder, cosine: bool, int8: bool) -> Network:
         made: Tensor = encoder({"vectors": vectors})["sentence_embedding"]
         return made
 
-    return _transformer(encoder.trunk, cosine, int8, after)
+    return _transformer(encoder.trunk, end, int8, after)
 
 
 # -- transformers --------------------------------------------------------------------------------
@@ -112,20 +125,22 @@ _EXAMPLES = ("a text", "a somewhat longer text of several words", "one")
 
 
 class _Vectors(nn.Module):
-    """Inputs in their order -> vectors, of length 1 where the similarity is the cosine."""
+    """Inputs in their order -> vectors, as they are compared with candidates."""
 
-    def __init__(self, encoder: nn.Module, names: list[str], cosine: bool, after: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, encoder: nn.Module, names: list[str], end: End, after: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.encoder, self.names, self.cosine, self.after = encoder, names, cosine, after
+        self.encoder, self.names, self.end, self.after = encoder, names, end, after
 
     def forward(self, *inputs: Tensor) -> Tensor:
         features = dict(zip(self.names, inputs, strict=True))
         vectors: Tensor = self.after(self.encoder(features)["sentence_embedding"].float())
-        return vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-30) if self.cosine else vectors
+        if self.end.cosine:
+            vectors = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+        return with_constant(vectors) if self.end.constant else vectors
 
 
 def _transformer(
-    encoder: nn.Module, cosine: bool, int8: bool, after: Callable[[Tensor], Tensor] = lambda vectors: vectors
+    encoder: nn.Module, end: End, int8: bool, after: Callable[[Tensor], Tensor] = lambda vectors: vectors
 ) -> Network:
     given = {name: value for name, value in encodes(encoder).preprocess(list(_EXAMPLES)).items()}
     names = [name for name, value in given.items() if isinstance(value, Tensor)]
@@ -134,7 +149,7 @@ def _transformer(
     if tokenizer is None or unknown or not names:
         what = f"takes {', '.join(unknown)}" if unknown else "has no tokenizer of the tokenizers package"
         raise DataError(f"The encoder cannot be exported: it {what}. Serve the model folder itself.")
-    module = _Vectors(encoder, names, cosine, after).eval()
+    module = _Vectors(encoder, names, end, after).eval()
     dynamic = tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in names)
     try:
         with _quiet(), torch.no_grad():
@@ -186,7 +201,7 @@ def _quiet() -> Iterator[None]:
 
 
 #: How an encoder becomes a network, by its class; subclasses count. Others are read by PyTorch's exporter.
-NETWORKS: dict[type[nn.Module], Callable[[Any, bool, bool], Network]] = {
+NETWORKS: dict[type[nn.Module], Callable[[Any, End, bool], Network]] = {
     NgramEmbedding: _table,
     StaticVectors: _table,
     FrozenEncoder: _frozen,

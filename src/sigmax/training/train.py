@@ -30,6 +30,7 @@ from sigmax.model.remembered import remember
 from sigmax.processes import launched
 from sigmax.training.checkpoints import prepare
 from sigmax.training.names import solve_with_names
+from sigmax.training.priors import start_priors
 from sigmax.training.settings import Filled, Settings
 from sigmax.training.telling import tell_data, tell_memory, tell_stopped
 from sigmax.training.trainer import (
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> DualEncoder:
-    """Build an untrained model: scale as set, bias at the log odds of a right pair in a batch."""
+    """Build an untrained model: scale as set, biases at the log odds of a right pair in a batch, and of each label."""
     settings = settings.filled(data)
     plan = Plan(settings.seed, settings.two_towers, settings.head, settings.frozen, settings.augment)
     towers = build_towers(settings.encoder, data, plan)
@@ -79,6 +80,8 @@ def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> Dua
         typical = model.encode(data.candidates[:1], "candidate")[0]
         drawn = torch.randn(len(typical), generator=torch.Generator().manual_seed(settings.seed))
         model.none_vector = nn.Parameter(drawn * typical.norm() / drawn.norm())
+    if towers.similarity == "dot" and settings.epochs:  # as it is, an encoder knows nothing of the labels
+        start_priors(model, batches)
     start_lexical(model, batches)
     return model
 
