@@ -77,7 +77,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     """Twenty steps along the same way: the sums differ by rounding alone."""
     x, right = problem("several")
     whole = fit_linear(x, right, "softmax-decoupled", 0.01, tolerance=0.0, steps=20)
-    monkeypatch.setattr("sigmax.training.linear.PAIR_BLOCK", 10 * M)
+    monkeypatch.setattr("sigmax.training.problem.PAIR_BLOCK", 10 * M)
     parts = fit_linear(x, right, "softmax-decoupled", 0.01, tolerance=0.0, steps=20)
     torch.testing.assert_close(parts.weights, whole.weights, atol=1e-7, rtol=1e-7)
 

@@ -204,7 +204,7 @@ def _label_vectors(encoder: nn.Module, data: MatchDataset) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-#: Weights of n-grams that are solved at once, at most: the solver holds 26 times their memory.
+#: Weights of n-grams that are solved at once, at most: the solver holds 22 times their memory.
 LINEAR_WEIGHTS = 2**25
 #: Pictures whose size and color are looked at.
 _LOOKED_AT = 200

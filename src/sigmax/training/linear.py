@@ -9,17 +9,15 @@ by cross-validation on the training queries, for n-grams on dev. With one right 
 multinomial logistic regression, and "sigmoid" is one-against-rest logistic regression, as in scikit-learn with
 C = 1/(λn).
 
-The minimum is that of any other solver; how fast it is found depends on the coordinates. Features are rotated to
-their principal axes, and every weight is scaled by (hⱼ·vₖ + λ)^(-1/2), with vₖ the mean square of coordinate k and hⱼ
-the curvature p(1 − p) of label j at its frequency p: then the Hessian at the start is close to the identity. Sparse
-features stay as they are: tf-idf leaves little to rotate.
+The minimum is that of any other solver, the way is ours: see `sigmax.training.problem` for the coordinates and
+`sigmax.training.lbfgs` for the steps along a path of penalties.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,14 +25,11 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from sigmax.arrays import Bools
 from sigmax.data.batches import training_weights
 from sigmax.encoders.labels import LabelTable
 from sigmax.encoders.ngrams import NgramEmbedding
-from sigmax.errors import lookup
-from sigmax.families import OBJECTIVES, Objective, directed_loss, excluded_logits
-from sigmax.losses import make_loss
-from sigmax.positives import Positives
+from sigmax.training.lbfgs import Lbfgs
+from sigmax.training.problem import Coordinates, HeldOut, Problem, coordinates_of, counted_rows
 
 if TYPE_CHECKING:
     from sigmax.data.dataset import MatchDataset
@@ -47,15 +42,15 @@ log = logging.getLogger(__name__)
 #: Called with the step and {"loss": f}.
 Logged = Callable[[int, dict[str, float]], None]
 
-#: Penalties tried, strongest first: each is the one before divided by √10.
-PENALTIES = tuple(10 ** (-k / 2) for k in range(2, 16))
-#: Logits computed at a time: they bound the memory beside the features.
-PAIR_BLOCK = 2**24
+#: Penalties tried: each is the one before divided by √10. The search starts at `FIRST`.
+PENALTIES = tuple(10 ** (-k / 2) for k in range(0, 16))
+FIRST = 4
 FOLDS = 5
-#: Cross-validation stops when this many queries have been held out: more would not change the choice.
-ENOUGH_QUERIES = 1000
+#: Cross-validation stops when this many queries have been held out: more would not change the choice. It fits that many
+#: others at most: C = 1/(λn) suits fewer as well.
+ENOUGH_QUERIES, ENOUGH_FITTED = 1000, 6000
 #: Relative decrease of the loss at which the solver stops: of the result, and in cross-validation.
-TOLERANCE, ROUGH = 1e-6, 1e-3
+TOLERANCE, ROUGH = 1e-4, 1e-3
 #: C tried on n-grams, and the relative decrease at which the solver goes on to the next one.
 STRENGTHS = (3.0, 30.0, 300.0)
 PATH = 1e-4
@@ -190,13 +185,15 @@ def fit_linear(
         start: where to begin, a solution with another penalty for instance; None: weights of 0, biases at the labels'
             log odds.
         tolerance: relative decrease of f per step at which the solver stops.
-        steps: maximum steps.
+        steps: how often f is computed, at most.
         logged: called whenever f was computed.
     """
-    problem = _Problem(features, right, loss, weights)
-    return _solve(problem, penalty, start=start, tolerance=tolerance, steps=steps, logged=logged)
+    problem, coordinates = _problem(features, right, loss, weights)
+    theta = problem.start() if start is None else coordinates.weights(start.weights, start.biases)
+    return _solved(problem, coordinates, theta, penalty, tolerance, steps, logged)
 
 
+@torch.no_grad()
 def choose_penalty(
     features: Tensor,
     right: sparse.csr_array,
@@ -208,36 +205,36 @@ def choose_penalty(
 ) -> LinearModel:
     """Choose λ among `PENALTIES` by the mean loss of queries held out, calibrated, and fit all queries with it.
 
-    Each fold goes from the strongest penalty to weaker ones, beginning where the one before ended, until one is worse.
+    The first fold goes from a strong penalty to weaker ones, ten times each, until one is worse, then looks beside the
+    best; the next folds look there alone. Each penalty begins where the one before ended, and the fit of all queries
+    where the last fold ended.
     """
-    n = features.shape[0]
-    folds = np.array_split(np.random.default_rng(seed).permutation(n), min(FOLDS, n))
-    losses = np.zeros(len(PENALTIES))
-    tried = len(PENALTIES)
-    found: dict[int, LinearModel] = {}
-    held_out = 0
-    for fold in folds:
-        rest = np.setdiff1d(np.arange(n), fold)
-        inside, outside = torch.from_numpy(rest), torch.from_numpy(fold)
-        problem = _Problem(features[inside], right[rest], loss, None if weights is None else weights[inside])
-        test, test_weights = features[outside], None if weights is None else weights[outside]
-        model: LinearModel | None = None
-        best = np.inf
-        for place in range(tried):
-            found[place] = model = _solve(problem, PENALTIES[place], start=model, tolerance=ROUGH, steps=100)
-            value = _calibrated_loss(model, test, right[fold], loss, test_weights)
-            losses[place] += value * len(fold)
-            if value > best:
-                tried = place + 1
-                break
-            best = value
+    problem, coordinates = _problem(features, right, loss, weights)
+    folds = np.array_split(np.random.default_rng(seed).permutation(problem.n), max(1, min(FOLDS, problem.n)))
+    losses: dict[int, list[float]] = {}
+    theta, held_out, chosen = problem.start(), 0, FIRST
+    for fold in folds if problem.n > 1 else []:
+        rest = np.setdiff1d(np.arange(problem.n), fold)
+        rest = rest if len(rest) <= ENOUGH_FITTED else np.random.default_rng(seed).choice(rest, ENOUGH_FITTED, False)
+        others = problem.held_out(fold[:ENOUGH_QUERIES])
+        tried = _Tried(problem.part(rest), others, problem.n / len(rest))
+        if not losses:
+            _search(tried)
+        else:
+            for place in sorted(losses):
+                tried.loss(place)
+        losses = {place: [*losses.get(place, []), value] for place, (value, _) in tried.found.items()}
+        chosen = min(losses, key=lambda place: sum(losses[place]))
+        if held_out == 0:
+            losses = {place: values for place, values in losses.items() if abs(place - chosen) <= 1}
+        theta = tried.found[chosen][1]
         held_out += len(fold)
         if held_out >= ENOUGH_QUERIES:
             break
-    chosen = int(losses[:tried].argmin())
-    return fit_linear(features, right, loss, PENALTIES[chosen], weights=weights, start=found[chosen], logged=logged)
+    return _solved(problem, coordinates, theta, PENALTIES[chosen], TOLERANCE, 500, logged)
 
 
+@torch.no_grad()
 def choose_penalty_on(
     held_out: tuple[sparse.csr_array, sparse.csr_array],
     features: sparse.csr_array,
@@ -259,185 +256,89 @@ def choose_penalty_on(
         weights: (n,) of the queries to fit, not negative; None: 1 each.
         logged: called whenever f was computed.
     """
-    problem, test = _Problem(features, right, loss, weights), _SparseRows(held_out[0])
-    best: LinearModel | None = None
-    least, model, taken = np.inf, None, 0
+    problem, coordinates = _problem(features, right, loss, weights)
+    others = HeldOut(coordinates.inward(held_out[0]), held_out[1])
+    solver = Lbfgs(problem.slope, problem.start(), memory=6)
+    best: tuple[float, Tensor, float] | None = None
+    least = np.inf
     for strength in STRENGTHS:
         penalty = 1 / (strength * max(1, problem.n))
-        model = _solve(problem, penalty, start=model, tolerance=PATH, steps=100, logged=logged)
-        taken += model.steps
-        value = _calibrated_loss(model, test, held_out[1], loss, None)
+        _go(solver, problem, penalty, PATH, 100, logged)
+        value = others.loss(solver.at)
         if best is not None and value >= least:
             break
-        best, least = model, value
+        best, least = (penalty, solver.at.clone(), solver.value), value
     assert best is not None
-    return replace(best, steps=taken)
+    return LinearModel(*coordinates.outward(best[1]), best[0], best[2], solver.steps)
 
 
-class _Problem:
-    """Tensor and right pairs of the queries that count, in blocks of rows and in coordinates that suit the solver."""
+class _Tried:
+    """Penalties tried on some queries, and what the loss of others was.
 
-    def __init__(self, features: Any, right: sparse.csr_array, loss: str, weights: Tensor | None = None) -> None:
-        self.objective = lookup(OBJECTIVES, loss, "loss")
-        counted = self.objective.counted(torch.from_numpy(np.diff(right.indptr))).numpy()
-        if not counted.all():
-            features, right = _rows(features, counted), right[counted]
-            weights = None if weights is None else weights[torch.from_numpy(counted)]
-        self.n, self.m = right.shape
-        self.d = features.shape[1]
-        self.frequency = torch.from_numpy((np.asarray(right.sum(0)).ravel() + 0.5) / (self.n + 1.0))
-        step = max(1, PAIR_BLOCK // max(1, self.m))
-        cuts = [slice(start, start + step) for start in range(0, self.n, step)]
-        held = self._held(features, cuts)
-        parts = [None if weights is None else weights[cut].to(self.dtype) for cut in cuts]
-        self.blocks = [(rows, _positives(right[cut]), part) for rows, cut, part in zip(held, cuts, parts, strict=True)]
+    Args:
+        fitted: the queries to fit.
+        others: queries held out.
+        more: how many times as many queries as `fitted` the penalty is meant for.
+    """
 
-    def _held(self, features: Any, cuts: list[slice]) -> list[Any]:
-        """Blocks of rows in the solver's coordinates, which are chosen here."""
-        self.rotation: Tensor | None = None
-        if isinstance(features, sparse.csr_array):  # stays sparse: neither centred nor rotated
-            self.dtype, self.power = torch.float32, torch.from_numpy(features.power(2).mean(0)).double()
-            return [_SparseRows(features[cut]) for cut in cuts]
-        self.centre = features.mean(0)
-        centred = features - self.centre
-        power, rotation = torch.linalg.eigh((centred.T @ centred).double() / self.n)
-        self.dtype, self.power, self.rotation = features.dtype, power.clamp_min(0), rotation.to(features.dtype)
-        rotated = centred @ self.rotation
-        return [rotated[cut] for cut in cuts]
+    def __init__(self, fitted: Problem, others: HeldOut, more: float) -> None:
+        self.fitted, self.others, self.more = fitted, others, more
+        self.solver = Lbfgs(fitted.slope, fitted.start())
+        self.found: dict[int, tuple[float, Tensor]] = {}  #: by place in `PENALTIES`: the loss, and the weights
 
-    def inward(self, model: LinearModel) -> tuple[Tensor, Tensor]:
-        """(d, m) weights and (m,) biases in the solver's coordinates."""
-        if self.rotation is None:
-            return model.weights.T, model.biases
-        return self.rotation.T @ model.weights.T, model.biases + model.weights @ self.centre
-
-    def outward(self, weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
-        """Inverse of `inward`."""
-        if self.rotation is None:
-            return weights.T, biases
-        weights = (self.rotation @ weights).T
-        return weights, biases - weights @ self.centre
-
-    def gradients(self, weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss, and its gradients at weights and biases."""
-        value, by_weight, by_bias = (
-            biases.new_zeros(()),
-            torch.zeros_like(weights),
-            torch.zeros_like(biases),
-        )
-        for features, positives, counts in self.blocks:
-            logits = (features @ weights).add_(biases)
-            loss, arriving = _loss_and_gradient(self.objective, logits, positives, counts)
-            value += loss / self.n
-            arriving /= self.n
-            by_weight += features.T @ arriving
-            by_bias += arriving.sum(0)
-        return value, by_weight, by_bias
+    def loss(self, place: int) -> float:
+        """Fit with a penalty, beginning where the last one ended; the loss of the others, see `HeldOut`."""
+        if place not in self.found:
+            _go(self.solver, self.fitted, PENALTIES[place] * self.more, ROUGH, 100, None)
+            self.found[place] = self.others.loss(self.solver.at), self.solver.at.clone()
+        return self.found[place][0]
 
 
-class _SparseRows:
-    """A sparse matrix of features that multiplies tensors as a dense one would."""
+def _search(tried: _Tried) -> None:
+    """Try penalties from `FIRST` on, ten times weaker each, or stronger, until one is worse, then beside the best."""
+    last = len(PENALTIES) - 1
+    best = FIRST
+    for place in range(FIRST + 2, last + 1, 2):
+        if tried.loss(place) >= tried.loss(place - 2):
+            break
+        best = place
+    while best <= FIRST and best >= 2 and tried.loss(best - 2) < tried.loss(best):
+        best -= 2
+    for place in (best + 1, best - 1):
+        if 0 <= place <= last and tried.loss(place) < tried.loss(best):
+            break
 
-    def __init__(self, matrix: sparse.csr_array, transposed: _SparseRows | None = None) -> None:
-        self.matrix = matrix
-        self.T = transposed or _SparseRows(sparse.csr_array(matrix.T), self)
 
-    def __matmul__(self, other: Tensor) -> Tensor:
-        return torch.from_numpy(self.matrix @ other.numpy())
-
-
-def _rows(features: Any, kept: Bools) -> Any:
-    return features[kept if isinstance(features, sparse.csr_array) else torch.from_numpy(kept)]
-
-
-def _loss_and_gradient(
-    objective: Objective, logits: Tensor, positives: Positives, weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Σᵢ wᵢ Lᵢ and its gradient: ∂L/∂s = ∂L/∂A · act(s), and ∂L/∂sₚ more at the right pairs."""
-    rows, columns = positives.rows, positives.columns
-    compared = excluded_logits(objective, logits, positives) if objective.against == "wrong" else logits
-    total = objective.partition.reduce(compared, 1)
-    gradient = objective.partition.act(compared, total[:, None])
-    with torch.enable_grad():
-        inputs = total.requires_grad_(), logits[rows, columns].requires_grad_()
-        losses = directed_loss(objective, *inputs, rows, positives.counts)[0]
-        value = losses.sum() if weights is None else losses @ weights
-    by_total, by_pair = torch.autograd.grad(value, inputs)
-    gradient.mul_(by_total[:, None])
-    gradient[rows, columns] += by_pair
-    return value.detach(), gradient
+def _problem(features: Any, right: sparse.csr_array, loss: str, weights: Tensor | None) -> tuple[Problem, Coordinates]:
+    counted = counted_rows(right, loss)
+    if not counted.all():
+        places = torch.from_numpy(counted)
+        features, right = features[counted if isinstance(features, sparse.csr_array) else places], right[counted]
+        weights = None if weights is None else weights[places]
+    coordinates = coordinates_of(features)
+    return Problem(coordinates.inward(features), right, loss, coordinates.power, weights), coordinates
 
 
 @torch.no_grad()
-def _solve(
-    problem: _Problem,
+def _solved(
+    problem: Problem,
+    coordinates: Coordinates,
+    theta: Tensor,
     penalty: float,
-    *,
-    start: LinearModel | None,
     tolerance: float,
     steps: int,
-    logged: Logged | None = None,
+    logged: Logged | None,
 ) -> LinearModel:
-    curvature = problem.frequency * (1 - problem.frequency)
-    stretch = (problem.power[:, None] * curvature + penalty).rsqrt().to(problem.dtype)
-    lift = curvature.rsqrt().to(problem.dtype)
-    if start is None:
-        weights = torch.zeros(problem.d, problem.m, dtype=problem.dtype)
-        biases = (problem.frequency.log() - (1 - problem.frequency).log()).to(problem.dtype)
-    else:
-        weights, biases = problem.inward(start)
-    inner = (weights / stretch).requires_grad_(), (biases / lift).requires_grad_()
-    first, _, _ = problem.gradients(weights, biases)
-    optimizer = torch.optim.LBFGS(
-        inner,
-        max_iter=steps,
-        max_eval=2 * steps,
-        history_size=10,
-        tolerance_grad=0.0,
-        tolerance_change=tolerance * float(first),
-        line_search_fn="strong_wolfe",
+    solver = Lbfgs(problem.slope, theta)
+    _go(solver, problem, penalty, tolerance, steps, logged)
+    return LinearModel(*coordinates.outward(solver.at), penalty, solver.value, solver.steps)
+
+
+def _go(solver: Lbfgs, problem: Problem, penalty: float, tolerance: float, steps: int, logged: Logged | None) -> None:
+    solver.go(
+        problem.penalties(penalty),
+        lambda: problem.scale(penalty),
+        tolerance=tolerance,
+        steps=steps,
+        told=lambda step, value: None if logged is None else logged(step, {"loss": value}),
     )
-    value: Tensor = first
-    taken = 0
-
-    @torch.no_grad()
-    def step() -> Tensor:
-        nonlocal value, taken
-        weights, biases = inner[0] * stretch, inner[1] * lift
-        value, by_weight, by_bias = problem.gradients(weights, biases)
-        value += penalty / 2 * weights.square().sum()
-        taken += 1
-        if logged is not None:
-            logged(taken, {"loss": float(value)})
-        inner[0].grad = by_weight.add_(weights, alpha=penalty).mul_(stretch)
-        inner[1].grad = by_bias * lift
-        return value
-
-    optimizer.step(step)
-    return LinearModel(
-        *problem.outward(inner[0].detach() * stretch, inner[1].detach() * lift), penalty, float(value), taken
-    )
-
-
-def _calibrated_loss(
-    model: LinearModel, features: Any, right: sparse.csr_array, loss: str, weights: Tensor | None
-) -> float:
-    """Mean loss of logits a·s + c at the best a and c: calibration follows, so neither is the penalty's concern."""
-    objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
-    logits, positives = features @ model.weights.T + model.biases, _positives(right)
-    scale, bias = (logits.new_tensor(start, requires_grad=True) for start in (1.0, 0.0))
-    optimizer = torch.optim.LBFGS([scale, bias], max_iter=10, line_search_fn="strong_wolfe")
-
-    def step() -> Tensor:
-        optimizer.zero_grad()
-        value = objective.from_logits(logits * scale + bias, positives, weights=weights)
-        value.backward()
-        return value
-
-    optimizer.step(step)
-    return step().item()
-
-
-def _positives(right: sparse.csr_array) -> Positives:
-    rows, columns = right.nonzero()
-    return Positives(torch.from_numpy(rows).long(), torch.from_numpy(columns).long(), right.shape)

@@ -19,8 +19,8 @@ __all__ = ["expected_bytes", "tell_data", "tell_memory", "tell_stopped"]
 
 log = logging.getLogger(__name__)
 
-#: Copies of the weights of n-grams that L-BFGS holds: ten steps, ten gradients, and what it works with.
-SOLVER_COPIES = 26
+#: Copies of the weights of n-grams that L-BFGS holds, at most: six steps, six gradients, and what it works with.
+SOLVER_COPIES = 22
 
 
 def tell_data(data: MatchDataset, settings: Filled, steps: int) -> None:
