@@ -138,7 +138,7 @@ def test_what_cannot_be(sigmax, place, tmp_path):
     refused(sigmax("candidates", "add", place, strange), 1, "a column text or candidate, got title")
     refused(sigmax("candidates", "add", place), 2, "expected a table of what to add")
     refused(sigmax("candidates", "list", place, twice), 2, "expected none for list")
-    refused(sigmax("candidates", "renew", place, twice), 2, "expected add, remove, list, got 'renew'")
+    refused(sigmax("candidates", "renew", place, twice), 2, "expected add, remove, list, pack, got 'renew'")
     refused(sigmax("candidates", "add", tmp_path / "none", twice), 1, "expected a model folder here, got none")
     empty = tmp_path / "empty.csv"
     empty.write_text("id,text\n")

@@ -146,7 +146,7 @@ LAYERS = (
     ("evaluation", "candidates"),
     ("model", "sentence_transformers"),
     ("training", "mining"),
-    ("classifier", "comparison", "explain", "runtime", "scores"),
+    ("classifier", "comparison", "explain", "ray", "runtime", "scores"),
     ("watch",),
     ("report",),
     ("server",),
@@ -194,7 +194,7 @@ def test_few_of_each_at_the_top():
     """Rooms of their own: where candidates live; scores, which are no model's; watch, what is asked of both in use."""
     modules = {path.stem for path in SOURCE.glob("*.py")} - {"__init__", "__main__"}
     folders = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
-    assert len(modules) <= 12
+    assert len(modules) <= 13  # one of them, ray, is what a cluster imports
     assert len(folders) <= 16  # one of them, runtime, answers from exported models without PyTorch: a room by itself
 
 

@@ -1,6 +1,9 @@
 from .exact import Exact as Exact
 from .faiss_index import FaissIndex as FaissIndex
 from .faiss_index import build_index as build_index
+from .packed import PACKINGS as PACKINGS
+from .packed import Packed as Packed
+from .packed import pack as pack
 from .postgres import PostgresStore as PostgresStore
 from .postgres import push as push
 from .store import Found as Found

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sigmax.arrays import Ints
+from sigmax.candidates.packed import Packed
 from sigmax.candidates.store import Found, Picked, Sample
 
 __all__ = ["Exact", "drawn"]
@@ -23,13 +24,15 @@ class Exact:
     """Candidates whose vectors are compared with a query one and all, in tiles.
 
     Args:
-        vectors: (m, d) float32, in memory or mapped.
+        vectors: (m, d) float32 or packed, in memory or mapped.
         ids: (m,).
         texts: (m,).
         fingerprint: of what made the vectors.
     """
 
-    def __init__(self, vectors: Tensor, ids: Sequence[str], texts: Sequence[str], *, fingerprint: str = "") -> None:
+    def __init__(
+        self, vectors: Tensor | Packed, ids: Sequence[str], texts: Sequence[str], *, fingerprint: str = ""
+    ) -> None:
         if not len(vectors) == len(ids) == len(texts):
             raise ValueError(
                 f"Expected as many ids and texts as vectors, got {len(ids)}, {len(texts)} and {len(vectors)}."

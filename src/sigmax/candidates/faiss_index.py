@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sigmax.arrays import Ints
 from sigmax.candidates.exact import Exact, drawn
+from sigmax.candidates.packed import Packed
 from sigmax.candidates.store import Found, Sample
 from sigmax.errors import DataError, extra, lookup
 
@@ -57,12 +58,12 @@ def kind_for(size: int) -> str | None:
 
 
 def build_index(
-    vectors: Tensor, folder: Path, kind: str, *, advance: Callable[[float, str], None] | None = None
+    vectors: Tensor | Packed, folder: Path, kind: str, *, advance: Callable[[float, str], None] | None = None
 ) -> dict[str, Any]:
     """Build an index over vectors, in parts, and write it into a folder; one that was begun there is gone on with.
 
     Args:
-        vectors: (m, d) float32, in memory or mapped.
+        vectors: (m, d) float32 or packed, in memory or mapped.
         folder: where; its file is `index.faiss`. Nothing but an unfinished index of the same vectors and kind may be
             there. It is kept every minute, whole or not at all.
         kind: a name in `KINDS`.

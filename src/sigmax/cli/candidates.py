@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,23 +19,30 @@ from sigmax.training.option import Option
 __all__ = ["candidates", "index", "push"]
 
 #: What may be done with candidates.
-ACTIONS = ("add", "remove", "list")
+ACTIONS = ("add", "remove", "list", "pack")
 
 
 @command("Use")
 def candidates(
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="What to do: add, remove or list.")],
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="What to do: add, remove, list or pack.")],
     folder: Folder,
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="FILE", help="Table with their ids and texts: any that Sigmax reads, - or an https address."
+            metavar="FILE",
+            help="Table with their ids and texts, for pack with queries: any that Sigmax reads, - or an https address.",
+        ),
+    ] = None,
+    vectors: Annotated[
+        str | None,
+        Option(
+            "How pack stores vectors: {choices}.", group="run", choices="sigmax.candidates.packed:PACKINGS", open=True
         ),
     ] = None,
     columns: Columns = "",
     as_json: AsJson = False,
 ) -> None:
-    """Add, replace, remove or list what a model offers, without training.
+    """Add, replace, remove, list or pack what a model offers, without training.
 
     *add* takes a table with a column text, and a column id where ids are not the texts; a candidate whose id is known
     is replaced. *remove* takes a table with a column id. Only what is new is encoded. The folder is the old one until
@@ -44,18 +52,32 @@ def candidates(
     New candidates have calibrated presences at once: those of the curve that all share. What rules promise, they
     promise for the candidates that the model was calibrated with: sigmax calibrate DIR DATA makes that the new ones.
 
+    *pack* stores the vectors of more than 10,000 candidates in half precision or in bytes, and says what is lost:
+    which part of the best 10 stays among the best 10, and how far presences move. It asks the queries of FILE, or some
+    candidates' own texts. Packed vectors stay on disk and are unpacked tile by tile as they are compared.
+
     Example: sigmax candidates add runs/faq new-answers.csv
 
     Example: sigmax candidates list runs/faq > answers.jsonl
+
+    Example: sigmax candidates pack runs/products queries.csv --vectors int8
     """
     if action not in ACTIONS:
         raise typer.BadParameter(f"expected {', '.join(ACTIONS)}, got {action!r}", param_hint="ACTION")
-    if (action == "list") != (source is None):
+    if (action == "pack") != (vectors is not None):
+        raise typer.BadParameter(
+            "expected for pack: how vectors are stored" if vectors is None else f"expected none for {action}",
+            param_hint="--vectors",
+        )
+    if action != "pack" and (action == "list") != (source is None):
         raise typer.BadParameter(
             "expected none for list, which prints them" if source else f"expected a table of what to {action}",
             param_hint="FILE",
         )
     quiet()
+    if vectors is not None:
+        _pack(folder, vectors, source, columns, as_json)
+        return
     if source is None:
         from sigmax.model import load
 
@@ -82,6 +104,26 @@ def candidates(
     say(f"{folder}: {told}; the model offers {change.candidates:,} candidates.")
     if change.index:
         say(f"The index was of the candidates before and is gone. Build it again: sigmax index {folder}")
+
+
+def _pack(folder: Path, kind: str, source: str | None, columns: str, as_json: bool) -> None:
+    from sigmax.model import load
+    from sigmax.model.bulk import queries_of
+    from sigmax.model.packing import pack_candidates
+
+    with bar("reading") as advance:
+        queries = None if source is None else queries_of(load(folder), source, renamed(columns))
+        done = pack_candidates(folder, kind, queries=queries, advance=advance)
+    if as_json:
+        print_json(done.as_dict())
+    error = "" if done.presence_error is None else f"; presences differ by {done.presence_error:.2g} at most"
+    say(
+        f"{folder}: vectors of {done.candidates:,} candidates as {kind}, {done.bytes_before / 1e6:,.1f} MB, then "
+        f"{done.bytes_after / 1e6:,.1f} MB; {done.recall:.2%} of the best 10 by float32 stay among the best 10 "
+        f"({done.queries:,} {done.what}){error}."
+    )
+    if done.index:
+        say(f"The index was of the vectors before and is gone. Build it again: sigmax index {folder}")
 
 
 @command("Use")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sigmax.candidates.packed import Packed, kind_of, pack
 from sigmax.data.formats.cells import text_cell
 from sigmax.data.formats.reader import Reading
 from sigmax.data.formats.rows import Row
@@ -22,7 +23,17 @@ from sigmax.model.dual_encoder import DualEncoder, load
 from sigmax.model.folder import INDEX, find_folder
 from sigmax.model.vectors import Vectors
 
-__all__ = ["IDS", "TEXTS", "Change", "add_candidates", "remove_candidates", "rows_of_candidates"]
+__all__ = [
+    "IDS",
+    "TEXTS",
+    "Change",
+    "add_candidates",
+    "encoded",
+    "opened",
+    "remove_candidates",
+    "rows_of_candidates",
+    "unchanged",
+]
 
 #: Candidates encoded between two reports of progress.
 PART = 4096
@@ -66,7 +77,7 @@ def add_candidates(
         DataError: a table that cannot be read, an id given twice, labels that the model does not know.
         OSError: the folder cannot be written, or was changed meanwhile.
     """
-    place, model, before = _opened(folder)
+    place, model, before = opened(folder)
     given: dict[str, str] = {}
     for row in _rows(source, columns):
         text = text_cell(row, _column(row, TEXTS))
@@ -86,10 +97,10 @@ def add_candidates(
         order = np.arange(len(texts))
         order[list(changed)] = len(known) + np.arange(len(changed))
         order[len(known) :] += len(changed)
-        fresh = _encoded(model, [*changed.values(), *new.values()], advance)
+        fresh = encoded(model, [*changed.values(), *new.values()], advance)
         _keep(model, ids, texts, _taken(stored, fresh, order))
     else:
-        _encoded(model, [*changed.values(), *new.values()], advance)  # a text that cannot be encoded is told now
+        encoded(model, [*changed.values(), *new.values()], advance)  # a text that cannot be encoded is told now
         _keep(model, ids, texts, None)
     counts = {"added": len(new), "replaced": len(changed), "removed": 0, "same": len(given) - len(new) - len(changed)}
     return _saved(place, model, before, counts)
@@ -108,7 +119,7 @@ def remove_candidates(folder: str | Path, source: str | Path, *, columns: Mappin
         DataError: a table that cannot be read, an id that the model does not have, or all of them.
         OSError: the folder cannot be written, or was changed meanwhile.
     """
-    place, model, before = _opened(folder)
+    place, model, before = opened(folder)
     known = {key: at for at, key in enumerate(model.candidate_ids)}
     gone: set[int] = set()
     for row, key in rows_of_candidates(source, columns):
@@ -136,7 +147,13 @@ def rows_of_candidates(source: str | Path, columns: Mapping[str, str] | None) ->
         yield row, _key(row) or text_cell(row, _column(row, TEXTS))
 
 
-def _opened(folder: str | Path) -> tuple[Path, DualEncoder, int]:
+def opened(folder: str | Path) -> tuple[Path, DualEncoder, int]:
+    """Load a model that is to be changed: its folder, the model, and what tells later whether it is the same.
+
+    Raises:
+        DataError: no model folder there.
+        OSError: it cannot be written.
+    """
     if not Path(folder).is_dir():
         raise DataError(f"{folder}: expected a model folder here, got {'a file' if Path(folder).exists() else 'none'}.")
     place = find_folder(Path(folder))
@@ -170,10 +187,11 @@ def _key(row: Row) -> str | None:
     return None if found is None else str(found)
 
 
-def _encoded(model: DualEncoder, texts: list[str], advance: Advance | None) -> Vectors | None:
+def encoded(model: DualEncoder, texts: list[str], advance: Advance | None) -> Vectors | None:
+    """Encode candidates in parts; None for none."""
     dense, tokens = [], None
     for start in range(0, len(texts), PART):
-        dense.append(model.vectors(texts[start : start + PART], "candidate").dense)
+        dense.append(model.vectors(texts[start : start + PART], "candidate").dense.float())
         if advance is not None:
             advance(min(1.0, (start + PART) / len(texts)), f"encoding {len(texts):,} candidates")
     if texts and model.lexical is not None:
@@ -182,14 +200,19 @@ def _encoded(model: DualEncoder, texts: list[str], advance: Advance | None) -> V
 
 
 def _taken(stored: Vectors, fresh: Vectors | None, order: np.ndarray[Any, np.dtype[np.int64]]) -> Vectors:
-    """Vectors in another order, of those that are stored and then of the fresh ones."""
-    dense = stored.dense if fresh is None else torch.cat([stored.dense, fresh.dense])
+    """Vectors in another order, of those that are stored and then of the fresh ones, packed as the stored ones are."""
+    dense, places = stored.dense, torch.from_numpy(order)
+    if isinstance(dense, Packed):
+        more = None if fresh is None else pack(fresh.dense.float(), kind_of(dense))
+        dense = (dense.followed_by(more) if isinstance(more, Packed) else dense).take(places)
+    else:
+        dense = (dense if fresh is None else torch.cat([dense, fresh.dense.float()]))[places]
     tokens = stored.tokens
     if tokens is not None:
         if fresh is not None and fresh.tokens is not None:
             tokens = tokens.followed_by(fresh.tokens)
         tokens = tokens.take(order)
-    return Vectors(dense[torch.from_numpy(order)], tokens)
+    return Vectors(dense, tokens)
 
 
 def _keep(model: DualEncoder, ids: list[str], texts: list[str], vectors: Vectors | None) -> None:
@@ -197,11 +220,20 @@ def _keep(model: DualEncoder, ids: list[str], texts: list[str], vectors: Vectors
     model._kept = None if vectors is None else (tuple(texts), model._seen(vectors, texts, "candidate"))
 
 
+def unchanged(folder: Path, before: int) -> None:
+    """Check that a folder is still the one that was opened.
+
+    Raises:
+        OSError: it is another.
+    """
+    if folder.stat().st_ino != before:
+        raise OSError(f"{folder}: was changed meanwhile, by another command. Nothing was written; try again.")
+
+
 def _saved(folder: Path, model: DualEncoder, before: int, counts: Mapping[str, int]) -> Change:
     index = (folder / INDEX).exists()
     if counts["added"] or counts["replaced"] or counts["removed"]:
-        if folder.stat().st_ino != before:
-            raise OSError(f"{folder}: was changed meanwhile, by another command. Nothing was written; try again.")
+        unchanged(folder, before)
         model.save(folder)
     else:
         index = False

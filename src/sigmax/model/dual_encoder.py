@@ -200,7 +200,7 @@ class DualEncoder(nn.Module, Matcher):
 
         Everything that reads a model's logits outside training gets them here; a second look comes after it.
         """
-        logits = self.loss.prepared_logits(queries.dense, candidates.dense)
+        logits = self.loss.prepared_logits(queries.dense.float(), candidates.dense.float())
         if self.lexical is not None and queries.tokens is not None and candidates.tokens is not None:
             logits += torch.from_numpy(self.lexical.scores(queries.tokens, candidates.tokens)).to(logits.device)
         return logits

@@ -37,13 +37,17 @@ if TYPE_CHECKING:
     from sigmax.data.pictures import Advance, Query
 
 __all__ = [
+    "AT",
     "Measured",
+    "asked_queries",
     "build",
     "load_for_matching",
     "measure",
     "open_database",
     "open_index",
+    "presence_error_of",
     "push_candidates",
+    "recall_of",
     "stored_candidates",
 ]
 
@@ -256,7 +260,7 @@ def push_candidates(
         address,
         model.candidate_ids,
         model.candidates,
-        model.candidate_vectors(model.candidates).dense.cpu().numpy(),
+        model.candidate_vectors(model.candidates).dense.float().cpu().numpy(),
         fingerprint=told["vectors"],
         generation=generation.hexdigest(),
         table=table,
@@ -313,16 +317,21 @@ def _searched(model: DualEncoder, store: Store, *, best_alone: bool) -> Searched
 
 def _choose_effort(index: FaissIndex, exact: Exact, model: DualEncoder, queries: Sequence[Query] | None) -> None:
     """The least effort that finds enough, of the first half of the queries: the other half then measures."""
-    asked = _asked(model, exact, queries)[0]
+    asked = asked_queries(model, exact, queries)[0]
     vectors = model.vectors(asked[: (len(asked) + 1) // 2]).dense.float().numpy()
     truth = exact.search(vectors, AT)
     for effort in EFFORTS[index.about["kind"]]:
         index.effort = effort
-        if _recall(index.search(vectors, DEPTH), truth, AT) >= ENOUGH:
+        if recall_of(index.search(vectors, DEPTH), truth, AT) >= ENOUGH:
             return
 
 
-def _asked(model: DualEncoder, exact: Exact, queries: Sequence[Query] | None) -> tuple[list[Query], str]:
+def asked_queries(model: DualEncoder, exact: Exact, queries: Sequence[Query] | None) -> tuple[list[Query], str]:
+    """Choose what a store is asked to be measured, and say what it is: queries, or some candidates' own texts.
+
+    Raises:
+        DataError: no queries for a model of pictures.
+    """
     if queries is not None:
         return list(queries[: 2 * TRIED]), "queries of the data"
     if model.pictures:
@@ -330,7 +339,8 @@ def _asked(model: DualEncoder, exact: Exact, queries: Sequence[Query] | None) ->
     return list(exact.sample(2 * TRIED).texts), "texts of candidates"
 
 
-def _recall(found: Sequence[Any], truth: Sequence[Any], at: int) -> float:
+def recall_of(found: Sequence[Any], truth: Sequence[Any], at: int) -> float:
+    """Return the part of the true best that were found, of the best so many of each query."""
     parts = [
         np.isin(true.places[:at], one.places[:at]).mean() if len(true) else 1.0
         for one, true in zip(found, truth, strict=True)
@@ -361,7 +371,7 @@ def measure(
         How it does, and the calibrator; None without data or without a calibrated model.
     """
     queries = None if data is None else [data.queries[i] for i in data.split(split)]
-    asked, what = _asked(model, exact, queries)  # type: ignore[arg-type]
+    asked, what = asked_queries(model, exact, queries)  # type: ignore[arg-type]
     half = asked[len(asked) // 2 :]
     vectors = model.vectors(half)
     dense = vectors.dense.float().cpu().numpy()
@@ -369,17 +379,17 @@ def measure(
     rows = searched.rows(model, vectors)
     error = None
     if model.calibrator is not None:
-        error = _presence_error(model, searched, exact, half[:50])
+        error = presence_error_of(model, searched, exact, half[:50])
     calibrator, rules = None, {}
     if data is not None and model.calibrator is not None:
         calibrator = _through(model, searched, data, split, advance)
         by = (("scan", model.calibrator), ("index", calibrator))
         rules = {name: one.decide().achieved for name, one in by if one.record is not None}
-    recall, recall_all = (_recall(found, truth, at) for at in (AT, DEPTH))
+    recall, recall_all = (recall_of(found, truth, at) for at in (AT, DEPTH))
     return Measured(len(half), what, recall, recall_all, error, float(np.median(rows.error)), rules), calibrator
 
 
-def _presence_error(model: DualEncoder, searched: Searched, exact: Store, queries: Sequence[Query]) -> float:
+def presence_error_of(model: DualEncoder, searched: Searched, exact: Store, queries: Sequence[Query]) -> float:
     """The largest difference between presences through the store and by the scan, over what the store found."""
     largest = 0.0
     whole = Searched(exact, depth=searched.depth, sampled=exact.size, tokens=searched.tokens)

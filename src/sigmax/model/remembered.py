@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from sigmax.calibration.novelty import MOST_KEPT, fit_novelty
 
@@ -37,7 +38,8 @@ def remember(model: DualEncoder, data: MatchDataset, *, seed: int = 0) -> None:
         kept = rows if len(rows) <= MOST_KEPT else np.sort(random.choice(rows, MOST_KEPT, replace=False))
         candidates = model.candidate_vectors(data.candidates).dense
         if len(candidates) > MOST_KEPT:
-            candidates = candidates[np.sort(random.choice(len(candidates), MOST_KEPT, replace=False))]
+            places = np.sort(random.choice(len(candidates), MOST_KEPT, replace=False))
+            candidates = candidates[torch.from_numpy(places)]
         training = model.vectors([data.queries[i] for i in kept]).dense
         model.novelty = fit_novelty(training.float().numpy(), candidates.float().numpy(), seed=seed)
 

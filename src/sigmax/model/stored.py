@@ -10,8 +10,9 @@ from typing import Any, overload
 
 import numpy as np
 from safetensors.torch import load_file, save_file
-from torch import Tensor, from_numpy
+from torch import Tensor, float32, from_numpy
 
+from sigmax.candidates.packed import Packed
 from sigmax.model.vectors import Vectors
 
 __all__ = ["FILES", "StoredTexts", "checked_texts", "held", "listed", "read_candidates", "same", "write_candidates"]
@@ -141,7 +142,8 @@ def write_candidates(folder: Path, ids: Sequence[str], texts: Sequence[str], vec
             rows = slice(start, start + 16 * GROUP)
             table = pyarrow.table({"id": list(ids[rows]), "text": list(texts[rows])}, schema=schema)
             writer.write_table(table, row_group_size=GROUP)
-    tensors = {"vectors": vectors.dense.contiguous()}
+    dense = vectors.dense
+    tensors = dense.as_tensors() if isinstance(dense, Packed) else {"vectors": dense.contiguous()}
     if vectors.tokens is not None:
         for name in ("keys", "values", "ends"):
             tensors[name] = from_numpy(np.ascontiguousarray(getattr(vectors.tokens, name)))
@@ -167,7 +169,8 @@ def read_candidates(folder: Path) -> tuple[Sequence[str], Sequence[str], Vectors
     vectors = tensors["vectors"]
     if vectors.ndim != 2 or len(vectors) != len(ids):
         raise ValueError(f"{tuple(vectors.shape)} vectors of {len(ids)} candidates")
-    return ids, texts, Vectors(vectors, _tokens(tensors, len(ids)))
+    dense = vectors if vectors.dtype == float32 else Packed(vectors, tensors.get("scales"))
+    return ids, texts, Vectors(dense, _tokens(tensors, len(ids)))
 
 
 def checked_texts(values: list[Any]) -> list[str]:

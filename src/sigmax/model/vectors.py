@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sigmax.candidates.packed import Packed
 from sigmax.data.pictures import Query
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ class Vectors:
     `DualEncoder.logits_of` is the one place that makes logits of the fields.
     """
 
-    dense: Tensor  #: (b, d) as `MatchLoss.prepare` leaves them: of unit length where the similarity is the cosine
+    #: (b, d) as `MatchLoss.prepare` leaves them: of unit length where the similarity is the cosine. Those of many
+    #: candidates may be packed.
+    dense: Tensor | Packed
     tokens: Tokens | None = None  #: of the b texts, for the lexical view; None without it, and for *none of these*
     texts: Sequence[Query] | None = None  #: the b texts, for a second look; None without it
 

@@ -346,7 +346,7 @@ def _on_disk(offer: Offer) -> Offer:
 
     if len(offer.candidates) > FEW:
         return offer
-    return replace(offer, vectors=replace(offer.vectors, dense=_mapped(offer.vectors.dense)))
+    return replace(offer, vectors=replace(offer.vectors, dense=_mapped(offer.vectors.dense.float())))
 
 
 def _mapped(vectors: Tensor) -> Tensor:
