@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from sigmax.model.matches import Match
 
 if TYPE_CHECKING:
     from sigmax.arrays import Floats
+    from sigmax.calibration.calibrator import Calibrator
     from sigmax.data.pictures import Item, Picture, Query
     from sigmax.model.dual_encoder import DualEncoder
     from sigmax.model.matcher import Matcher
@@ -100,6 +101,14 @@ class Explanation:
         }
 
 
+class Calibrated(Protocol):
+    """What rates without encoders: calibrated scores."""
+
+    @property
+    def calibrator(self) -> Calibrator | None:
+        """What made presences of logits."""
+
+
 def explain_logits(logits: Mapping[str, float], *, item: str = "", bounds: tuple[float, float] = BOUNDS) -> Explanation:
     """Explain bare activations: share = eˢ / Σ eˢ, binary = 1 / (1 + e⁻ˢ).
 
@@ -164,12 +173,12 @@ def explain(
 def explain_rated(
     items: Sequence[Query],
     rated: Sequence[Rated],
-    model: Matcher,
+    model: Matcher | Calibrated,
     *,
     top_k: int,
     bounds: tuple[float, float] = BOUNDS,
 ) -> list[Explanation]:
-    """Explain items from the ratings that a model gave them, all over the same offer; see `explain`."""
+    """Explain items from the ratings that a model or calibrated scores gave them, all over one offer; see `explain`."""
     calibrator = model.calibrator
     offered = len(rated[0].logits) if rated else 0
     shown = offered if offered <= top_k + _SPARE else top_k
@@ -270,11 +279,12 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _shared(model: Matcher, item: Query, candidate: str) -> dict[str, float] | None:
-    if model.lexical is None or not isinstance(item, str):
+def _shared(model: Matcher | Calibrated, item: Query, candidate: str) -> dict[str, float] | None:
+    lexical, reranker = getattr(model, "lexical", None), getattr(model, "reranker", None)
+    if lexical is None or not isinstance(item, str):
         return None
-    weight = 1.0 if model.reranker is None else model.reranker.first
-    return {word: weight * added for word, added in model.lexical.shared(item, candidate).items()}
+    weight = 1.0 if reranker is None else reranker.first
+    return {word: weight * added for word, added in lexical.shared(item, candidate).items()}
 
 
 def _activation(match: Match, bounds: tuple[float, float], shared: Mapping[str, float] | None = None) -> Activation:

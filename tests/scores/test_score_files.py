@@ -278,6 +278,30 @@ def test_from_table_to_answers(sigmax, table, tmp_path):
     assert json.loads(sigmax("compare", table, "--scores", "logit", "--json").out)["contenders"].keys() == {"logit"}
 
 
+def test_what_scores_say_of_a_query(sigmax, table, tmp_path):
+    """The activation table of calibrated scores has the logits, shares and presences that they rate with."""
+    folder = tmp_path / "scores"
+    assert sigmax("calibrate", table, "-o", folder).code == 0
+    model, scores = ScoreModel.load(folder), read_scores(table)
+    asked = ["q7", "q3"]
+    found = json.loads(sigmax("explain", folder, table, *asked, "--top-k", "3", "--json").out)["items"]
+    names = scores.queries.to_pylist()
+    for query, item in zip(asked, found, strict=True):
+        (rated,) = model.rate(scores.take(np.array([names.index(query)])))
+        assert (item["item"], item["offered"]) == (query, len(rated.logits))
+        assert item["any"] == pytest.approx(rated.any)
+        rows = {row["candidate"]: row for row in item["activations"]}
+        for place in rated.best(3):
+            row = rows[rated.candidates[place]]
+            assert row["logit"] == pytest.approx(float(rated.logits[place]))
+            assert row["presence"] == pytest.approx(float(rated.presence[place]))
+            assert row["share"] == pytest.approx(float(rated.shares[place]))
+    done = sigmax("explain", folder, table)
+    assert done.code == 0, done.err
+    assert "At least one of all" in done.words or "At least one of all" in " ".join(done.out.split())
+    refused(sigmax("explain", folder, table, "q777777"), 1, "expected a query of the table, got 'q777777'")
+
+
 def test_runs_on_the_command_line(sigmax, tmp_path):
     scores = lists(60)
     names, candidates = scores.queries.to_pylist(), scores.candidates.to_pylist()

@@ -21,7 +21,7 @@ from sigmax.cli.options import (
     place_of_candidates,
     renamed,
 )
-from sigmax.cli.scores import is_score_folder, match_scores
+from sigmax.cli.scores import explained_scores, is_score_folder, match_scores
 from sigmax.cli.serve import without_caches
 from sigmax.files import check_file
 from sigmax.training.option import Option
@@ -173,7 +173,12 @@ def explain(
     folder: Annotated[
         str | None, typer.Argument(metavar="DIR", help="Model folder, or a model on the hub: user/name.")
     ] = None,
-    items: Annotated[list[str] | None, typer.Argument(metavar="ITEM", help="Texts, or picture files.")] = None,
+    items: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ITEM", help="Texts, or picture files; of calibrated scores a table, and which queries of it."
+        ),
+    ] = None,
     logits: Annotated[
         list[str] | None,
         Option(
@@ -200,7 +205,12 @@ def explain(
 
     Example: sigmax explain runs/emoji/sigmoid "what's in the sky?" pizza
 
+    Of calibrated scores, a table of scored candidates stands in place of the first ITEM, and the others name queries of
+    it; the first one is explained where none is named. The activation is then the weighted sum of the score columns.
+
     Example: sigmax explain --logits "cat=0.02,fish=2.07" --logits "cat=-1.43,fish=0.62"
+
+    Example: sigmax explain runs/scores today.csv "where is my invoice?"
     """
     if logits and folder is not None:
         raise typer.BadParameter("give either a model and items, DIR ITEM…, or --logits, not both.")
@@ -219,7 +229,9 @@ def explain(
     if figure is not None:
         check_file(figure)
     explanations = [_explained(text) for text in logits or ()]
-    if folder is not None:
+    if folder is not None and is_score_folder(folder):
+        explanations = explained_scores(folder, *(items or []), top_k=top_k)
+    elif folder is not None:
         from sigmax.explain import explain as run
         from sigmax.model import load
 

@@ -9,11 +9,13 @@ import typer
 
 from sigmax.cli.console import bar, deliver, deliver_evaluation, out, print_json, say
 from sigmax.cli.options import renamed
+from sigmax.errors import DataError, nearest
 from sigmax.files import check_file, check_folder
 from sigmax.scores.folder import check_score_place, is_score_folder
 from sigmax.training.option import Option
 
 if TYPE_CHECKING:
+    from sigmax.explain import Explanation
     from sigmax.scores.table import Scores
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "calibrate_table",
     "compare_table",
     "evaluate_scores",
+    "explained_scores",
     "is_score_folder",
     "match_scores",
     "only_for_scores",
@@ -266,3 +269,28 @@ def _names(text: str | None) -> list[str] | None:
     if text is None or not text.strip():
         return None
     return [] if text.strip() == "none" else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def explained_scores(folder: str, table: str, *wanted: str, top_k: int) -> list[Explanation]:
+    """Explain what calibrated scores make of some queries' candidates in a table; of the first, if none is named.
+
+    Raises:
+        DataError: a query that the table does not hold.
+    """
+    import numpy as np
+
+    from sigmax.explain import explain_rated
+    from sigmax.scores import ScoreModel
+
+    model = ScoreModel.load(folder)
+    names = ",".join(column.name for column in model.combination.columns)
+    scores = read_table(table, {"columns": "", "delimiter": None}, names, None, None)
+    place = {query: at for at, query in enumerate(scores.queries.to_pylist())}
+    asked = wanted or tuple(place)[:1]
+    for query in asked:
+        if query not in place:
+            close = nearest(query, place) if len(place) <= 10_000 else ""
+            raise DataError(f"{table}: expected a query of the table, got {query!r}.{close}")
+    chosen = scores.take(np.array([place[query] for query in asked]))
+    rated = model.rate(chosen)
+    return [explain_rated([query], [one], model, top_k=top_k)[0] for query, one in zip(asked, rated, strict=True)]
