@@ -93,7 +93,7 @@ def main() -> None:
     if given.cold:
         print(json.dumps(cold(given.folder, given.cold == "exact")))
         return
-    from sigmax.model import index
+    from sigmax.model import database, index
     from sigmax.model.dual_encoder import load
 
     data = made(given.candidates)
@@ -109,14 +109,10 @@ def main() -> None:
     found: dict[str, object] = {"candidates": given.candidates}
     begin = time.perf_counter()
     if given.database and given.only in (None, "build"):
-        index.push_candidates(given.folder, given.database)
+        pushed = database.push_candidates(given.folder, given.database, data=data)
         found["push_seconds"] = time.perf_counter() - begin
-        model = load(given.folder)
-        exact = index.stored_candidates(model, "")
-        index.open_database(given.folder, model, given.database)
-        measured, _ = index.measure(model, model.searched, exact, data=data)
-        model.searched.close()
-        found["measured"] = measured.as_dict()
+        assert pushed.measured is not None
+        found["measured"] = pushed.measured.as_dict()
     elif not given.database and not (given.folder / "index").exists():
         about, _ = index.build(given.folder, load(given.folder), data=data, kind=given.kind)
         found["build_seconds"] = time.perf_counter() - begin

@@ -13,8 +13,8 @@ from helpers.commands import jsonl, posix, refused, spawn
 from helpers.models import calibrated
 from helpers.processes import kills
 from helpers.servers import serving
+from helpers.titles import made
 from sigmax.candidates import Exact, faiss_index
-from sigmax.data import MatchDataset
 from sigmax.encoders.lexical import Lexical
 from sigmax.errors import DataError
 from sigmax.evaluation import calibrate
@@ -22,38 +22,6 @@ from sigmax.model import dual_encoder, folder, index
 from sigmax.model.dual_encoder import load
 
 pytest.importorskip("faiss")
-
-WORDS = [
-    "moon",
-    "sun",
-    "fire",
-    "sea",
-    "tree",
-    "stone",
-    "comet",
-    "cloud",
-    "river",
-    "light",
-    "night",
-    "day",
-    "wind",
-    "rain",
-]
-
-
-def made(m=400, queries=120, seed=0):
-    """Titles of three words, and queries of two of them; one in five of other words."""
-    random = np.random.default_rng(seed)
-    titles = [" ".join(random.choice(WORDS, 3, replace=False)) + f" {j}" for j in range(m)]
-    right = random.integers(m, size=queries)
-    answered = random.random(queries) < 0.8
-    texts = [
-        " ".join(titles[j].split()[1:]) if there else " ".join(random.choice(WORDS, 2)) + " nothing"
-        for j, there in zip(right, answered, strict=True)
-    ]
-    pairs = np.array([(i, j) for i, (j, there) in enumerate(zip(right, answered, strict=True)) if there])
-    splits = {"train": np.arange(1), "dev": np.arange(1, queries // 2), "test": np.arange(queries // 2, queries)}
-    return MatchDataset("made", texts, titles, pairs, splits, candidate_ids=[f"t{j}" for j in range(m)])
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,15 @@ from helpers.databases import database
 from helpers.models import calibrated
 from helpers.processes import kills
 from helpers.servers import serving
-from sigmax.candidates import PostgresStore, UnavailableError, postgres, push
+from helpers.titles import made as titles
+from sigmax.candidates import Found, PostgresStore, UnavailableError, postgres, push
 from sigmax.candidates.postgres import hidden
+from sigmax.data import load_data
 from sigmax.encoders.lexical import Lexical
 from sigmax.errors import DataError
+from sigmax.evaluation import calibrate
+from sigmax.model.database import open_database, push_candidates
 from sigmax.model.dual_encoder import load
-from sigmax.model.index import open_database, push_candidates
 
 NAMES = [f"{a} {b} {j}" for j in range(40) for a in ("red", "blue", "old") for b in ("moon", "sun", "sea")]
 IDS = [f"c{j}" for j in range(len(NAMES))]
@@ -217,6 +220,62 @@ def test_shared_words_are_seen_from_a_database(server, sigmax, tmp_path):
     for one in found:
         assert one.logit == pytest.approx(expected[one.candidate_id], abs=1e-4)
     model.searched.store.close()
+
+
+def test_what_rules_say_knows_what_the_graph_misses(server, sigmax, tmp_path, monkeypatch):
+    """With data, rules are chosen through the database: a right answer that it does not return is one missed."""
+    source, folder = titles(), tmp_path / "model"
+    rows = [
+        {
+            "query": source.queries[i],
+            "answers": [source.candidates[j] for j in source.graph[[i]].indices],
+            "split": name,
+        }
+        for name in source.splits
+        for i in source.split(name)
+    ]
+    table = jsonl(tmp_path / "dev.jsonl", rows)
+    data = load_data(table)
+    model = calibrated(candidates=data.candidates, candidate_ids=data.candidate_ids)
+    calibrate(model, data, method="platt")
+    model.save(folder)
+    done = sigmax("push", folder, server.address(), "--table", "fitted", "--data", table, "--json")
+    measured = json.loads(done.out)["measured"]
+    assert measured["recall"] > 0.95 and set(measured["rules"]) == {"scan", "index"}
+
+    def opened(**given):
+        found = load(folder)
+        open_database(folder, found, server.address(), table="fitted", **given)
+        found.searched.store.close()
+        return found
+
+    dev = data.split("dev")
+    assert opened().calibrator.record.wanted.tolist() == np.diff(data.graph[dev].indptr).tolist()
+    assert not opened().calibrator.record.missing.any() and opened().decide("contains=0.6").promised
+    assert opened(where={"kind": "x"}).calibrator.as_dict() == model.calibrator.as_dict(), (
+        "fitted on all, not on a part"
+    )
+
+    search = PostgresStore._search
+
+    def blind(self, queries, k, size):
+        kept = [(one, one.places % 2 == 0) for one in search(self, queries, k, size)]
+        return [
+            Found(one.places[k], one.products[k], np.array(one.ids)[k].tolist(), np.array(one.texts)[k].tolist())
+            for one, k in kept
+        ]
+
+    monkeypatch.setattr(PostgresStore, "_search", blind)
+    push_candidates(folder, server.address(), table="fitted", data=data)
+    odd = np.array([(data.graph[[i]].indices % 2).sum() for i in dev])
+    assert (opened().calibrator.record.missing >= odd).all()
+    assert opened().decide("contains=0.6").promised is False
+    server.run("UPDATE sigmax_candidates SET about = about || '{\"generation\": \"next\"}' WHERE name = 'fitted'")
+    assert opened().calibrator.as_dict() == model.calibrator.as_dict(), "of the table as it was pushed"
+    (folder / "database" / "database.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"database: damaged .* Measure again: sigmax push"):
+        opened()
+    refused(sigmax("push", folder, server.address(), "--data", table, "--split", "later"), 2, "later")
 
 
 # -- a server that goes away ------------------------------------------------------------------

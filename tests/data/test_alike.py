@@ -52,5 +52,13 @@ def test_equal_queries_without_others_to_compare_with():
         groups_of(made, "elsewhere")
 
 
+def test_too_few_training_queries_to_tell_what_is_near():
+    """Whatever shares a word would be one group otherwise, where data are dev alone or nearly."""
+    dev = [f"what costs the {thing}" for thing in ("moon", "red tea", "old boat", "new sun")] + ["What costs the moon"]
+    for train in (["who sings"], ["who sings"] * 19):
+        groups = groups_of(data(train, dev), "dev")
+        assert len(set(groups.tolist())) == 4 and groups[0] == groups[4]
+
+
 def test_texts_with_nothing_to_tell_them_by():
-    assert groups_of(data(["!", "?"], [".", ",", ";"]), "dev").tolist() == [0, 1, 2]
+    assert sorted(groups_of(data(["!", "?"] * 10, [".", ",", ";"]), "dev").tolist()) == [0, 1, 2]

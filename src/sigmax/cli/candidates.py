@@ -205,6 +205,7 @@ def index(
 def push(
     folder: Folder,
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="Database: postgresql://user@host/database.")],
+    reading: Reading,
     table: Annotated[str, Option("Table to write.", group="run", shown="NAME")] = "candidates",
     metadata: Annotated[
         str,
@@ -215,13 +216,31 @@ def push(
             shown="FILE",
         ),
     ] = "",
-    columns: Columns = "",
+    data: Annotated[
+        str | None,
+        Option(
+            "Measure on these queries, and let P(any) and rules know what the database misses: file, folder, "
+            "hf:user/name or built-in set.",
+            group="data",
+            shown="DATA",
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        Option(
+            "Which queries of --data: {choices}; none that the model was trained on.",
+            group="data",
+            choices="sigmax.data.dataset:SPLITS",
+            open=True,
+        ),
+    ] = "dev",
     as_json: AsJson = False,
 ) -> None:
     """Write a model's candidates to PostgreSQL with pgvector, and index them there.
 
     `sigmax match` and `sigmax serve` answer from there with --candidates ADDRESS, with the same presences. A push that
-    was interrupted is gone on with; an older table answers until the new one is whole. Leave the password out of the
+    was interrupted is gone on with; an older table answers until the new one is whole. With --data, P(any) is fitted on
+    what the database returns, and rules are chosen through it; both lie in the folder. Leave the password out of the
     address: PGPASSWORD or ~/.pgpass hold it where no list of processes shows it.
 
     Example: sigmax push runs/products postgresql://shop@db/shop --metadata stock.csv
@@ -231,13 +250,28 @@ def push(
     if not is_postgres(address):
         raise typer.BadParameter("expected postgresql://user@host/database", param_hint="ADDRESS")
     quiet()
-    from sigmax.model.index import push_candidates
+    from sigmax.model.database import push_candidates
+    from sigmax.report.tables import index_table
 
+    dataset = None if data is None else read(data, reading)
     with bar("reading") as advance:
-        size, written = push_candidates(
-            folder, address, table=table, metadata=metadata or None, columns=renamed(columns), advance=advance
+        pushed = push_candidates(
+            folder,
+            address,
+            table=table,
+            metadata=metadata or None,
+            columns=renamed(reading["columns"]),
+            data=dataset,
+            split=split,
+            advance=advance,
         )
+    size, measured = pushed.candidates, pushed.measured
     if as_json:
-        print_json({"table": table, "candidates": size, "written": written})
-    before = f", {size - written:,} of them by an earlier run" if written < size else ""
+        told = {} if measured is None else {"measured": measured.as_dict()}
+        print_json({"table": table, "candidates": size, "written": pushed.written, **told})
+    elif measured is not None:
+        out.print(index_table({"kind": "pgvector", "size": size}, measured))
+    before = f", {size - pushed.written:,} of them by an earlier run" if pushed.written < size else ""
     say(f"Written: {size:,} candidates to {table} in {hidden(address)}{before}")
+    if measured is not None:
+        say(f"Written: {folder / 'database'}")

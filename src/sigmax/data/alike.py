@@ -35,7 +35,8 @@ def groups_of(data: MatchDataset, split: str, *, seed: int = 0) -> Ints:
     these, the others) say what *near* means: two queries are joined if they are more alike than all but a part ε of the
     split's queries are to their nearest training query, of as many as the split has. Of queries drawn one by one,
     however often they recur, about ε = 0.05 at most are joined by mistake. Alike: the cosine of TF-IDF vectors of runs
-    of four characters. Pictures are joined if they are equal.
+    of four characters. Pictures are joined if they are equal, and so are texts where there are fewer than 20 training
+    queries: they cannot tell what one in 20 is.
 
     Args:
         data: the data set.
@@ -52,6 +53,8 @@ def groups_of(data: MatchDataset, split: str, *, seed: int = 0) -> Ints:
         return equal
     parts = [data.splits[part] for part in data.splits if (part == "train") != (split == "train")]
     drawn = np.random.default_rng(seed).permutation(np.concatenate(parts))[: len(texts)]
+    if len(drawn) * MISTAKEN < 1:
+        return equal
     vectors = _vectors(texts + [normal(key_of(data.queries[i])).casefold() for i in drawn])
     ours, theirs = vectors[: len(texts)], vectors[len(texts) :]
     nearest = np.concatenate([block.max(axis=1).toarray().ravel() for block in _products(ours, theirs)])

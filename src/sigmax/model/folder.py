@@ -31,7 +31,18 @@ if TYPE_CHECKING:
     from sigmax.encoders.lexical import Lexical
     from sigmax.model.reranker import Reranker
 
-__all__ = ["FEW", "FORMAT", "INDEX", "PARTS", "Parts", "check_place", "find_folder", "read_folder", "write_folder"]
+__all__ = [
+    "DATABASE",
+    "FEW",
+    "FORMAT",
+    "INDEX",
+    "PARTS",
+    "Parts",
+    "check_place",
+    "find_folder",
+    "read_folder",
+    "write_folder",
+]
 
 #: Raised whenever a saved folder can no longer be read by older versions.
 FORMAT = 4
@@ -43,10 +54,12 @@ MAPPED_FROM = 2**26
 
 #: The folder of an index over the candidates, see `sigmax.model.index`; what begins like it is one being built.
 INDEX = "index"
+#: What was fitted on what a database returns, see `sigmax.model.database`.
+DATABASE = "database"
 
 #: What a model folder holds.
 PARTS = frozenset(
-    {"README.md", "sigmax.json", *FILES, "dev.safetensors", "none.safetensors", "novelty.safetensors", INDEX}
+    {"README.md", "sigmax.json", *FILES, "dev.safetensors", "none.safetensors", "novelty.safetensors", INDEX, DATABASE}
     | {"query_encoder", "candidate_encoder", "lexical", "reranker"}
 )
 
@@ -105,7 +118,7 @@ def check_place(folder: Path) -> None:
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
     if found and "sigmax.json" not in found:
         raise DataError(f"{folder}: is there already and no model. Choose another folder, or remove it.")
-    found = {name for name in found if not name.startswith(f".{INDEX}.")}
+    found = {name for name in found if not name.startswith((f".{INDEX}.", f".{DATABASE}."))}
     if found - PARTS:
         raise DataError(
             f"{folder}: a model beside which something else would be lost ({', '.join(sorted(found - PARTS))}). Choose "

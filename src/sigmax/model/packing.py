@@ -13,7 +13,7 @@ from sigmax.data.pictures import Advance, Query
 from sigmax.errors import DataError, lookup
 from sigmax.model.changes import encoded, opened, unchanged
 from sigmax.model.folder import FEW, INDEX
-from sigmax.model.index import AT, asked_queries, presence_error_of, recall_of
+from sigmax.model.measured import AT, asked_queries, presence_error_of, recall_of
 from sigmax.model.searched import Searched
 
 __all__ = ["Packing", "pack_candidates"]

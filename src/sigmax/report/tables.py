@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sigmax.comparison.results import Comparison
     from sigmax.data.check import Check
     from sigmax.evaluation import Evaluation
-    from sigmax.model.index import Measured
     from sigmax.model.matches import Matches
+    from sigmax.model.measured import Measured
 
 __all__ = [
     "calibration_table",
