@@ -14,9 +14,11 @@ import torch.distributed as dist
 import sigmax
 from helpers import oracles
 from helpers.memory import Largest
+from sigmax.encoders.rows import rows_of
 from sigmax.families import OBJECTIVES
 from sigmax.kernels import tiled
 from sigmax.losses import make_loss
+from sigmax.training.row_adamw import RowAdamW
 
 #: (queries of each rank, candidates of each rank) at W = 2, 3, 4: even, ragged, and a rank without any.
 SHARES = {
@@ -68,6 +70,36 @@ def gradients(rank, world):
             made = torch.autograd.grad(scalar(value, weights), [*leaves, *loss.parameters()])
             found.append([value.detach(), *made])
     return found
+
+
+#: Steps of `row_steps`.
+STEPS = 40
+
+
+def start():
+    """The table of `row_steps`."""
+    return torch.randn(60, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def read(number, rank):
+    """Rows that a process reads in a step, none, few or most of them, some of them twice; and the gradient there."""
+    generator = torch.Generator().manual_seed(1000 * number + rank)
+    many = number % 7 == 5 and rank == 1
+    places = torch.arange(50) if many else torch.randint(60, (number % 6,), generator=generator)
+    return places, torch.randn(len(places), 3, dtype=torch.float64, generator=generator)
+
+
+def row_steps(rank, world):
+    """A table after some steps with each process's own rows."""
+    table = torch.nn.Parameter(start())
+    optimizer = RowAdamW([{"params": [table], "lr": 0.01}], eps=1e-8, gathered=[table])
+    for number in range(STEPS):
+        optimizer.zero_grad()
+        places, arriving = read(number, rank)
+        (rows_of(table, places) * arriving).sum().backward()
+        optimizer.step()
+    optimizer.settle()
+    return table.detach()
 
 
 def largest_tensor(rank, world):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sigmax.data.normal import normal
 from sigmax.encoders.module import Module
+from sigmax.encoders.rows import rows_of
 from sigmax.errors import DataError, nearest
 from sigmax.kernels.normalize import normalize
 
@@ -32,6 +33,7 @@ class LabelTable(Module):
         ValueError: not a vector, or not a bias, for each label.
     """
 
+    tables = ("vectors", "biases")
     biases: nn.Parameter | None
 
     def __init__(
@@ -65,9 +67,9 @@ class LabelTable(Module):
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Add "sentence_embedding" (b, d) to the features."""
-        vectors = self.vectors[features["input_ids"]]
+        vectors = rows_of(self.vectors, features["input_ids"])
         if self.biases is not None:
-            vectors = torch.cat([normalize(vectors), self.biases[features["input_ids"], None]], dim=1)
+            vectors = torch.cat([normalize(vectors), rows_of(self.biases, features["input_ids"])[:, None]], dim=1)
         features["sentence_embedding"] = vectors
         return features
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from sigmax.arrays import Ints
 from sigmax.encoders.module import Module
+from sigmax.encoders.rows import rows_of
 from sigmax.encoders.shared_words import BLOCK, TokenCounts, Tokens
 from sigmax.encoders.tokens import KINDS, kind_of
 
@@ -48,6 +49,7 @@ class Lexical(TokenCounts, Module):
         b: how far a candidate's length is held against it, from 0 to 1.
     """
 
+    tables = ("theta",)
     keys: Tensor
     frequency: Tensor
 
@@ -107,7 +109,7 @@ class Lexical(TokenCounts, Module):
             places = torch.searchsorted(self.keys, asked).clamp_(max=len(self.keys) - 1)
             known = self.keys[places] == asked
             frequency = self.frequency[places] * known
-            theta = self.theta[places] * known
+            theta = theta.masked_scatter(known, rows_of(self.theta, places[known]))
         idf = torch.log1p((self.texts - frequency + 0.5) / (frequency + 0.5)).to(theta.dtype)
         kinds = torch.from_numpy(kind_of(keys)).to(asked.device)
         return self.log_weights[kinds].exp() * idf * theta.exp()

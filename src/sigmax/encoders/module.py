@@ -48,6 +48,8 @@ class Module(nn.Module):
     parts: ClassVar[tuple[str, ...]] = ()
     #: Read by sentence-transformers: the first module's files lie in the model's own folder.
     save_in_root = True
+    #: Names of parameters of which a batch reads few rows, through `sigmax.encoders.rows`.
+    tables: ClassVar[tuple[str, ...]] = ()
     #: What is encoded: "text", "image".
     modalities: Sequence[str] = ("text",)
     #: Whether pictures are passed as they are, or opened first.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sigmax.encoders.hashing import NgramFeatures, checked_runs
 from sigmax.encoders.module import Module
+from sigmax.encoders.rows import add_rows
 
 __all__ = ["NgramEmbedding"]
 
@@ -40,6 +41,7 @@ class NgramEmbedding(Module):
         ValueError: a run shorter than 1 or longer than `LONGEST`, or the shortest above the longest.
     """
 
+    tables = ("table.weight",)
     buckets: Tensor
     idf: Tensor
 
@@ -125,7 +127,9 @@ class NgramEmbedding(Module):
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Add "sentence_embedding" (b, dimension) to the features."""
         weights = features["weights"].to(self.table.weight.dtype)
-        features["sentence_embedding"] = self.table(features["input_ids"], features["offsets"], weights)
+        features["sentence_embedding"] = add_rows(
+            self.table.weight, features["input_ids"], features["offsets"], weights
+        )
         return features
 
     def matrix(self, texts: Sequence[str]) -> sparse.csr_array:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sigmax.encoders.module import Module, module_folder
+from sigmax.encoders.rows import add_rows
 from sigmax.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class StaticVectors(Module):
     """
 
     saved_type = "sentence_transformers.sentence_transformer.modules.static_embedding.StaticEmbedding"
+    tables = ("embedding.weight",)
     also_reads = ("sentence_transformers.models.StaticEmbedding",)
 
     def __init__(self, tokenizer: Tokenizer, vectors: Tensor) -> None:
@@ -73,7 +75,9 @@ class StaticVectors(Module):
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Add "sentence_embedding" (b, d) to the features."""
-        features["sentence_embedding"] = self.embedding(features["input_ids"], features["offsets"])
+        features["sentence_embedding"] = add_rows(
+            self.embedding.weight, features["input_ids"], features["offsets"], mode="mean"
+        )
         return features
 
     def get_embedding_dimension(self) -> int:

@@ -43,6 +43,7 @@ from sigmax.training.trainer import (
     _Steps,
     _threads,
     _Trainer,
+    tables_of,
 )
 from sigmax.training.views import start_lexical, weigh_views
 
@@ -211,6 +212,8 @@ def _run_trainer(
             callbacks=[EarlyStoppingCallback(settings.patience)] if stop_early and folder else [],
         )
         trainer.data, trainer.settings = data, settings
+        if launched() > 1:  # DistributedDataParallel takes no sparse gradients of these: the optimizer averages them
+            model._ddp_params_and_buffers_to_ignore = list(tables_of(model))
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         if callback is not None:

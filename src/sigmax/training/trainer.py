@@ -24,6 +24,7 @@ from sigmax.metrics.registry import watched
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.model.replay import Features
 from sigmax.processes import launched
+from sigmax.training.row_adamw import RowAdamW
 from sigmax.training.settings import Filled
 
 __all__ = ["Logged", "Progress"]
@@ -105,6 +106,7 @@ class _Trainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             self.optimizer = make_optimizer(self.model, self.settings)
+            self.add_callback(_Settle(self.optimizer))
         return self.optimizer
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: float | None = None) -> float | None:
@@ -132,8 +134,8 @@ class _Trainer(Trainer):
         return metrics
 
 
-def make_optimizer(model: DualEncoder, settings: Filled) -> torch.optim.Optimizer:
-    """Make AdamW with the encoder's ε, and rates for encoders, label vectors, and scale and bias."""
+def make_optimizer(model: DualEncoder, settings: Filled) -> RowAdamW:
+    """Make AdamW with the encoder's ε, and rates for encoders, label vectors, and scale and bias; see `RowAdamW`."""
     defaults, rate = settings.defaults, settings.learning_rate
     groups: dict[float, list[nn.Parameter]] = {}
     for module, factor in (
@@ -148,12 +150,20 @@ def make_optimizer(model: DualEncoder, settings: Filled) -> torch.optim.Optimize
     if model.lexical is not None:
         groups.setdefault(LEXICAL_RATE, []).append(model.lexical.theta)
         groups.setdefault(rate * defaults.scale_rate, []).append(model.lexical.log_weights)
-    return torch.optim.AdamW(
+    return RowAdamW(
         [{"params": parameters, "lr": lr} for lr, parameters in groups.items() if parameters],
         eps=defaults.epsilon,
-        weight_decay=0.0,
-        fused=True,
+        gathered=tables_of(model).values(),
     )
+
+
+def tables_of(model: DualEncoder) -> dict[str, nn.Parameter]:
+    """Parameters of which a batch reads few rows, by name."""
+    found = {}
+    for name, module in model.named_modules():
+        for table in getattr(module, "tables", ()):
+            found[f"{name}.{table}"] = module.get_parameter(table)
+    return {name: parameter for name, parameter in found.items() if parameter.requires_grad}
 
 
 @contextlib.contextmanager
@@ -220,6 +230,23 @@ class _Report(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.progress is not None and state.is_world_process_zero:
             self.progress(state.global_step, state.max_steps, self.latest)
+
+
+class _Settle(TrainerCallback):
+    """Brings all rows of tables up to date after each epoch, before the model is measured, copied or saved.
+
+    After each, measured or not: a run that was resumed takes the same steps in the same parts as one that was not.
+    """
+
+    def __init__(self, optimizer: RowAdamW) -> None:
+        self.optimizer = optimizer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % args.eval_steps == 0 or state.global_step >= state.max_steps:
+            self.optimizer.settle()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.optimizer.close()
 
 
 class _KeepBest(TrainerCallback):
