@@ -92,7 +92,7 @@ def read(number, rank):
 def row_steps(rank, world):
     """A table after some steps with each process's own rows."""
     table = torch.nn.Parameter(start())
-    optimizer = RowAdamW([{"params": [table], "lr": 0.01}], eps=1e-8, gathered=[table])
+    optimizer = RowAdamW([{"params": [table], "lr": 0.01}], eps=1e-8, tables=[table])
     for number in range(STEPS):
         optimizer.zero_grad()
         places, arriving = read(number, rank)

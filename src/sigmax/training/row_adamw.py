@@ -9,14 +9,17 @@ its moments: another optimizer, whose rates would have to be found anew.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from sigmax.encoders.rows import watch
 from sigmax.processes import world_size
@@ -26,31 +29,35 @@ __all__ = ["RowAdamW"]
 
 #: Numbers of a table that are worked on at a time: they and their moments stay in the processor's cache.
 BLOCK = 2**16
+#: Numbers of a table from which on compiled loops, if there are any, save more time than it takes to load them.
+LOOPS_FROM = 2**23
+#: As AdamW calls m and v.
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class RowAdamW(torch.optim.AdamW):
     """AdamW without decay of weights; of a parameter with a sparse gradient it moves the rows of that gradient.
 
-    Such a parameter is read through `sigmax.encoders.rows`; before it is read in any other way `settle` must be called.
-
     Args:
         groups: parameters with their rates, as for AdamW.
         eps: ε.
-        gathered: parameters whose gradients are averaged over all processes here: DistributedDataParallel knows only
-            dense ones.
+        tables: those of the parameters that are read through `sigmax.encoders.rows`, and so have such gradients. Before
+            they are read in any other way, `settle` must be called. Over several processes their gradients are averaged
+            here: DistributedDataParallel knows only dense ones.
     """
 
-    def __init__(self, groups: Any, *, eps: float, gathered: Iterable[Tensor] = ()) -> None:
+    def __init__(self, groups: Any, *, eps: float, tables: Iterable[Tensor] = ()) -> None:
         super().__init__(groups, eps=eps, weight_decay=0.0, fused=True)
         self._step_supports_amp_scaling = False  # read by GradScaler: it unscales the gradients itself
-        self._gathered = list(gathered)
-        self._tables: dict[Tensor, _Table] = {}
+        self._tables: dict[Tensor, _Table | None] = dict.fromkeys(tables)  #: None until there was a sparse gradient
+        for parameter in self._tables:
+            watch(parameter, functools.partial(self._told, parameter))
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move the parameters by their gradients."""
         if world_size() > 1:
-            for parameter in self._gathered:
+            for parameter in self._tables:
                 parameter.grad = _average(parameter)
         sparse: list[tuple[Tensor, Tensor]] = []
         for group in self.param_groups:
@@ -71,10 +78,11 @@ class RowAdamW(torch.optim.AdamW):
     def settle(self) -> None:
         """Let every row take the steps that it has missed."""
         for table in self._tables.values():
-            table.settle()
+            if table is not None:
+                table.settle()
 
     def close(self) -> None:
-        """Watch no table any longer."""
+        """Watch the tables no longer: their gradients will be dense."""
         for parameter in self._tables:
             watch(parameter, None)
 
@@ -86,24 +94,31 @@ class RowAdamW(torch.optim.AdamW):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a state, also one of AdamW."""
         super().load_state_dict(state_dict)
-        self.close()
-        self._tables.clear()
+        self._tables = dict.fromkeys(self._tables)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if "last" in self.state.get(parameter, {}):
-                    self.state[parameter]["last"] = self.state[parameter]["last"].to(torch.int32)  # float was made of it
+                    self.state[parameter]["last"] = self.state[parameter]["last"].to(
+                        torch.int32
+                    )  # float was made of it
                     self._tables[parameter] = _Table(parameter, self.state[parameter], group)
 
+    def _told(self, parameter: Tensor, places: Tensor) -> None:
+        table = self._tables[parameter]
+        if table is not None:
+            table.told(places)
+
     def _table(self, parameter: Tensor, group: dict[str, Any]) -> _Table:
-        if parameter not in self._tables:
+        table = self._tables.get(parameter)
+        if table is None:
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             now = int(state["step"])
             state["last"] = torch.full((len(parameter),), now or -WINDOW, dtype=torch.int32, device=parameter.device)
-            self._tables[parameter] = _Table(parameter, state, group)
-        return self._tables[parameter]
+            self._tables[parameter] = table = _Table(parameter, state, group)
+        return table
 
 
 class _Table:
@@ -123,7 +138,8 @@ class _Table:
         self.paid = torch.full_like(state["last"], self.now)
         self.level = True  #: whether no row owes anything
         self.height = max(1, BLOCK * len(table) // max(1, table.numel()))
-        watch(table, self.told)
+        large = table.device.type == "cpu" and table.numel() >= LOOPS_FROM
+        self.loops = _loops() if large else None
 
     @property
     def now(self) -> int:
@@ -132,9 +148,9 @@ class _Table:
 
     @torch.no_grad()
     def told(self, places: Tensor) -> None:
-        """Let rows that are about to be read take the steps they have missed."""
+        """Let distinct rows that are about to be read take the steps they have missed."""
         if not self.level:
-            self._pay(places[self._owes(self.paid[places], self.state["last"][places])].unique())
+            self._pay(places[self._owes(self.paid[places], self.state["last"][places])])
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -151,33 +167,26 @@ class _Table:
         """Move the rows of a gradient."""
         rows, values = gradient._indices()[0], gradient._values()
         self.told(rows)
-        gaps = (self.now - self.state["last"][rows]).double()
-        moments = self.state["exp_avg"], self.state["exp_avg_sq"]
-        fades = [(beta**gaps).to(self.table.dtype) for beta in self.betas]
-        for part in self._parts(rows):
-            here = rows[part]
-            weights, first, second = (one.index_select(0, here) for one in (self.table.detach(), *moments))
-            for moment, fade in zip((first, second), fades, strict=True):
-                moment.mul_(_beside(fade[part], moment))
-            adamw(
-                [weights],
-                [values[part]],
-                [first],
-                [second],
-                [],
-                [self.state["step"].clone()],
-                fused=True,
-                amsgrad=False,
-                beta1=self.betas[0],
-                beta2=self.betas[1],
-                lr=rate,
-                weight_decay=0.0,
-                eps=self.eps,
-                maximize=False,
-            )
-            for whole, made in zip((self.table.detach(), *moments), (weights, first, second), strict=True):
-                whole.index_copy_(0, here, made)
         self.rates.append(rate)
+        waited = (self.now - self.state["last"][rows]).double()
+        fades = torch.stack([beta**waited for beta in self.betas]).to(self.table.dtype)
+        unbiased = [1 - beta**self.now for beta in self.betas]
+        new = [1 - beta for beta in self.betas]
+        table, moments = self.table.data, [self.state[name] for name in MOMENTS]
+        parts = self._parts(rows)
+        if self.loops is not None:
+            parts = iter(())
+            numbers = torch.tensor([*new, rate / unbiased[0], 1 / unbiased[1], self.eps], dtype=self.table.dtype)
+            self.loops.move(*_arrays(table, *moments), rows.numpy(), *_arrays(values), fades.numpy(), numbers.numpy())
+        for part in parts:
+            here, arriving = rows[part], values[part]
+            moved, first, second = (one.index_select(0, here) for one in (table, *moments))
+            first.mul_(_beside(fades[0, part], first)).add_(arriving, alpha=new[0])
+            second.mul_(_beside(fades[1, part], second)).addcmul_(arriving, arriving, value=new[1])
+            moments[0].index_copy_(0, here, first)
+            moments[1].index_copy_(0, here, second)
+            moved.addcdiv_(first, second.div_(unbiased[1]).sqrt_().add_(self.eps), value=-rate / unbiased[0])
+            table.index_copy_(0, here, moved)
         self.state["step"] += 1
         self.state["last"][rows] = self.now
         self.paid[rows] = self.now
@@ -187,7 +196,7 @@ class _Table:
         """Bring all rows and their moments up to date, for a step that moves them all."""
         self.settle()
         gaps = (self.now - self.state["last"]).double()
-        for name, beta in zip(("exp_avg", "exp_avg_sq"), self.betas, strict=True):
+        for name, beta in zip(MOMENTS, self.betas, strict=True):
             moment = self.state[name]
             moment.mul_(_beside((beta**gaps).to(moment.dtype), moment))
         self.rates.append(rate)
@@ -196,10 +205,7 @@ class _Table:
 
     def _pay(self, rows: Tensor) -> None:
         """Move rows, all of which owe something, to where they are now."""
-        if not len(rows):
-            return
-        last = self.state["last"][rows]
-        at = 0
+        last, at = self.state["last"][rows], 0
         for up_to, nodes in NODES:
             chosen = rows[(last > at) & (last <= up_to)]
             at = up_to
@@ -213,21 +219,39 @@ class _Table:
         found = missed(pairs >> 32, pairs & (2**32 - 1), self.now, self.rates, nodes, self.betas)
         points, weights = (torch.from_numpy(np.ascontiguousarray(one)).to(self.table) for one in found)
         points *= self.eps
+        # Through `data`: a gradient on its way may need rows read before, and those do not change here.
+        table, moments = self.table.data, [self.state[name] for name in MOMENTS]
+        if self.loops is not None:
+            self.loops.pay(*_arrays(table, *moments), rows.numpy(), which, points.numpy(), weights.numpy())
+            return
         place = torch.from_numpy(which).to(rows.device)
-        moments = self.state["exp_avg"], self.state["exp_avg_sq"]
         for part in self._parts(rows):
             here = rows[part]
-            moved, first, second = (one.index_select(0, here) for one in (self.table.detach(), *moments))
+            moved, first, second = (one.index_select(0, here) for one in (table, *moments))
             root, total = second.sqrt_(), torch.zeros_like(moved)
             u, w = points[place[part]], weights[place[part]]
             for j in range(nodes):
                 total.addcdiv_(_beside(w[:, j], moved), root + _beside(u[:, j], moved))
-            # Through `data`: a gradient on its way may need rows read before, and these have changed no more.
-            self.table.data.index_copy_(0, here, moved.addcmul_(first, total, value=-1))
+            table.index_copy_(0, here, moved.addcmul_(first, total, value=-1))
 
     def _parts(self, rows: Tensor) -> Iterator[slice]:
         for start in range(0, len(rows), self.height):
             yield slice(start, start + self.height)
+
+
+@functools.cache
+def _loops() -> ModuleType | None:
+    """The loops; None where Numba is not installed."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    from sigmax.training import row_loops
+
+    return row_loops
+
+
+def _arrays(*tables: Tensor) -> list[NDArray[Any]]:
+    """Tables as arrays of two dimensions that share their numbers."""
+    return [table.view(len(table), -1).numpy() for table in tables]
 
 
 def _beside(values: Tensor, rows: Tensor) -> Tensor:
@@ -239,7 +263,7 @@ def _average(parameter: Tensor) -> Tensor | None:
     """Average a gradient over all processes: sparse if it is so on each of them. All of them get the same bits."""
     gradient, processes = parameter.grad, world_size()
     if gradient is None:
-        gradient = torch.sparse_coo_tensor(size=parameter.shape, dtype=parameter.dtype, device=parameter.device)
+        gradient = torch.zeros_like(parameter).to_sparse(1)
     dense = not gradient.is_sparse
     gradient = gradient if dense else gradient.coalesce()
     size = torch.tensor(-1 if dense else gradient._nnz(), device=parameter.device)

@@ -213,7 +213,7 @@ def _run_trainer(
         )
         trainer.data, trainer.settings = data, settings
         if launched() > 1:  # DistributedDataParallel takes no sparse gradients of these: the optimizer averages them
-            model._ddp_params_and_buffers_to_ignore = list(tables_of(model))
+            setattr(model, "_ddp_params_and_buffers_to_ignore", list(tables_of(model)))  # noqa: B010
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         if callback is not None:

@@ -153,7 +153,7 @@ def make_optimizer(model: DualEncoder, settings: Filled) -> RowAdamW:
     return RowAdamW(
         [{"params": parameters, "lr": lr} for lr, parameters in groups.items() if parameters],
         eps=defaults.epsilon,
-        gathered=tables_of(model).values(),
+        tables=tables_of(model).values(),
     )
 
 
