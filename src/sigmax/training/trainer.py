@@ -159,11 +159,9 @@ def make_optimizer(model: DualEncoder, settings: Filled) -> RowAdamW:
 
 def tables_of(model: DualEncoder) -> dict[str, nn.Parameter]:
     """Parameters of which a batch reads few rows, by name."""
-    found = {}
-    for name, module in model.named_modules():
-        for table in getattr(module, "tables", ()):
-            found[f"{name}.{table}"] = module.get_parameter(table)
-    return {name: parameter for name, parameter in found.items() if parameter.requires_grad}
+    learnt = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    names = [f"{name}.{table}" for name, module in model.named_modules() for table in getattr(module, "tables", ())]
+    return {name: learnt[name] for name in names if name in learnt}
 
 
 @contextlib.contextmanager
