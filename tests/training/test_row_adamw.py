@@ -327,7 +327,8 @@ def test_it_trains_the_model_of_dense_gradients(encoder, labels, two_towers, par
             sparse = seen_sparse(patch)
             made[share] = train(things(labels=labels, unanswered=True), chosen, stop_early=False).state_dict()
         tables = {"query_encoder.embedding.weight" if encoder == "static" else "query_encoder.table.weight"}
-        tables |= {"candidate_encoder.vectors"} if labels else {"lexical.theta"}
+        of_labels = {name for name in made[share] if name.startswith("candidate_encoder.")}
+        tables |= of_labels if labels else {"lexical.theta"}
         tables |= {"candidate_encoder.table.weight"} if two_towers else set()
         assert set(sparse) == (tables if share else set())
     for name, weights in made[0.0].items():
