@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from sigmax.losses import make_loss
 from sigmax.positives import Positives
 from sigmax.training.lbfgs import Lbfgs
-from sigmax.training.problem import VIEWS, HeldOut, coordinates_of
+from sigmax.training.problem import AXES, VIEWS, HeldOut, Problem, coordinates_of
 
 K, M = 6, 3
 
@@ -44,7 +44,7 @@ def test_the_minimum_of_each_penalty(wrong_by):
     for value in (10.0, 0.1, 0.001, 1.0):
         penalty = column(value)
         scale = wrong_by / (a.diag()[:, None] + penalty).expand(K, M)
-        solver.go(penalty, lambda scale=scale: scale, tolerance=1e-15, steps=500)
+        solver.go(penalty, lambda scale=scale: scale.mul, tolerance=1e-15, steps=500)
         expected = torch.linalg.solve(a + torch.diag(penalty[:, 0]), b)
         torch.testing.assert_close(solver.at, expected, rtol=1e-4, atol=1e-4)
         f = slope(expected)[0] + 0.5 * float((penalty * expected.square()).sum())
@@ -57,7 +57,7 @@ def test_what_it_remembers_is_of_the_new_penalty():
     ones = torch.ones(K, M, dtype=torch.float64)
     for value in (0.5, 0.01, 2.0):
         penalty = column(value)
-        solver.go(penalty, lambda: ones, tolerance=0.0, steps=6)
+        solver.go(penalty, lambda: ones.mul, tolerance=0.0, steps=6)
         assert 0 < len(solver._remembered) <= 4
         for step, bent in solver._remembered:
             torch.testing.assert_close(bent, a @ step + penalty * step)
@@ -70,7 +70,7 @@ def test_steps_are_counted_and_told():
     for steps in (5, 7):
         solver.go(
             column(0.1),
-            lambda: torch.ones(K, M, dtype=torch.float64),
+            lambda: torch.ones(K, M, dtype=torch.float64).mul,
             tolerance=0.0,
             steps=steps,
             told=lambda step, value: told.append((step, value)),
@@ -87,9 +87,9 @@ def test_a_warm_path_takes_fewer_steps_than_cold_starts():
     warm = Lbfgs(slope, torch.zeros(K, M, dtype=torch.float64), memory=2 * K * M)
     cold = 0
     for value in path:
-        warm.go(column(value), lambda: ones, tolerance=1e-6, steps=100)
+        warm.go(column(value), lambda: ones.mul, tolerance=1e-6, steps=100)
         one = Lbfgs(slope, torch.zeros(K, M, dtype=torch.float64), memory=2 * K * M)
-        one.go(column(value), lambda: ones, tolerance=1e-6, steps=100)
+        one.go(column(value), lambda: ones.mul, tolerance=1e-6, steps=100)
         cold += one.steps
     assert warm.steps < cold / 2
 
@@ -120,6 +120,30 @@ def test_columns_alike_are_one(seed):
     np.testing.assert_allclose(coordinates.weights(weights, biases), theta, rtol=1e-5, atol=1e-6)
     for j in range(3):
         np.testing.assert_allclose(weights[j, 12:15] / weights[j, 13], [0.25, 1.0, 3.5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("penalty", [1e-4, 1.0])
+def test_the_scale_of_sparse_features_knows_their_axes(penalty):
+    """It inverts h (V S Vᵀ + ρ (1 − V Vᵀ)) + λ, label by label; V and S are those of the features."""
+    random = np.random.default_rng(0)
+    strong = sparse.csr_array((random.random((120, 90)) < 0.05) * random.random(90) ** 4 * 10)
+    right = sparse.csr_array(np.eye(M, dtype=np.int8)[random.integers(0, M, 120)])
+    coordinates = coordinates_of(sparse.csr_array(strong.astype(np.float32)))
+    held = coordinates.inward(sparse.csr_array(strong.astype(np.float32)))
+    x = held.matrix.toarray().astype(np.float64)
+    values, vectors = np.linalg.eigh(x.T @ x / 120)
+    found = coordinates.axes
+    np.testing.assert_allclose(found.power[:8, 0], values[::-1][:8], rtol=0.02)  # drawn, not exact
+    assert found.rest == pytest.approx((np.trace(x.T @ x) / 120 - float(found.power.sum())) / (min(x.shape) - AXES))
+    assert abs(float(found.directions[:, 0] @ torch.from_numpy(vectors[:, -1]).float())) > 0.999
+    problem = Problem(held, right, "sigmoid", coordinates)
+    problem.slope(problem.start())
+    theta = torch.from_numpy(random.normal(size=(x.shape[1], M)).astype(np.float32))
+    scaled = problem.scale(penalty)(theta)
+    v, s = found.directions.double(), found.power.double()
+    for j, h in enumerate(problem.curvature.double()):
+        hessian = h * (v @ (s * v.T) + found.rest * (torch.eye(len(v)) - v @ v.T)) + penalty * torch.eye(len(v))
+        torch.testing.assert_close(hessian @ scaled[:, j].double(), theta[:, j].double(), atol=1e-2, rtol=1e-2)
 
 
 def test_principal_axes_turn_and_come_back():

@@ -19,7 +19,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["Lbfgs"]
+__all__ = ["Lbfgs", "Scale"]
+
+#: Multiplies by about the inverse of a Hessian.
+Scale = Callable[[Tensor], Tensor]
 
 #: Steps that are remembered.
 MEMORY = 10
@@ -50,7 +53,7 @@ class Lbfgs:
     def go(
         self,
         penalty: Tensor,
-        scale: Callable[[], Tensor],
+        scale: Callable[[], Scale],
         *,
         tolerance: float,
         steps: int,
@@ -60,7 +63,8 @@ class Lbfgs:
 
         Args:
             penalty: (k, 1) λₖ.
-            scale: called once, after g was computed: about the inverse of the diagonal of f's Hessian, as θ is shaped.
+            scale: called once, after g was computed: what multiplies by about the inverse of f's Hessian, symmetric and
+                positive.
             tolerance: 0 or above.
             steps: how often g is computed, at most.
             told: called with the number of the step and f, each time g was computed.
@@ -119,7 +123,7 @@ class Lbfgs:
         bent = at * self._penalty
         return smooth + 0.5 * _dot(bent, at), bent.add_(slope)
 
-    def _direction(self, gradient: Tensor, metric: Tensor) -> Tensor:
+    def _direction(self, gradient: Tensor, metric: Scale) -> Tensor:
         """Return −H⁻¹ · gradient by the two loops."""
         direction = gradient.neg()
         products = [_dot(step, bent) for step, bent in self._remembered]
@@ -128,10 +132,10 @@ class Lbfgs:
             part = _dot(step, direction) / product
             parts.append(part)
             direction.sub_(bent, alpha=part)
-        direction *= metric
+        direction = metric(direction)
         if self._remembered:
             _, bent = self._remembered[-1]
-            direction *= products[-1] / _dot(bent * metric, bent)
+            direction *= products[-1] / _dot(metric(bent), bent)
         for (step, bent), product, part in zip(self._remembered, products, reversed(parts), strict=True):
             direction.add_(step, alpha=part - _dot(bent, direction) / product)
         return direction

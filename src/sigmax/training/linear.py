@@ -316,7 +316,7 @@ def _problem(features: Any, right: sparse.csr_array, loss: str, weights: Tensor 
         features, right = features[counted if isinstance(features, sparse.csr_array) else places], right[counted]
         weights = None if weights is None else weights[places]
     coordinates = coordinates_of(features)
-    return Problem(coordinates.inward(features), right, loss, coordinates.power, weights), coordinates
+    return Problem(coordinates.inward(features), right, loss, coordinates, weights), coordinates
 
 
 @torch.no_grad()

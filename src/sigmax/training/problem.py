@@ -5,13 +5,14 @@ The minimum is that of any other solver; how fast it is found depends on the coo
 - Dense features are rotated to their principal axes.
 - Sparse features stay as they are, but columns that are multiples of one another become one, exactly: of columns
   cₖ·u with weights wₖ, only Σₖ cₖ wₖ meets a query, and |w|² is least where w is in proportion to c. Many n-grams are
-  such: all those of one text alone, and those that no other word has.
+  such: all those of one text alone, and those that no other word has. They are not turned, which would fill them; the
+  solver is told of their strongest axes: all texts share the most frequent n-grams, and across those logits are stiff.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from sigmax.arrays import Bools, Ints
 from sigmax.errors import lookup
 from sigmax.families import OBJECTIVES, Objective, Partition, directed_loss
 from sigmax.positives import Positives
-from sigmax.training.lbfgs import Lbfgs
+from sigmax.training.lbfgs import Lbfgs, Scale
 
 __all__ = ["Coordinates", "HeldOut", "Problem", "coordinates_of", "counted_rows"]
 
@@ -32,6 +33,8 @@ PAIR_BLOCK = 2**24
 CACHED = 2**17
 #: Queries that the curvature is measured on.
 MEASURED = 4096
+#: Principal axes of sparse features that the solver is told of.
+AXES = 16
 #: Losses that say what logits are worth: of presences, and of the order.
 VIEWS = ("sigmoid", "softmax-decoupled")
 #: Mean loss below which nothing is better.
@@ -42,6 +45,7 @@ class Coordinates(Protocol):
     """Features and weights as the solver has them, of width k = d' + 1; the last feature is 1 and carries the bias."""
 
     power: Tensor  #: (k,) mean square of each feature
+    axes: Axes | None  #: of features that are not turned to theirs
 
     def inward(self, features: Any) -> Any:
         """(n, d) features -> (n, k)."""
@@ -53,8 +57,18 @@ class Coordinates(Protocol):
         """Inverse of `weights`."""
 
 
+class Axes(NamedTuple):
+    """The directions in which features vary most, about 0."""
+
+    directions: Tensor  #: (k, r) orthonormal
+    power: Tensor  #: (r, 1) mean square along each
+    rest: float  #: mean square along any other
+
+
 class _Rotated:
     """Principal axes of dense features."""
+
+    axes = None
 
     def __init__(self, features: Tensor) -> None:
         self.centre = features.mean(0)
@@ -97,8 +111,9 @@ class _Joined:
         size = np.sqrt(np.bincount(group, first**2, k))
         part = np.divide(first, size[group], out=np.zeros(d), where=size[group] > 0)
         self.join = sparse.csr_array((part.astype(np.float32), (np.arange(d), group)), (d, k))
-        made = features @ self.join
-        self.power = torch.cat([torch.from_numpy(made.power(2).mean(0)).float(), torch.ones(1)])
+        made = self.inward(features).matrix
+        self.power = torch.from_numpy(made.power(2).mean(0)).float()
+        self.axes = _axes(made)
 
     def inward(self, features: sparse.csr_array) -> SparseRows:
         made = sparse.hstack([features @ self.join, np.ones((features.shape[0], 1), np.float32)], format="csr")
@@ -109,6 +124,19 @@ class _Joined:
 
     def outward(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(self.join @ theta[:-1].numpy()).T, theta[-1]
+
+
+def _axes(matrix: sparse.csr_array) -> Axes | None:
+    """Find the `AXES` principal axes of sparse features, not centred."""
+    from sklearn.utils.extmath import randomized_svd
+
+    n, rank = matrix.shape[0], min(matrix.shape)
+    if rank <= 4 * AXES:
+        return None
+    _, sizes, axes = randomized_svd(matrix, AXES, n_iter=3, random_state=0)
+    power = sizes.astype(np.float64) ** 2 / n
+    rest = max(0.0, float(matrix.power(2).sum()) / n - float(power.sum())) / (rank - AXES)
+    return Axes(torch.from_numpy(axes.T.copy()).float(), torch.from_numpy(power).float()[:, None], rest)
 
 
 def coordinates_of(features: Any) -> Coordinates:
@@ -141,15 +169,20 @@ class Problem:
         features: (n, k), see `Coordinates`.
         right: (n, m) 1 where the pair is right.
         loss: a name in `sigmax.families.OBJECTIVES`.
-        power: (k,) mean square of each feature.
+        coordinates: that the features are in.
         weights: (n,) how much each query counts; None: 1 each.
     """
 
     def __init__(
-        self, features: Any, right: sparse.csr_array, loss: str, power: Tensor, weights: Tensor | None = None
+        self,
+        features: Any,
+        right: sparse.csr_array,
+        loss: str,
+        coordinates: Coordinates,
+        weights: Tensor | None = None,
     ) -> None:
         self.loss, self.objective = loss, lookup(OBJECTIVES, loss, "loss")
-        self.features, self.right, self.power = features, right, power
+        self.features, self.right, self.coordinates = features, right, coordinates
         self.weights = None if weights is None else weights.to(features.dtype)
         self.n, self.m = right.shape
         step = max(1, PAIR_BLOCK // max(1, self.m))
@@ -167,7 +200,7 @@ class Problem:
     def part(self, rows: Ints) -> Problem:
         """Return the problem of some queries, in the same coordinates."""
         places = torch.from_numpy(rows)
-        return Problem(self.features[places], self.right[rows], self.loss, self.power, self._of(places))
+        return Problem(self.features[places], self.right[rows], self.loss, self.coordinates, self._of(places))
 
     def held_out(self, rows: Ints) -> HeldOut:
         """Return some queries to hold out."""
@@ -176,20 +209,31 @@ class Problem:
 
     def start(self) -> Tensor:
         """(k, m) weights of 0, biases at the labels' log odds."""
-        theta = torch.zeros(len(self.power), self.m, dtype=self.features.dtype)
+        theta = torch.zeros(len(self.coordinates.power), self.m, dtype=self.features.dtype)
         theta[-1] = self.frequency.log() - (1 - self.frequency).log()
         return theta
 
     def penalties(self, penalty: float) -> Tensor:
         """(k, 1) λ, and 0 for the biases."""
-        column = torch.full((len(self.power), 1), penalty, dtype=self.features.dtype)
+        column = torch.full((len(self.coordinates.power), 1), penalty, dtype=self.features.dtype)
         column[-1] = 0
         return column
 
-    def scale(self, penalty: float) -> Tensor:
-        """(k, m) about 1 / the diagonal of the Hessian where g was last computed: hⱼ·vₖ + λ, h the mean of p(1 − p)."""
+    def scale(self, penalty: float) -> Scale:
+        """Return what multiplies (k, m) by about the inverse of the Hessian where g was last computed.
+
+        With h the mean of p(1 − p) of each label: 1 / (h·v + λ) for each mean square v of a feature. Of sparse features
+        with axes V of power S, and power ρ along any other, h (V S Vᵀ + ρ (1 − V Vᵀ)) + λ is inverted instead, without
+        a look at the biases, which have no λ.
+        """
         curvature = torch.maximum(self.curvature, self._least)
-        return (self.power[:, None] * curvature).add_(self.penalties(penalty)).reciprocal_()
+        axes = self.coordinates.axes
+        if axes is None:
+            inverse = (self.coordinates.power[:, None] * curvature).add_(self.penalties(penalty)).reciprocal_()
+            return lambda theta: theta * inverse
+        rest = 1 / (curvature * axes.rest + penalty)
+        along = curvature * (axes.power - axes.rest) / (curvature * axes.power + penalty)
+        return lambda theta: (theta - axes.directions @ (along * (axes.directions.T @ theta))).mul_(rest)
 
     def slope(self, theta: Tensor) -> tuple[float, Tensor]:
         """Return the mean loss and its gradient."""
@@ -249,7 +293,9 @@ class HeldOut:
             return loss / n, slopes
 
         solver = Lbfgs(slope, logits.new_tensor([[start[0]], [start[1] + start[0] * centre]]))
-        solver.go(logits.new_zeros(2, 1), lambda: 1 / curvature.clamp_min(1e-6), tolerance=1e-4, steps=10)
+        solver.go(
+            logits.new_zeros(2, 1), lambda: lambda theta: theta / curvature.clamp_min(1e-6), tolerance=1e-4, steps=10
+        )
         scale, bias = solver.at[:, 0].tolist()
         start[:] = scale, bias - scale * centre
         return solver.value
