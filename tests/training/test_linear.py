@@ -140,6 +140,24 @@ def test_the_penalty_follows_the_noise():
     assert found in PENALTIES
 
 
+@pytest.mark.parametrize("loss", OBJECTIVES)
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 3), (3, 1), (7, 4)])
+def test_hardly_any_data(n, m, loss):
+    """One query, one label, labels that are never right, features that say nothing: finite weights."""
+    random = np.random.default_rng(0)
+    right = np.zeros((n, m), np.int8)
+    right[np.arange(n), random.integers(0, max(1, m - 1), n)] = 1
+    right, few = sparse.csr_array(right), sparse.csr_array((random.random((n, 9)) < 0.3).astype(np.float32))
+    vectors = torch.from_numpy(random.normal(size=(n, 5)).astype(np.float32))
+    for found in (
+        choose_penalty(vectors, right, loss),
+        choose_penalty(torch.zeros(n, 5), right, loss, weights=torch.full((n,), 2.0)),
+        choose_penalty_on((few, right), few, right, loss),
+    ):
+        assert found.weights.isfinite().all() and found.biases.isfinite().all()
+        assert np.isfinite(found.value)
+
+
 # -- end to end ------------------------------------------------------------------------------------
 
 

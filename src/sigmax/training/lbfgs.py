@@ -102,8 +102,8 @@ class Lbfgs:
             step = direction.mul_(length)
             self.at += step
             bent = slope - gradient
-            if _dot(step, bent) > 0:
-                self._remembered.append((step, bent))
+            if _dot(step, bent) > torch.finfo(step.dtype).eps * math.sqrt(_dot(step, step) * _dot(bent, bent)):
+                self._remembered.append((step, bent))  # a smaller product is rounding
             value, gradient = lower, slope
             if before - value <= tolerance * abs(before):
                 break
@@ -135,7 +135,8 @@ class Lbfgs:
         direction = metric(direction)
         if self._remembered:
             _, bent = self._remembered[-1]
-            direction *= products[-1] / _dot(metric(bent), bent)
+            stretch = _dot(metric(bent), bent)
+            direction *= products[-1] / stretch if stretch > 0 else 1.0
         for (step, bent), product, part in zip(self._remembered, products, reversed(parts), strict=True):
             direction.add_(step, alpha=part - _dot(bent, direction) / product)
         return direction

@@ -245,7 +245,7 @@ class Problem:
             value += loss / self.n
             gradient += features.T @ arriving
             if rows < MEASURED:
-                size = arriving[: MEASURED - rows].abs()
+                size = arriving[: MEASURED - rows].abs().clamp_(max=1)  # weighted, it may be above
                 rows += len(size)
                 bent += (size * (1 - size)).sum(0)  # |p − y| (1 − |p − y|) = p (1 − p)
         self.curvature = bent.clamp_min(0) / max(1, rows)
@@ -287,7 +287,7 @@ class HeldOut:
             scale, bias = at[:, 0].tolist()
             loss, arriving = _loss_and_gradient(objective, logits * scale + bias, self.positives, self.weights)
             slopes = torch.stack([(arriving * logits).sum(), arriving.sum()])[:, None] / n
-            size = arriving.abs_()
+            size = arriving.abs_().clamp_(max=1)
             bent = size.mul_(1 - size)  # p (1 − p), as in `Problem.slope`
             curvature[0, 0], curvature[1, 0] = (bent * logits.square()).sum() / n, bent.sum() / n
             return loss / n, slopes
