@@ -46,9 +46,9 @@ Logged = Callable[[int, dict[str, float]], None]
 PENALTIES = tuple(10 ** (-k / 2) for k in range(0, 16))
 FIRST = 4
 FOLDS = 5
-#: Cross-validation stops when this many queries have been held out: more would not change the choice. It fits that many
-#: others at most: C = 1/(λn) suits fewer as well.
-ENOUGH_QUERIES, ENOUGH_FITTED = 1000, 6000
+#: Cross-validation stops when this many queries have been held out: more would not change the choice. It fits so many
+#: others at most, and more per label: C = 1/(λn) suits fewer queries as well.
+ENOUGH_QUERIES, ENOUGH_FITTED, ENOUGH_PER_LABEL = 1000, 6000, 40
 #: Relative decrease of the loss at which the solver stops: of the result, and in cross-validation.
 TOLERANCE, ROUGH = 1e-4, 1e-3
 #: C tried on n-grams, and the relative decrease at which the solver goes on to the next one.
@@ -213,9 +213,10 @@ def choose_penalty(
     folds = np.array_split(np.random.default_rng(seed).permutation(problem.n), max(1, min(FOLDS, problem.n)))
     losses: dict[int, list[float]] = {}
     theta, held_out, chosen = problem.start(), 0, FIRST
+    most = max(ENOUGH_FITTED, ENOUGH_PER_LABEL * problem.m)
     for fold in folds if problem.n > 1 else []:
         rest = np.setdiff1d(np.arange(problem.n), fold)
-        rest = rest if len(rest) <= ENOUGH_FITTED else np.random.default_rng(seed).choice(rest, ENOUGH_FITTED, False)
+        rest = rest if len(rest) <= most else np.random.default_rng(seed).choice(rest, most, replace=False)
         others = problem.held_out(fold[:ENOUGH_QUERIES])
         tried = _Tried(problem.part(rest), others, problem.n / len(rest))
         if not losses:

@@ -68,7 +68,7 @@ class Axes(NamedTuple):
 class _Rotated:
     """Principal axes of dense features."""
 
-    axes = None
+    axes: Axes | None = None
 
     def __init__(self, features: Tensor) -> None:
         self.centre = features.mean(0)
@@ -94,7 +94,8 @@ class _Joined:
     """Sparse features whose multiples of one another are one column."""
 
     def __init__(self, features: sparse.csr_array) -> None:
-        columns = sparse.csc_array(features)
+        columns = sparse.csc_array(features, copy=True)
+        columns.eliminate_zeros()
         columns.sort_indices()
         d = columns.shape[1]
         starts, lengths = columns.indptr[:-1], np.diff(columns.indptr)
@@ -113,7 +114,7 @@ class _Joined:
         self.join = sparse.csr_array((part.astype(np.float32), (np.arange(d), group)), (d, k))
         made = self.inward(features).matrix
         self.power = torch.from_numpy(made.power(2).mean(0)).float()
-        self.axes = _axes(made)
+        self.axes: Axes | None = _axes(made)
 
     def inward(self, features: sparse.csr_array) -> SparseRows:
         made = sparse.hstack([features @ self.join, np.ones((features.shape[0], 1), np.float32)], format="csr")
