@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -283,8 +283,9 @@ def _queries(model: Served, items: Items) -> Any:
 # -- JSON ----------------------------------------------------------------------------------------
 
 
-def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(value, status, headers)
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    # By the writer of Pydantic: that of the standard library takes a sixth of the time between requests.
+    return Response(to_json(value), status, headers, media_type="application/json")
 
 
 def _refuse(status: int, error: str) -> NoReturn:
