@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sigmax.data.dataset import Indices
 from sigmax.data.pictures import key_of
 from sigmax.encoders.images import with_constant
+from sigmax.encoders.lengths import by_length
 from sigmax.encoders.module import Module, as_inputs, encodes
 from sigmax.files import write_bytes
 
@@ -25,8 +26,8 @@ __all__ = ["FrozenEncoder", "cache_folder"]
 
 log = logging.getLogger(__name__)
 
-#: Items encoded at a time.
-BLOCK = 32
+#: Pictures, and texts, encoded at a time; texts of one length together.
+BLOCK, TEXTS = 32, 512
 
 
 def cache_folder() -> Path:
@@ -116,11 +117,12 @@ class FrozenEncoder(Module):
         """(b, d) vectors of the trunk on the CPU."""
         device = self.mean.device
         blocks = []
-        for start in range(0, len(items), BLOCK):
-            features = encodes(self.trunk).preprocess(as_inputs(self.trunk, items[start : start + BLOCK]))
+        size = TEXTS if all(isinstance(item, str) for item in items) else BLOCK
+        for start in range(0, len(items), size):
+            features = encodes(self.trunk).preprocess(as_inputs(self.trunk, items[start : start + size]))
             features = {k: part.to(device) if isinstance(part, Tensor) else part for k, part in features.items()}
-            blocks.append(self.trunk(features)["sentence_embedding"].float().cpu())
-            told(min(len(items), start + BLOCK))
+            blocks.append(by_length(self.trunk, features).float().cpu())
+            told(min(len(items), start + size))
         return torch.cat(blocks)
 
     def _kept(self, keys: Sequence[str], items: Sequence[Any]) -> Tensor:

@@ -16,6 +16,7 @@ from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.data.pictures import Item, Query, as_queries
 from sigmax.encoders.labels import has_biases, unit_with_constant
+from sigmax.encoders.lengths import by_length
 from sigmax.encoders.module import as_inputs, encodes
 from sigmax.evaluation import Evaluation
 from sigmax.kernels.function import apply
@@ -126,7 +127,7 @@ class DualEncoder(nn.Module, Matcher):
         if isinstance(features, list):
             learnt = [parameter for parameter in self._encoder(side).parameters() if parameter.requires_grad]
             return torch.cat([apply(Replayed, self.embed, part, side, *learnt) for part in features])
-        vectors: Tensor = self._encoder(side)(dict(features))["sentence_embedding"]
+        vectors = by_length(self._encoder(side), features)
         return unit_with_constant(vectors) if side == "query" and has_biases(self.candidate_encoder) else vectors
 
     def forward(
