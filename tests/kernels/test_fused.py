@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from helpers import oracles
+from helpers.memory import Ledger
 from helpers.precision import assert_within, bounds, reduced
 from sigmax import Positives, SigmoidLoss, SoftmaxLoss
 from sigmax.families import OBJECTIVES
@@ -144,6 +145,40 @@ def test_many_large_factors_do_not_overflow():
     loss = SigmoidLoss(1.0, 0.0, kernel="fused", similarity="dot", reduction="sum")
     found = loss(torch.zeros(3, 2), torch.zeros(wide, 2), Positives([], [], (3, wide)))
     assert found.item() == pytest.approx(3 * wide * math.log(2), rel=wide * EPS)
+
+
+# -- work ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss", "products", "passes", "others"),
+    [
+        (SoftmaxLoss(kernel="fused"), 3, 1, 0),
+        (SoftmaxLoss(kernel="fused", positives="decoupled"), 3, 1, 0),
+        (SigmoidLoss(kernel="fused"), 3, 1, 0),
+        (SigmoidLoss(kernel="fused", reduction="none"), 4, 2, 1),  # the bias's gradient is the sum of all
+        (SoftmaxLoss(kernel="fused", directions="both"), 4, 2, 0),
+    ],
+    ids=repr,
+)
+def test_number_of_passes(loss, products, passes, others, monkeypatch):
+    """Each tile goes through one loop per pass, and beside the products hardly a tensor operation goes over a tile."""
+    n, m, d = 500, 800, 2
+    looped = []
+    run = loops.run
+
+    def spy(name, block, *given):
+        looped.append(block.numel())
+        return run(name, block, *given)
+
+    monkeypatch.setattr(loops, "run", spy)
+    monkeypatch.setattr(tiled, "_tile", oracles.tiles_of(250, 400))
+    x, y = torch.randn(n, d, requires_grad=True), torch.randn(m, d, requires_grad=True)
+    with Ledger() as ledger:
+        loss(x, y, Positives(range(4), range(4), (n, m))).sum().backward()
+    assert others <= ledger.touched / (n * m) < others + 0.4  # what is left is of vectors and totals
+    assert ledger.multiplications == products * n * m * d
+    assert sum(looped) == passes * n * m
 
 
 # -- what is compiled ----------------------------------------------------------------------------

@@ -1,18 +1,15 @@
 import math
-import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from helpers import oracles
-from helpers.memory import Largest
+from helpers.memory import Largest, Ledger
 from helpers.precision import assert_within, bounds, reduced
 from sigmax import Positives, SigmoidLoss, SoftmaxLoss
 from sigmax.families import OBJECTIVES, sum_by_row
@@ -192,36 +189,6 @@ def test_rows_too_wide_to_keep_take_two_passes(monkeypatch):
 ALL = Wants(True, True, True, True)
 
 
-class Ledger(TorchDispatchMode):
-    """Multiplications in matrix products, and the most bytes of new tensors alive at once."""
-
-    def __init__(self):
-        super().__init__()
-        self.multiplications = self.alive = self.peak = 0
-        self.seen = weakref.WeakSet()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        known = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        made = func(*args, **(kwargs or {}))
-        if func.overloadpacket is torch.ops.aten.mm:
-            self.multiplications += args[0].numel() * args[1].shape[1]
-        elif func.overloadpacket in (torch.ops.aten.addmm, torch.ops.aten.addmm_):
-            self.multiplications += args[1].numel() * args[2].shape[1]
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in known:
-                self._count(leaf.untyped_storage())
-        return made
-
-    def _count(self, storage):
-        size = storage.nbytes()
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
-        weakref.finalize(storage, self._forget, size)
-
-    def _forget(self, size):
-        self.alive -= size
-
-
 @pytest.mark.parametrize(
     ("loss", "wants", "products"),
     [
@@ -256,6 +223,24 @@ def test_no_products_of_gradients_nobody_asked_for():
     with Ledger() as ledger, torch.no_grad():
         SoftmaxLoss(kernel="tiled")(x, x, Positives([0], [0], (300, 300)))
     assert ledger.multiplications == 300 * 300 * 8
+
+
+@pytest.mark.parametrize(
+    ("loss", "passes"),
+    [
+        (SoftmaxLoss(kernel="tiled"), 2),  # exp, sum
+        (SoftmaxLoss(kernel="tiled", directions="both"), 6),  # exp and two sums; exp, the sum of both sides, times it
+        (SigmoidLoss(kernel="tiled"), 6.5),  # exp; of x + y, x · y, e, log1p and their sum a half; 1 + x, division, sum
+    ],
+    ids=repr,
+)
+def test_number_of_passes(loss, passes):
+    """Beside the products, so often do tensor operations go over the pairs: a guard against one more."""
+    n, m, d = 500, 800, 2
+    x, y = torch.randn(n, d, requires_grad=True), torch.randn(m, d, requires_grad=True)
+    with Ledger() as ledger:
+        loss(x, y, Positives(range(4), range(4), (n, m))).backward()
+    assert passes <= ledger.touched / (n * m) < passes + 0.4  # what is left is of vectors and totals
 
 
 @pytest.mark.parametrize(
