@@ -6,11 +6,10 @@ import logging
 import math
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from sigmax.data.batches import Batches
 from sigmax.data.check import DataFacts
@@ -33,19 +32,10 @@ from sigmax.training.names import solve_with_names
 from sigmax.training.priors import start_priors
 from sigmax.training.settings import Filled, Settings
 from sigmax.training.telling import tell_data, tell_memory, tell_stopped
-from sigmax.training.trainer import (
-    Logged,
-    Progress,
-    _arguments,
-    _KeepBest,
-    _only,
-    _Report,
-    _Steps,
-    _threads,
-    _Trainer,
-    tables_of,
-)
 from sigmax.training.views import start_lexical, weigh_views
+
+if TYPE_CHECKING:  # Trainer takes seconds to import, which what is solved has no use for
+    from sigmax.training.trainer import Logged, Progress, _Report
 
 __all__ = ["build_model", "loss_floor", "train"]
 
@@ -166,13 +156,13 @@ def train(
             fresh=fresh,
             stop_early=stop_early,
             report_to=report_to,
-            callback=None if progress is None and logged is None else _Report(progress, logged),
+            callback=_reporting(progress, logged),
         )
     model.eval()
     if start is not None:
         weigh_views(model, data, start, settings.metric)
     if reranker is not None:
-        told = None if progress is None and logged is None else _Report(progress, logged)
+        told = _reporting(progress, logged)
         train_reranker(model, data, reranker, settings, report_to=report_to, callback=told)
     if calibrated:
         remember(model, data, seed=settings.seed)
@@ -186,6 +176,15 @@ def train(
     return model
 
 
+def _reporting(progress: Progress | None, logged: Logged | None) -> _Report | None:
+    """What tells of a training while it goes on; None where nobody listens."""
+    if progress is None and logged is None:
+        return None
+    from sigmax.training.trainer import _Report
+
+    return _Report(progress, logged)
+
+
 def _run_trainer(
     model: DualEncoder,
     batches: Batches,
@@ -196,9 +195,14 @@ def _run_trainer(
     fresh: bool,
     stop_early: bool,
     report_to: str,
-    callback: TrainerCallback | None,
+    callback: _Report | None,
 ) -> int:
     """Train step by step, keep the best epoch, and return the number of steps."""
+    from transformers import EarlyStoppingCallback
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    from sigmax.training.trainer import _arguments, _KeepBest, _only, _Steps, _threads, _Trainer, tables_of
+
     data = batches.data
     about = settings.as_dict() | {"data": data.name, "content": data.fingerprint}
     last = None if folder is None else prepare(folder, about, resume=resume, fresh=fresh)
