@@ -2,6 +2,8 @@
 
 Usage: python benchmarks/loss_gpu.py [--sizes 4096 … 65536] [--dim 512] [--dtype bfloat16] [--repeats 9]
                                      [--directions queries both] [--only NAME …]
+       python benchmarks/loss_gpu.py --dry-run      the same lines of code on the CPU, Triton interpreted, in seconds:
+                                                    nothing that it prints is a measurement, and nothing is written
 """
 
 from __future__ import annotations
@@ -11,14 +13,16 @@ import datetime
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sigmax
@@ -117,6 +121,29 @@ def peers(n: int, device: torch.device, directions: str) -> dict[str, tuple[str,
 
         made["inf-cl cal_inf_loss"] = "softmax", inf
     try:
+        from liger_kernel.transformers.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyLoss
+    except ImportError:
+        pass
+    else:
+        fused = LigerFusedLinearCrossEntropyLoss()
+
+        def liger(queries: Tensor, candidates: Tensor) -> Tensor:
+            loss = fused(candidates, queries * scale.to(queries.dtype), diagonal)
+            return (loss + fused(queries, candidates * scale.to(queries.dtype), diagonal)) / 2 if both else loss
+
+        made["liger-kernel LigerFusedLinearCrossEntropyLoss"] = "softmax", liger
+    if hasattr(nn, "LinearCrossEntropyOptions"):  # newer versions of PyTorch have it; in chunks it needs little memory
+        options = nn.LinearCrossEntropyOptions()
+
+        def torchs(queries: Tensor, candidates: Tensor) -> Tensor:
+            loss = F.linear_cross_entropy(queries * scale.to(queries.dtype), candidates, diagonal, options=options)
+            if both:
+                scaled = candidates * scale.to(queries.dtype)
+                loss = (loss + F.linear_cross_entropy(scaled, queries, diagonal, options=options)) / 2
+            return loss
+
+        made["torch F.linear_cross_entropy"] = "softmax", torchs
+    try:
         from cut_cross_entropy import linear_cross_entropy
     except ImportError:
         pass
@@ -148,6 +175,10 @@ def vectors(n: int, d: int, dtype: torch.dtype, device: torch.device) -> tuple[T
 def milliseconds(call: Callable[[], Any], repeats: int) -> list[float]:
     """Sorted times of single calls, after two that warm up (and compile)."""
     times = []
+    if not torch.cuda.is_available():  # a dry run
+        began = time.perf_counter()
+        call()
+        return [1e3 * (time.perf_counter() - began)]
     for turn in range(repeats + 2):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
@@ -162,7 +193,7 @@ def milliseconds(call: Callable[[], Any], repeats: int) -> list[float]:
 
 def product_rate(dtype: torch.dtype, device: torch.device, repeats: int) -> float:
     """Operations a second of a large square product of random numbers."""
-    size = 8192
+    size = 8192 if device.type == "cuda" else 128
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / (statistics.median(milliseconds(lambda: left @ right, repeats)) / 1e3)
 
@@ -174,22 +205,28 @@ def step(loss: Loss, queries: Tensor, candidates: Tensor) -> Tensor:
     return value.detach()
 
 
+def peak_bytes(call: Callable[[], Any]) -> int:
+    """The most memory that a call has above what there is before."""
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
 def measured(loss: Loss, n: int, given: argparse.Namespace, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """Times in ms and the most memory above the inputs and their gradients, in MiB; or why there are none."""
     try:
         queries, candidates = vectors(n, given.dim, dtype, device)
         step(loss, queries, candidates)
         queries.grad = candidates.grad = None
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step(loss, queries, candidates)
-        torch.cuda.synchronize()
-        peak = torch.cuda.max_memory_allocated() - before
+        peak = peak_bytes(lambda: step(loss, queries, candidates)) if device.type == "cuda" else 0
         times = milliseconds(lambda: step(loss, queries, candidates), given.repeats)
     except Exception as error:  # of a peer, or out of memory: that too is a result
-        torch.cuda.empty_cache()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
         return {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]}
     return {"ms": statistics.median(times), "ms_all": times, "peak_mib": peak / 2**20}
 
@@ -202,8 +239,9 @@ def checked(given: argparse.Namespace, dtype: torch.dtype, device: torch.device)
     """
     found = {}
     for directions in given.directions:
-        for name, (_, loss) in ours(CHECKED_SIZE, device, directions).items():
-            queries, candidates = vectors(CHECKED_SIZE, given.dim, dtype, device)
+        size = CHECKED_SIZE if device.type == "cuda" else max(given.sizes)
+        for name, (_, loss) in ours(size, device, directions).items():
+            queries, candidates = vectors(size, given.dim, dtype, device)
             results = []
             for kernel, precise in (("triton", dtype), ("dense", dtype), ("dense", torch.float64)):
                 loss.loss.kernel = kernel
@@ -226,22 +264,35 @@ def checked(given: argparse.Namespace, dtype: torch.dtype, device: torch.device)
 def setting(device: torch.device | None) -> dict[str, Any]:
     """Date, machine and versions."""
     versions = {}
-    for package in ("sigmax", "torch", "triton", "memeff", "siglip-kernel", "inf-cl", "cut-cross-entropy"):
+    for package in (
+        "sigmax",
+        "torch",
+        "triton",
+        "memeff",
+        "siglip-kernel",
+        "inf-cl",
+        "cut-cross-entropy",
+        "liger-kernel",
+    ):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
     return {
         "date": datetime.date.today().isoformat(),
-        "device": None if device is None else torch.cuda.get_device_name(device),
+        "device": None if device is None else name_of(device),
         "python": platform.python_version(),
         "versions": versions,
     }
 
 
-def write(result: dict[str, Any]) -> None:
+def name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, a dry run"
+
+
+def write(result: dict[str, Any], about: str = "") -> None:
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{result['date']}-loss-gpu.json"
+    path = RESULTS / f"{result['date']}-loss-gpu{about}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"Wrote {path}")
 
@@ -254,12 +305,18 @@ def main() -> None:
     parser.add_argument("--directions", choices=["queries", "both"], nargs="+", default=["queries", "both"])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--only", nargs="*", default=[""], help="measure what has one of these in its name")
+    parser.add_argument("--dry-run", action="store_true")
     given = parser.parse_args()
-    if not torch.cuda.is_available():
+    if given.dry_run:
+        os.environ["TRITON_INTERPRET"] = "1"
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        given.sizes, given.dim, given.dtype, given.repeats = [40], 24, "float32", 1
+    elif not torch.cuda.is_available():
         print("No CUDA GPU at hand: nothing is measured.")
         write({**setting(None), "claim": "no GPU at hand; nothing measured"})
         return
-    device, dtype = torch.device("cuda", torch.cuda.current_device()), getattr(torch, given.dtype)
+    device = torch.device("cpu") if given.dry_run else torch.device("cuda", torch.cuda.current_device())
+    dtype = getattr(torch, given.dtype)
     probe = torch.ones(1, 1, dtype=dtype, device=device)
     problem = Problem(sigmax.Positives([0], [0], (1, 1)), OBJECTIVES["sigmoid"])
     reason = Triton().missing(Inputs(probe, probe, torch.ones((), device=device)), problem)
@@ -267,7 +324,7 @@ def main() -> None:
         raise SystemExit(f"The Triton engine cannot run: {reason}.")
     errors = checked(given, dtype, device)
     rate = product_rate(dtype, device, given.repeats)
-    print(f"\n{torch.cuda.get_device_name(device)}: {rate / 1e12:.0f}·10¹² operations/s in a {given.dtype} product\n")
+    print(f"\n{name_of(device)}: {rate / 1e12:.0f}·10¹² operations/s in a {given.dtype} product\n")
     print(f"{'n':>6}  {'directions':10}  {'loss':42}  {'ms':>9}  {'MiB':>9}  {'× products':>10}  {'× best peer':>11}")
     rows = []
     for n in given.sizes:
@@ -297,6 +354,9 @@ def main() -> None:
                     f"{row['times_products']:10.2f}  {peer}"
                 )
             rows += block
+    if given.dry_run:
+        print("\nA dry run: the code runs; nothing was measured, and nothing is written.")
+        return
     write(
         {
             **setting(device),
@@ -305,7 +365,8 @@ def main() -> None:
             "operations_per_s": rate,
             "checked_against_float64": {"n": CHECKED_SIZE, "relative_error": errors},
             "rows": rows,
-        }
+        },
+        f"-d{given.dim}",
     )
 
 

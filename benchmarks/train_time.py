@@ -11,7 +11,8 @@ bm25s. Example:
 Each training runs in a process of its own, from its start to a model calibrated on dev, all in turn, `--rounds` times;
 seconds are those of the processor, medians over rounds. A network over tokens or pictures gets `--network-steps` steps:
 how its time divides, not how long it takes. Ranking on test (MAP, P@1 over the queries with a right answer) is measured
-after the clock has stopped. fastText's wheel need not be in the same environment: PYTHONPATH finds it.
+after the clock has stopped. Data that today's file holds already are replaced in it, others kept. fastText's wheel need
+not be in the same environment: PYTHONPATH finds it.
 """
 
 from __future__ import annotations
@@ -328,6 +329,8 @@ def main() -> None:
         parser.error("expected DATA=ENCODER,…")
     rounds: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     date = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
+    file = RESULTS / f"{date}-train-time.json"
+    before = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else []
     for number in range(given.rounds):
         for data, name in asked:
             found = one(data, name, given.network_steps)
@@ -345,10 +348,10 @@ def main() -> None:
                 name: version_of(name) for name in ("sigmax", "torch", "scikit-learn", "bm25s", "fasttext-wheel")
             },
             "network_steps": given.network_steps,
-            "results": results,
+            "results": [*(one for one in before if one["data"] not in {two["data"] for two in results}), *results],
         }
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{date}-train-time.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for result in results:
         spent = sorted(result["seconds"].items(), key=lambda item: -item[1])
         told = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in spent if seconds >= 0.005)
