@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 
-from sigmax.calibration.rules import CONFIDENCE, Decision
+from sigmax.calibration.rules import Decision
 from sigmax.errors import nearest
 from sigmax.model.matches import answer
 from sigmax.scores.folder import FILE
@@ -21,58 +20,61 @@ from sigmax.scores.model import ScoreModel
 from sigmax.scores.table import Scores
 from sigmax.server.metrics import Metrics
 from sigmax.server.served import KEPT_DECISIONS, MAX_ACCEPTED
+from sigmax.server.watched import Watched
 from sigmax.server.window import Window
 from sigmax.watch.drift import sign_of
 
 __all__ = ["ServedScores"]
 
-log = logging.getLogger("sigmax.server")
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Calibrated scores in memory; decisions are made once for each rule that is asked for."""
+
+    model: ScoreModel
+    since: datetime.datetime
+    decide: Callable[[str, float], Decision]
 
 
-class ServedScores:
+class ServedScores(Watched):
     """A folder of calibrated scores under a name; when it changes, the new one takes over.
 
     Raises:
         DataError: no such folder, or a damaged one.
     """
 
+    kind = "calibration of scores"
+    loaded: _Loaded
+
     def __init__(self, name: str, folder: Path, *, metrics: Metrics) -> None:
-        self.name, self.folder, self.metrics = name, folder, metrics
         self.window = Window(name, metrics)
-        self.error: str | None = None
-        self._seen = _signature(folder)
-        self._load()
+        super().__init__(name, folder, metrics=metrics)
 
-    def _load(self) -> None:
-        self.model = ScoreModel.load(self.folder)
-        self.since = datetime.datetime.now(tz=datetime.timezone.utc)
-        self.decide = lru_cache(KEPT_DECISIONS)(self._decide)
-        self.window.compare_with(self.model.calibrator)
+    def _signature(self) -> tuple[int, ...]:
+        try:
+            found = (self.folder / FILE).stat()
+        except OSError:
+            return ()
+        return found.st_size, found.st_mtime_ns, found.st_ino
 
-    def _decide(self, rule: str, confidence: float = CONFIDENCE) -> Decision:
-        return self.model.decide(rule, confidence=confidence)
+    def _load(self) -> _Loaded:
+        model = ScoreModel.load(self.folder)
+        decide = lru_cache(KEPT_DECISIONS)(lambda rule, confidence: model.decide(rule, confidence=confidence))
+        return _Loaded(model, datetime.datetime.now(tz=datetime.timezone.utc), decide)
+
+    def _take_over(self, loaded: _Loaded) -> None:
+        self.loaded = loaded
+        self.window.compare_with(loaded.model.calibrator)
+
+    @property
+    def since(self) -> datetime.datetime:
+        """When the scores that answer were loaded."""
+        return self.loaded.since
 
     @property
     def columns(self) -> list[str]:
         """Names of the scores that each candidate needs."""
-        return [column.name for column in self.model.combination.columns]
-
-    async def watch(self, every: float = 1.0) -> None:
-        """Load the folder again when it has changed."""
-        while True:
-            await asyncio.sleep(every)
-            now = _signature(self.folder)
-            if not now or now == self._seen:
-                continue
-            self._seen = now
-            try:
-                await asyncio.to_thread(self._load)
-                self.error = None
-                self.metrics.reloads.labels(self.name, "loaded").inc()
-            except Exception as error:
-                self.error = f"The newer scores could not be loaded: {str(error).replace(str(self.folder), self.name)}"
-                self.metrics.reloads.labels(self.name, "failed").inc()
-                log.error("%s: %s The old ones go on.", self.name, self.error)
+        return _columns(self.loaded.model)
 
     def rate(
         self,
@@ -86,8 +88,9 @@ class ServedScores:
         Raises:
             ValueError: scores of other columns, not finite, or none; a rule that cannot be followed.
         """
-        columns = self.columns
-        decision = self.decide(rule, confidence)
+        loaded = self.loaded  # one and the same for the whole request
+        columns = _columns(loaded.model)
+        decision = loaded.decide(rule, confidence)
         rows = []
         for query, candidates in lists:
             if not candidates:
@@ -112,17 +115,13 @@ class ServedScores:
             pyarrow.array(texts, pyarrow.string()),
             name=self.name,
         )
-        threshold = self.model.calibrator.default_threshold
+        threshold = loaded.model.calibrator.default_threshold
         found = []
-        for (query, _), one in zip(lists, self.model.rate(scores), strict=True):
+        for (query, _), one in zip(lists, loaded.model.rate(scores), strict=True):
             self.window.add(*sign_of(one, threshold))
             found.append(one.matches(query, top_k, decision, most_accepted=MAX_ACCEPTED))
         return answer(found)
 
 
-def _signature(folder: Path) -> tuple[int, int, int] | None:
-    try:
-        found = (folder / FILE).stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns, found.st_ino
+def _columns(model: ScoreModel) -> list[str]:
+    return [column.name for column in model.combination.columns]

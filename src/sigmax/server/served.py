@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
-import logging
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from sigmax.explain import explain_rated
 from sigmax.model.matches import Offer, Rated, answer
 from sigmax.report.activations import explanation_words, shifts
 from sigmax.server.metrics import Metrics
+from sigmax.server.watched import Watched
 from sigmax.server.window import Window
 from sigmax.watch.drift import sign_of
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from sigmax.model.searched import Searched
 
 __all__ = ["ExplainWork", "Full", "Loaded", "MatchWork", "Served", "Work"]
-
-log = logging.getLogger("sigmax.server")
 
 #: Accepted candidates listed in an answer, the best of them; their number is always told.
 MAX_ACCEPTED = 100
@@ -187,7 +185,7 @@ class Loaded:
         return self.model.decide(rule, confidence=confidence)
 
 
-class Served:
+class Served(Watched):
     """A model folder or exported file under a name: the model in it, a queue, and one thread that answers.
 
     While the thread answers some requests, others come to wait; it then takes all that wait, up to `max_batch` queries.
@@ -205,6 +203,9 @@ class Served:
         DataError: see `Loaded`.
     """
 
+    kind = "model"
+    loaded: Loaded
+
     def __init__(
         self,
         name: str,
@@ -215,17 +216,14 @@ class Served:
         metrics: Metrics,
         place: Mapping[str, Any] | None = None,
     ) -> None:
-        self.name, self.folder = name, folder
         self.place = dict(place or {})
-        self.max_queue, self.max_batch, self.metrics = max_queue, max_batch, metrics
+        self.max_queue, self.max_batch = max_queue, max_batch
         self.window = Window(name, metrics)
-        self._seen = _signature(folder)
-        self.loaded = self._load()
-        self.error: str | None = None  #: why a newer model could not be loaded
+        self._thread = ThreadPoolExecutor(1, f"model {name}")
+        super().__init__(name, folder, metrics=metrics)
         self._waiting: dict[asyncio.Future[Any], Work] = {}  # the first comes first
         self._queries = 0
         self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, f"model {name}")
 
     @property
     def since(self) -> datetime.datetime:
@@ -268,40 +266,18 @@ class Served:
                 else:
                     future.set_result(result)
 
-    async def watch(self, every: float = 1.0) -> None:
-        """Load the folder again, in the background, when it has changed and then stayed as it is for a while.
-
-        Requests are answered by the old model until the new one is there, and by the old one alone if it cannot be
-        loaded.
-        """
-        loaded = before = self._seen
-        while True:
-            await asyncio.sleep(every)
-            now = await asyncio.to_thread(_signature, self.folder)
-            if now and now == before and now != loaded:
-                loaded = now
-                await self._reload()
-            before = now
+    def _signature(self) -> tuple[tuple[str, int, int, int], ...]:
+        return _signature(self.folder)
 
     def _load(self) -> Loaded:
-        loaded = Loaded(self.folder, self.window, **self.place)
-        self.window.compare_with(loaded.model.calibrator)
-        return loaded
+        return Loaded(self.folder, self.window, **self.place)
 
-    async def _reload(self) -> None:
-        before = self.loaded
-        try:
-            self.loaded = await asyncio.to_thread(self._load)
-        except Exception as error:
-            self.error = f"The newer model could not be loaded: {str(error).replace(str(self.folder), self.name)}"
-            self.metrics.reloads.labels(self.name, "failed").inc()
-            log.error("%s: %s The old one goes on.", self.name, self.error)
-            return
-        if close := getattr(before.offer, "close", None):  # of an index or a database
+    def _take_over(self, loaded: Loaded) -> None:
+        before = getattr(self, "loaded", None)
+        self.loaded = loaded
+        self.window.compare_with(loaded.model.calibrator)
+        if close := getattr(before and before.offer, "close", None):  # of an index or a database
             self._thread.submit(close)  # after what is being answered
-        self.error = None
-        self.metrics.reloads.labels(self.name, "loaded").inc()
-        log.info("%s: a newer model was loaded.", self.name)
 
     def _take(self) -> dict[asyncio.Future[Any], Work]:
         """All that wait, up to `max_batch` queries."""
