@@ -10,8 +10,9 @@ calibrated model, are the truth. Fresh queries are drawn from these, again and a
 - power: each metric missing its bound by a tenth, each promise losing twice what is allowed, on as many queries as the
   check says it takes: broken in 80% of the cases, says the check.
 - drift: streams of 1,000 queries of the same world, which alarm in at most α of the cases, at 5% and 1%; and streams
-  that change after 200 queries (scores of one scorer fall by `SHIFT` deviations, or a fifth of the queries lose all
-  evidence): how many queries until the alarm, and in how many streams it comes.
+  that change after 200 queries (scores of one scorer fall by a half or a whole deviation, which lowers the signs by a
+  fifth or two fifths of one; or a fifth of the queries lose all evidence): in how many streams the alarm comes, and
+  after how many queries.
 
 Usage: python benchmarks/watching.py [--models 40] [--repeats 25] [--seconds 200]
 Models are kept as they come, so that a run of limited time is continued by the next.
@@ -42,7 +43,8 @@ from sigmax.watch.verify import at_threshold, verify
 
 RESULTS = Path(__file__).parent / "results"
 POPULATION, DEV, FRESH, STREAM, CHANGE = 20_000, 300, 400, 1000, 200
-SHIFT = 0.5
+#: Streams that change: by how many deviations the scores of one scorer fall; None: a fifth of the queries lose all.
+CHANGES = {"half a deviation lower": 0.5, "a deviation lower": 1.0, "a fifth without evidence": None}
 EDGES = ("map", "ndcg@10", "precision@1", "recall@10", "log_loss", "any_log_loss", "micro_f1", "none_auroc_any")
 BOTH = ("calibration_slope", "expected_ratio")
 ALPHAS = (0.05, 0.005)
@@ -142,18 +144,21 @@ def promise(one: Read, name: str, decision, count: dict[str, int], n: int) -> No
 def streams(one: Read, repeats: int, count: dict[str, int], delays: dict[str, list[int]]) -> None:
     """Streams that stay and streams that change."""
     dev = one.model.calibrator.record.signs
-    lower = replace(one.population, values=one.population.values - SHIFT * np.nanstd(one.population.values, 0) * [1, 0])
-    gone = replace(one.population, values=one.random.normal(size=one.population.values.shape))
-    signs = {name: one.model.signs(scores) for name, scores in (("", one.population), ("l", lower), ("g", gone))}
+    before, width = one.model.signs(one.population), np.nanstd(one.population.values, 0)
+    after = {}
+    for name, shift in CHANGES.items():
+        values = one.random.normal(size=one.population.values.shape)
+        if shift is not None:
+            values = one.population.values - shift * width * [1, 0]
+        after[name] = one.model.signs(replace(one.population, values=values))
     for _ in range(repeats):
         places = one.random.choice(POPULATION, STREAM, replace=False)
-        for name in ("unchanged", "one scorer lower", "a fifth without evidence"):
-            now = signs[""][places]
-            if name == "one scorer lower":
-                now[CHANGE:] = signs["l"][places][CHANGE:]
-            elif name != "unchanged":
-                which = CHANGE + np.flatnonzero(one.random.random(STREAM - CHANGE) < 0.2)
-                now[which] = signs["g"][places][which]
+        for name in ("unchanged", *CHANGES):
+            now = before[places]
+            if name != "unchanged":
+                part = 1.0 if CHANGES[name] is not None else 0.2
+                which = CHANGE + np.flatnonzero(one.random.random(STREAM - CHANGE) < part)
+                now[which] = after[name][places][which]
             stakes = evidence(dev, now, one.random).max(1) / dev.shape[1]
             count[f"{name} n"] += 1
             for alpha in (0.05, 0.01):
@@ -164,7 +169,7 @@ def streams(one: Read, repeats: int, count: dict[str, int], delays: dict[str, li
 
 
 def summed(kept: list[dict]) -> dict[str, dict[str, float]]:
-    """Rates over all models, with the 95% range of the number itself by chance (clustered by model)."""
+    """Counts over all models."""
     found = {}
     for part in ("whole", "edge", "drift"):
         names = sorted({name for one in kept for name in one[part]})
@@ -197,14 +202,13 @@ def main() -> None:
         total["at most this many false alarms by chance (99%), at 5%"] = int(binom.ppf(0.99, n, 0.05))
         spread = {
             name: np.quantile([d for one in kept for d in one["delays"].get(name, [])] or [np.nan], [0.25, 0.5, 0.75])
-            for name in ("one scorer lower", "a fifth without evidence")
+            for name in CHANGES
         }
         result = {
             "dev": DEV,
             "fresh": FRESH,
             "stream": STREAM,
             "change": CHANGE,
-            "shift": SHIFT,
             "total": total,
             "delay quartiles at 0.01": {name: values.tolist() for name, values in spread.items()},
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, beside other work",

@@ -41,9 +41,7 @@ class Record:
     right: Bools  #: (k,)
     floor: float = FLOOR  #: wrong pairs below this presence are left out; thresholds below are for right pairs alone
     missing: Ints | None = None  #: (n,) right answers that a query was not offered: no threshold accepts them; None: 0
-    signs: Floats | None = (
-        None  #: (n, 3 or 4) of each, as the first of `SIGNS`; None: of a model saved before they were
-    )
+    signs: Floats | None = None  #: (n, 3 or 4) of each, as the first of `SIGNS`; None: saved before they were
     columns: Ints | None = None  #: (k,) candidate of each pair; None where pairs are not told apart by it
     groups: Ints | None = None  #: (n,) equal for queries that are nearly the same, see `witnesses`; None: none are
 

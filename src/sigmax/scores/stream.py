@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -85,7 +86,7 @@ def rate_table(
         if all(map(is_list, paths))
         else _blocks(paths[0], Reading(dict(columns or {}), delimiter=delimiter), names)
     )
-    rated = work.rated(tables, names, str(source))
+    rated = work.rated(_ahead(tables), names, str(source))
     if str(output) == "-":
         _write(rated, sys.stdout.buffer, ".csv")
     else:
@@ -173,6 +174,15 @@ class _Work:
 
 def _blocks(path: Path, reading: Reading, names: Sequence[str]) -> Iterator[Any]:
     yield from blocks(path, reading, layout_of(path, reading, names))
+
+
+def _ahead(tables: Iterator[Any]) -> Iterator[Any]:
+    """The same tables, each read while the one before is at work."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, tables, None)
+        while (table := coming.result()) is not None:
+            coming = pool.submit(next, tables, None)
+            yield table
 
 
 def _and_more(tables: Iterator[Any]) -> Iterator[tuple[Any, bool]]:

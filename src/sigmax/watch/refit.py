@@ -192,6 +192,7 @@ def _part(record: Record, which: Bools) -> Record:
         missing=None if record.missing is None else record.missing[which],
         signs=None if record.signs is None else record.signs[which[: len(record.signs)]],
         columns=None if record.columns is None else record.columns[kept],
+        groups=None if record.groups is None else record.groups[which],
     )
 
 
