@@ -7,6 +7,7 @@ DATA holds texts with fixed labels: clinc150 (github.com/clinc/oos-eval), nlupp
 (github.com/PolyAI-LDN/task-specific-datasets). For k shots, training queries are drawn until every label has k of them
 (or all there are), and k with none of the labels; dev is drawn alike. Everything is chosen and calibrated on that small
 dev; test is that of the data. The encoder is all-MiniLM-L6-v2 throughout. --setfit needs the package setfit.
+The summary holds means over seeds with intervals over queries and seeds, and paired differences to logistic regression.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sigmax.data import MatchDataset
 from sigmax.encoders.build import build_towers, label_text
 from sigmax.encoders.plan import Plan
 from sigmax.evaluation import calibrate_logits, evaluate_logits
+from sigmax.metrics.intervals import combine_seeds, difference, estimate
 from sigmax.scan import SplitLogits
 from sigmax.training.names import with_names
 
@@ -129,8 +131,8 @@ def setfit(data: MatchDataset) -> Logits:
     return logits
 
 
-def measured(data: MatchDataset, logits: Logits) -> dict[str, float]:
-    """Calibrated on dev, measured on test."""
+def measured(data: MatchDataset, logits: Logits) -> dict[str, np.ndarray]:
+    """Draws of metrics, calibrated on dev, measured on test."""
     split = {
         name: SplitLogits(
             logits(data.split(name)).astype(np.float32),
@@ -141,8 +143,26 @@ def measured(data: MatchDataset, logits: Logits) -> dict[str, float]:
         )
         for name in ("dev", "test")
     }
-    evaluation = evaluate_logits(split["test"], calibrator=calibrate_logits(split["dev"]), draws=0)
-    return {name: evaluation[name].value for name in SHOWN if name in evaluation.draws}
+    evaluation = evaluate_logits(split["test"], calibrator=calibrate_logits(split["dev"]))
+    return {name: evaluation.draws[name] for name in SHOWN if name in evaluation.draws}
+
+
+def summary(draws: dict[int, dict[str, list[dict[str, np.ndarray]]]]) -> list[dict[str, Any]]:
+    """Means over seeds with intervals, and differences to logistic regression."""
+    rows = []
+    for k, ways in draws.items():
+        mean = {
+            way: {name: combine_seeds([one[name] for one in runs]) for name in runs[0]} for way, runs in ways.items()
+        }
+        for way, values in mean.items():
+            row: dict[str, Any] = {"shots": k, "way": way, "seeds": len(ways[way])}
+            row["test"] = {name: estimate(value).as_dict() for name, value in values.items()}
+            base = "logistic regression"
+            if base in mean and way != base and len(ways[base]) == len(ways[way]):
+                less = {name: difference(value, mean[base][name]).as_dict() for name, value in values.items()}
+                row["less_logistic_regression"] = less
+            rows.append(row)
+    return rows
 
 
 def main() -> None:
@@ -175,7 +195,8 @@ def main() -> None:
         frozen: Any = build_towers(ENCODER, data, Plan(frozen=True, head="linear")).query  # encodes, or reads the cache
         vectors = frozen.preprocess(data.queries)["vectors"].numpy()
         names = frozen.preprocess([label_text(name) for name in data.candidates])["vectors"].numpy()
-    results = []
+    results: list[dict[str, Any]] = []
+    draws: dict[int, dict[str, list[dict[str, np.ndarray]]]] = {}
     for (k, seed), parts in drawn.items():
         few = replace(data, splits={name: at(part) for name, part in parts.items()} | {"test": at(test)})
         sizes = {name: len(part) for name, part in few.splits.items()}
@@ -190,12 +211,15 @@ def main() -> None:
             }
         for name, fit in ways.items():
             began = time.process_time()
-            found = measured(few, fit())
+            measures = measured(few, fit())
             seconds = time.process_time() - began
+            draws.setdefault(k, {}).setdefault(name, []).append(measures)
+            found = {metric: float(values[0]) for metric, values in measures.items()}
             results.append({"shots": k, "seed": seed, "way": name, "processor_seconds": seconds, **sizes, **found})
             shown = "  ".join(f"{metric} {value:.3f}" for metric, value in found.items())
             print(f"{k:2} shots, seed {seed}, {name:26} {seconds:5.1f} s  {shown}", flush=True)
-            about = {"date": str(date.today()), "data": data.name, "encoder": ENCODER, "results": results}
+            about: dict[str, Any] = {"date": str(date.today()), "data": data.name, "encoder": ENCODER}
+            about |= {"summary": summary(draws), "results": results}
             kind = "setfit-" if given.setfit else ""
             file = given.o / f"{date.today()}-few-shot-{kind}{Path(given.data).name}.json"
             file.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,8 +1,11 @@
 """Frozen encoders: what Sigmax solves beside scikit-learn's logistic regression on the same vectors.
 
-Usage: SIGMAX_DATA=… python benchmarks/frozen.py {nlupp,clinc150} {potion,minilm}
+Usage: SIGMAX_DATA=… python benchmarks/frozen.py {nlupp,clinc150,goemotions} {potion,minilm}
+       SIGMAX_DATA=… python benchmarks/frozen.py {emoji_images,playing_cards} efficientnet
 
-Every classifier reads the same vectors, encoded once; its logits are calibrated on dev and measured on test alike.
+Every classifier reads the same vectors, encoded once and kept on disk; its logits are calibrated on dev and measured on
+test alike. Differences are paired query by query. Logistic regression has its own settings, on the vectors as they are
+and standardised; *chosen* is the best of both and of four penalties by the calibrated log loss on dev.
 Times are processor seconds of fitting, with Sigmax's choice of the penalty and without encoding.
 """
 
@@ -15,6 +18,8 @@ import os
 import platform
 import sys
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +29,19 @@ import sigmax
 from sigmax.data import MatchDataset
 from sigmax.encoders.build import build_towers
 from sigmax.encoders.plan import Plan
-from sigmax.evaluation import calibrate_logits, evaluate_logits
+from sigmax.evaluation import Evaluation, calibrate_logits, evaluate_logits
+from sigmax.metrics.intervals import difference
 from sigmax.scan import SplitLogits
 
 RESULTS = Path(__file__).parent / "results"
 SHOWN = ("map", "precision@1", "ndcg@10", "log_loss", "brier", "micro_f1", "macro_f1")
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+PICTURES = ("emoji_images", "playing_cards")
+
+Logits = Callable[[np.ndarray], np.ndarray]  #: vectors -> (n, m)
 
 
-def ten_lines(data: MatchDataset, vectors: np.ndarray, *, standardise: bool) -> Any:
+def ten_lines(data: MatchDataset, vectors: np.ndarray, *, standardise: bool, strength: float = 1.0) -> Logits:
     """What one writes today: scikit-learn's logistic regression with its own settings."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.multiclass import OneVsRestClassifier
@@ -40,27 +50,39 @@ def ten_lines(data: MatchDataset, vectors: np.ndarray, *, standardise: bool) -> 
 
     train = data.split("train")
     right = data.graph[train].toarray()
-    model = LogisticRegression(max_iter=1000)
+    model: Any = LogisticRegression(C=strength, max_iter=1000)
     if right.sum(1).max() == 1:  # multinomial, without the rows that have no label
         answered = right.any(1)
         train, right = train[answered], right[answered].argmax(1)
     else:
         model = OneVsRestClassifier(model)
     model = make_pipeline(StandardScaler(), model) if standardise else model
-    return model.fit(vectors[train], right).decision_function
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels that no training query has
+        return model.fit(vectors[train], right).decision_function
 
 
-def ours(data: MatchDataset, loss: str, encoder: str) -> Any:
+def chosen(data: MatchDataset, vectors: np.ndarray) -> Logits:
+    """The best of them on dev."""
+    made = [
+        ten_lines(data, vectors, standardise=standardise, strength=strength)
+        for standardise in (False, True)
+        for strength in STRENGTHS
+    ]
+    return min(made, key=lambda logits: measured(data, vectors, logits, "dev")["log_loss"].value)
+
+
+def ours(data: MatchDataset, loss: str, encoder: str) -> Logits:
     """The same vectors through `sigmax.train`; they come from its cache."""
-    settings = sigmax.Settings(loss=loss, encoder=encoder, frozen=True)
-    model = sigmax.train(data, settings, calibrated=False, tell=False)
+    settings = sigmax.Settings(loss=loss, encoder=encoder, frozen=True, head="linear")
+    model: Any = sigmax.train(data, settings, calibrated=False, tell=False)
     weights = model.candidate_encoder.vectors.detach().numpy()
     frozen = model.query_encoder
     mean, deviation = frozen.mean.numpy(), frozen.deviation.numpy()
     return lambda vectors: ((vectors - mean) / deviation) @ weights[:, :-1].T + weights[:, -1]
 
 
-def measured(data: MatchDataset, vectors: np.ndarray, logits: Any) -> dict[str, Any]:
+def measured(data: MatchDataset, vectors: np.ndarray, logits: Logits, on: str = "test") -> Evaluation:
     """Calibrated on dev, measured on test."""
     split = {
         name: SplitLogits(
@@ -70,47 +92,75 @@ def measured(data: MatchDataset, vectors: np.ndarray, logits: Any) -> dict[str, 
             data=data.name,
             split=name,
         )
-        for name in ("dev", "test")
+        for name in {"dev", on}
     }
-    evaluation = evaluate_logits(split["test"], calibrator=calibrate_logits(split["dev"]))
-    return {name: evaluation[name].as_dict() for name in SHOWN if name in evaluation.draws}
+    return evaluate_logits(split[on], calibrator=calibrate_logits(split["dev"]))
+
+
+def loaded(name: str, root: Path) -> MatchDataset:
+    if name == "emoji_images":
+        from pictures import emoji_pictures
+
+        return emoji_pictures(root)
+    return sigmax.load_data(root / "data" / name)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", choices=["nlupp", "clinc150"])
-    parser.add_argument("encoder", choices=["potion", "minilm"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=["nlupp", "clinc150", "goemotions", *PICTURES])
+    parser.add_argument("encoder", choices=["potion", "minilm", "efficientnet"])
+    parser.add_argument("--losses", default="softmax-average,softmax-decoupled,sigmoid")
+    parser.add_argument("--quick", action="store_true", help="without the choice of scikit-learn's penalty")
     given = parser.parse_args()
     root = os.environ.get("SIGMAX_DATA")
     if not root:
         sys.exit("Set SIGMAX_DATA to the folder that holds data/ and models/; see benchmarks/README.md.")
-    encoder = str(Path(root, "models", "potion-base-4m-int8")) if given.encoder == "potion" else "all-MiniLM-L6-v2"
-    data = sigmax.load_data(Path(root, "data", given.data))
+    encoder = {
+        "potion": str(Path(root, "models", "potion-base-4m-int8")),
+        "minilm": "all-MiniLM-L6-v2",
+        "efficientnet": "efficientnet-lite0",
+    }[given.encoder]
+    data = loaded(given.data, Path(root))
     begin = time.process_time()
     frozen: Any = build_towers(encoder, data, Plan(frozen=True, head="linear")).query
     vectors = frozen.preprocess(data.queries)["vectors"].numpy()
-    print(f"{len(vectors):,} vectors of {vectors.shape[1]} in {time.process_time() - begin:.1f} s")
-    ways = {
+    encoding = time.process_time() - begin
+    print(f"{len(vectors):,} vectors of {vectors.shape[1]} in {encoding:.1f} s", flush=True)
+    ways: dict[str, Callable[[], Logits]] = {
         "logistic regression": lambda: ten_lines(data, vectors, standardise=False),
         "standardised, logistic regression": lambda: ten_lines(data, vectors, standardise=True),
-        "sigmax, softmax-average": lambda: ours(data, "softmax-average", encoder),
-        "sigmax, softmax-decoupled": lambda: ours(data, "softmax-decoupled", encoder),
-        "sigmax, sigmoid": lambda: ours(data, "sigmoid", encoder),
     }
-    results: dict[str, Any] = {}
+    if not given.quick:
+        ways["chosen, logistic regression"] = lambda: chosen(data, vectors)
+    baselines = list(ways)
+    for loss in given.losses.split(","):
+        ways[f"sigmax, {loss}"] = lambda loss=loss: ours(data, loss, encoder)
+    date = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
+    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system()}
+    record: dict[str, Any] = {"date": date, "data": given.data, "encoder": given.encoder, "machine": machine}
+    record |= {"queries": {name: len(rows) for name, rows in data.splits.items()}, "labels": len(data.candidates)}
+    record |= {"encoding_processor_seconds": encoding, "results": {}, "differences": {}}
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{date}-frozen-{given.data}-{given.encoder}.json"
+    evaluations: dict[str, Evaluation] = {}
     for name, fit in ways.items():
         begin = time.process_time()
         logits = fit()
         seconds = time.process_time() - begin
-        results[name] = {"fit_processor_seconds": seconds, "test": measured(data, vectors, logits)}
-        values = "  ".join(f"{metric} {one['value']:.4f}" for metric, one in results[name]["test"].items())
+        evaluations[name] = evaluation = measured(data, vectors, logits)
+        metrics = {metric: evaluation[metric].as_dict() for metric in SHOWN if metric in evaluation.draws}
+        record["results"][name] = {"fit_processor_seconds": seconds, "test": metrics}
+        values = "  ".join(f"{metric} {one['value']:.4f}" for metric, one in metrics.items())
         print(f"{name:34} {seconds:6.1f} s  {values}", flush=True)
-    date = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system()}
-    record = {"date": date, "data": given.data, "encoder": given.encoder, "machine": machine, "results": results}
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{date}-frozen-{given.data}-{given.encoder}.json"
-    file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if name not in baselines:
+            for other in baselines:
+                less = {
+                    metric: difference(evaluation.draws[metric], evaluations[other].draws[metric]) for metric in metrics
+                }
+                record["differences"][f"{name} − {other}"] = {key: one.as_dict() for key, one in less.items()}
+                told = "  ".join(f"{key} {v.value:+.4f}{'*' if v.significant else ''}" for key, v in less.items())
+                print(f"    − {other:30}          {told}", flush=True)
+        file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 
 The right answers of a quarter of the queries are taken away; what stood beside them stays, so that these are near-miss
 questions. `first` trains the first stage with default settings, `train` the second look on some of the training
-queries, `test` looks at test. All is chosen and calibrated on dev. Each stage takes minutes on one core.
+queries, `test` calibrates it and looks at test. All is chosen and calibrated on dev; differences are paired by query.
+Each stage takes minutes on one core, and leaves in DIR what the next one needs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import sigmax
 from sigmax.comparison.baselines import BM25
 from sigmax.data import MatchDataset
 from sigmax.evaluation import calibrate, evaluate
+from sigmax.metrics.intervals import difference
 from sigmax.model.reranker import Reranker
 from sigmax.training.rerank import train_reranker
 
@@ -50,11 +52,12 @@ def some(data: MatchDataset, most: int | None) -> MatchDataset:
     return replace(data, splits={**data.splits, "train": kept})
 
 
-def measured(model: Any, data: MatchDataset) -> dict[str, Any]:
-    """Metrics on test, each with its interval, and what it took."""
+def measured(model: Any, data: MatchDataset, keep: Path) -> dict[str, Any]:
+    """Metrics on test, each with its interval, and what it took; their draws are kept."""
     began = time.process_time()
     found = evaluate(model, data, split="test")
     seconds = time.process_time() - began
+    np.savez(keep, **{name: found.draws[name] for name in SHOWN if name in found.draws})
     values = {name: found[name].as_dict() for name in SHOWN if name in found.draws}
     print("  ".join(f"{name} {one['value']:.3f}" for name, one in values.items()), f"{seconds:.0f} s", flush=True)
     return {"test": values, "test_processor_seconds": seconds}
@@ -72,8 +75,10 @@ def first(data: MatchDataset, given: argparse.Namespace) -> None:
     model.save(given.folder / "model")
     bm25 = BM25(data)
     calibrate(bm25, data)
-    write(given.folder, "bm25", measured(bm25, data))
-    write(given.folder, "first", {"train_processor_seconds": seconds, **measured(model, data)})
+    write(given.folder, "bm25", measured(bm25, data, given.folder / "bm25.npz"))
+    write(
+        given.folder, "first", {"train_processor_seconds": seconds, **measured(model, data, given.folder / "first.npz")}
+    )
 
 
 def train(data: MatchDataset, given: argparse.Namespace) -> None:
@@ -90,23 +95,28 @@ def train(data: MatchDataset, given: argparse.Namespace) -> None:
         wrong=given.wrong,
     )
     seconds = time.process_time() - began
-    model.save(given.folder / given.loss)  # at once: calibrating takes a while
-    calibrate(model, data)
     model.save(given.folder / given.loss)
     about = {name: getattr(given, name) for name in ("rerank", "depth", "queries", "epochs", "wrong", "loss")}
-    dev = evaluate(model, data, split="dev")
-    values = {name: dev[name].as_dict() for name in SHOWN if name in dev.draws}
     weights = model.reranker.config() if model.reranker else {}
     write(
         given.folder,
         f"train-{given.loss}",
-        {**about, "train_processor_seconds": seconds, "dev": values, "weights": weights},
+        {**about, "train_processor_seconds": seconds, "weights": weights},
     )
 
 
 def test(data: MatchDataset, given: argparse.Namespace) -> None:
-    """Measure on test, and put all that was measured into one file."""
-    write(given.folder, f"test-{given.loss}", measured(sigmax.load(given.folder / given.loss), data))
+    """Calibrate on dev, measure on test, and put all that was measured into one file."""
+    model = sigmax.load(given.folder / given.loss)
+    calibrate(model, data)
+    dev = evaluate(model, data, split="dev")
+    found: dict[str, Any] = {"dev": {name: dev[name].as_dict() for name in SHOWN if name in dev.draws}}
+    found |= measured(model, data, given.folder / f"{given.loss}.npz")
+    mine = np.load(given.folder / f"{given.loss}.npz")
+    for other in ("first", "bm25"):
+        theirs = np.load(given.folder / f"{other}.npz")
+        found[f"less_{other}"] = {name: difference(mine[name], theirs[name]).as_dict() for name in mine.files}
+    write(given.folder, f"test-{given.loss}", found)
     files = sorted(given.folder.glob("*.json"))
     result = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
     about = {"date": str(date.today()), "data": data.name, "queries": {k: len(v) for k, v in data.splits.items()}}
