@@ -1,6 +1,8 @@
 """Frozen encoders: what Sigmax solves beside scikit-learn's logistic regression on the same vectors.
 
 Usage: SIGMAX_DATA=… python benchmarks/frozen.py {nlupp,clinc150,goemotions} {potion,minilm}
+       SIGMAX_DATA=… python benchmarks/frozen.py nlupp minilm --heads linear,ngrams
+       SIGMAX_DATA=… python benchmarks/frozen.py nlupp runs/labels/…/query_encoder    # one that was fine-tuned before
        SIGMAX_DATA=… python benchmarks/frozen.py {emoji_images,playing_cards} efficientnet
 
 Every classifier reads the same vectors, encoded once and kept on disk; its logits are calibrated on dev and measured on
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import logging
 import os
 import platform
 import sys
@@ -38,7 +41,7 @@ SHOWN = ("map", "precision@1", "ndcg@10", "log_loss", "brier", "micro_f1", "macr
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 PICTURES = ("emoji_images", "playing_cards")
 
-Logits = Callable[[np.ndarray], np.ndarray]  #: vectors -> (n, m)
+Logits = Callable[[np.ndarray], np.ndarray]  #: places of queries -> (n, m)
 
 
 def ten_lines(data: MatchDataset, vectors: np.ndarray, *, standardise: bool, strength: float = 1.0) -> Logits:
@@ -59,7 +62,8 @@ def ten_lines(data: MatchDataset, vectors: np.ndarray, *, standardise: bool, str
     model = make_pipeline(StandardScaler(), model) if standardise else model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of labels that no training query has
-        return model.fit(vectors[train], right).decision_function
+        model.fit(vectors[train], right)
+    return lambda rows: model.decision_function(vectors[rows])
 
 
 def chosen(data: MatchDataset, vectors: np.ndarray) -> Logits:
@@ -69,24 +73,21 @@ def chosen(data: MatchDataset, vectors: np.ndarray) -> Logits:
         for standardise in (False, True)
         for strength in STRENGTHS
     ]
-    return min(made, key=lambda logits: measured(data, vectors, logits, "dev")["log_loss"].value)
+    return min(made, key=lambda logits: measured(data, logits, "dev")["log_loss"].value)
 
 
-def ours(data: MatchDataset, loss: str, encoder: str) -> Logits:
+def ours(data: MatchDataset, loss: str, encoder: str, head: str) -> Logits:
     """The same vectors through `sigmax.train`; they come from its cache."""
-    settings = sigmax.Settings(loss=loss, encoder=encoder, frozen=True, head="linear")
-    model: Any = sigmax.train(data, settings, calibrated=False, tell=False)
-    weights = model.candidate_encoder.vectors.detach().numpy()
-    frozen = model.query_encoder
-    mean, deviation = frozen.mean.numpy(), frozen.deviation.numpy()
-    return lambda vectors: ((vectors - mean) / deviation) @ weights[:, :-1].T + weights[:, -1]
+    settings = sigmax.Settings(loss=loss, encoder=encoder, frozen=True, head=head)
+    model = sigmax.train(data, settings, calibrated=False)
+    return lambda rows: model.logits([data.queries[i] for i in rows], data.candidates).values
 
 
-def measured(data: MatchDataset, vectors: np.ndarray, logits: Logits, on: str = "test") -> Evaluation:
+def measured(data: MatchDataset, logits: Logits, on: str = "test") -> Evaluation:
     """Calibrated on dev, measured on test."""
     split = {
         name: SplitLogits(
-            logits(vectors[data.split(name)]).astype(np.float32),
+            logits(data.split(name)).astype(np.float32),
             data.graph[data.split(name)].toarray().astype(bool),
             data.candidate_ids,
             data=data.name,
@@ -108,10 +109,14 @@ def loaded(name: str, root: Path) -> MatchDataset:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=["nlupp", "clinc150", "goemotions", *PICTURES])
-    parser.add_argument("encoder", choices=["potion", "minilm", "efficientnet"])
+    parser.add_argument("encoder", help="potion, minilm, efficientnet, or the folder of another one")
     parser.add_argument("--losses", default="softmax-average,softmax-decoupled,sigmoid")
+    parser.add_argument(
+        "--heads", default="linear", help="linear, and for texts also ngrams: n-grams beside the vectors"
+    )
     parser.add_argument("--quick", action="store_true", help="without the choice of scikit-learn's penalty")
     given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="    %(message)s")
     root = os.environ.get("SIGMAX_DATA")
     if not root:
         sys.exit("Set SIGMAX_DATA to the folder that holds data/ and models/; see benchmarks/README.md.")
@@ -119,7 +124,7 @@ def main() -> None:
         "potion": str(Path(root, "models", "potion-base-4m-int8")),
         "minilm": "all-MiniLM-L6-v2",
         "efficientnet": "efficientnet-lite0",
-    }[given.encoder]
+    }.get(given.encoder, given.encoder)
     data = loaded(given.data, Path(root))
     begin = time.process_time()
     frozen: Any = build_towers(encoder, data, Plan(frozen=True, head="linear")).query
@@ -133,25 +138,26 @@ def main() -> None:
     if not given.quick:
         ways["chosen, logistic regression"] = lambda: chosen(data, vectors)
     baselines = list(ways)
-    for loss in given.losses.split(","):
-        ways[f"sigmax, {loss}"] = lambda loss=loss: ours(data, loss, encoder)
+    for head in given.heads.split(","):
+        for loss in given.losses.split(","):
+            ways[f"sigmax, {head}, {loss}"] = lambda loss=loss, head=head: ours(data, loss, encoder, head)
     date = datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat()
     machine = {"processor": platform.machine(), "cores": os.cpu_count(), "system": platform.system()}
-    record: dict[str, Any] = {"date": date, "data": given.data, "encoder": given.encoder, "machine": machine}
+    record: dict[str, Any] = {"date": date, "data": given.data, "encoder": Path(given.encoder).name, "machine": machine}
     record |= {"queries": {name: len(rows) for name, rows in data.splits.items()}, "labels": len(data.candidates)}
     record |= {"encoding_processor_seconds": encoding, "results": {}, "differences": {}}
     RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{date}-frozen-{given.data}-{given.encoder}.json"
+    file = RESULTS / f"{date}-frozen-{given.data}-{Path(given.encoder).name}.json"
     evaluations: dict[str, Evaluation] = {}
     for name, fit in ways.items():
         begin = time.process_time()
         logits = fit()
         seconds = time.process_time() - begin
-        evaluations[name] = evaluation = measured(data, vectors, logits)
+        evaluations[name] = evaluation = measured(data, logits)
         metrics = {metric: evaluation[metric].as_dict() for metric in SHOWN if metric in evaluation.draws}
         record["results"][name] = {"fit_processor_seconds": seconds, "test": metrics}
         values = "  ".join(f"{metric} {one['value']:.4f}" for metric, one in metrics.items())
-        print(f"{name:34} {seconds:6.1f} s  {values}", flush=True)
+        print(f"{name:36} {seconds:6.1f} s  {values}", flush=True)
         if name not in baselines:
             for other in baselines:
                 less = {
@@ -159,7 +165,7 @@ def main() -> None:
                 }
                 record["differences"][f"{name} − {other}"] = {key: one.as_dict() for key, one in less.items()}
                 told = "  ".join(f"{key} {v.value:+.4f}{'*' if v.significant else ''}" for key, v in less.items())
-                print(f"    − {other:30}          {told}", flush=True)
+                print(f"    − {other:32}          {told}", flush=True)
         file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -120,8 +120,10 @@ def _pretrained(name: str) -> Callable[[MatchDataset, Plan], Towers]:
                 return Towers(_frozen_texts(query, data), other and _frozen_texts(other, data), "cosine")
             return Towers(query, other, "cosine")
         label_vectors = _label_vectors(query, data) if "text" in reads else None
-        if plan.frozen or plan.head == "linear":
+        if plan.frozen or plan.head != "cosine":
             query = _frozen(query, data, plan)
+        if plan.head == "ngrams":
+            return _beside_ngrams(query, data, plan)
         if plan.head == "linear" or label_vectors is None:
             return _headed(query, data, plan)
         return Towers(query, LabelTable(data.candidates, label_vectors, biases=no_biases(data)), "dot")
@@ -133,7 +135,7 @@ def _frozen(trunk: nn.Module, data: MatchDataset, plan: Plan) -> FrozenEncoder:
     """Keep an encoder as it is, with the vectors of all queries at hand."""
     from sigmax.encoders.frozen import FrozenEncoder
 
-    query = FrozenEncoder(trunk, linear=plan.head == "linear")
+    query = FrozenEncoder(trunk, linear=plan.head != "cosine")
     query.learn(data.queries, data.split("train"))
     return query
 
@@ -148,6 +150,20 @@ def _frozen_texts(trunk: nn.Module, data: MatchDataset) -> FrozenEncoder:
     training = np.concatenate([data.split("train"), np.arange(n, n + len(data.candidates))])
     encoder.learn([*data.queries, *data.candidates], training)
     return encoder
+
+
+def _beside_ngrams(frozen: nn.Module, data: MatchDataset, plan: Plan) -> Towers:
+    """Join n-grams to a frozen encoder: both are solved, see `sigmax.training.beside`."""
+    import torch
+
+    from sigmax.encoders.joined import Joined
+    from sigmax.encoders.labels import LabelTable
+
+    if data.pictures:
+        raise DataError("The head ngrams reads texts; pictures have the heads cosine and linear.")
+    query = Joined(frozen, _ngrams_linear(data, plan).query)
+    labels = len(data.candidates)
+    return Towers(query, LabelTable(data.candidates, torch.zeros(labels, query.get_embedding_dimension())), "dot")
 
 
 def _headed(query: nn.Module, data: MatchDataset, plan: Plan) -> Towers:
@@ -280,7 +296,7 @@ def defaults_of(encoder: str, data: MatchDataset, *, frozen: bool = False, head:
     from sigmax.data.batches import OFFER_ALL
 
     head = head or default_head(frozen, data)
-    if head == "linear" and (frozen or encoder not in ENCODERS):
+    if head in ("linear", "ngrams") and (frozen or encoder not in ENCODERS):
         return _SOLVED
     if frozen:
         return _FROZEN if data.labels else _FROZEN_TEXTS
@@ -310,7 +326,7 @@ def build_towers(encoder: str, data: MatchDataset, plan: Plan | None = None) -> 
     if plan.two_towers and data.labels:
         raise DataError("Labels have a table of vectors, not an encoder: two towers need candidates that are texts.")
     if plan.head != "cosine" and not data.labels:
-        raise DataError("A linear head needs fixed labels; texts on both sides are compared by their cosine.")
+        raise DataError(f"The head {plan.head} needs fixed labels; texts on both sides are compared by their cosine.")
     fitting = ", ".join(entry.name for entry in ENCODERS.values() if entry.fits(data))
     entry = ENCODERS.get(encoder)
     if entry is None:

@@ -18,6 +18,7 @@ __all__ = ["HEADS", "Defaults", "Encoder", "Plan", "Towers"]
 HEADS = {
     "cosine": "cosine to each label's vector plus a bias per label, times one scale",
     "linear": "one weight per label and coordinate, and one bias per label",
+    "ngrams": "linear, and beside it one weight per label and n-gram of the text",
 }
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sigmax.data.dataset import MatchDataset
     from sigmax.model.dual_encoder import DualEncoder
 
-__all__ = ["LinearModel", "choose_penalty", "choose_penalty_on", "fit_linear", "solve"]
+__all__ = ["LinearModel", "choose_penalty", "choose_penalty_on", "fit_linear", "solve", "with_none"]
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def solve(
     queries = data.split("train")
     right = data.graph[queries]
     if model.none_vector is not None:
-        right = _with_none(right)
+        right = with_none(right)
     ngrams = model.query_encoder if isinstance(model.query_encoder, NgramEmbedding) else None
     features: Any
     if ngrams is None:
@@ -118,7 +118,7 @@ def solve(
         dev = data.split("dev")
         truth = data.graph[dev]
         if model.none_vector is not None:
-            truth = _with_none(truth)
+            truth = with_none(truth)
         held_out = ngrams.matrix([str(data.queries[i]) for i in dev]), truth
         found = choose_penalty_on(held_out, features, right, loss, weights=weights, logged=logged)
         _set_ngrams(model, ngrams, found)
@@ -136,7 +136,7 @@ def solve(
     return found.steps
 
 
-def _with_none(right: sparse.csr_array) -> sparse.csr_array:
+def with_none(right: sparse.csr_array) -> sparse.csr_array:
     """Add the column of *none of these*."""
     return sparse.csr_array(sparse.hstack([right, (right.sum(1) == 0)[:, None]], format="csr", dtype=np.int8))
 

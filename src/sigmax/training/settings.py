@@ -74,8 +74,8 @@ class Settings:
     head: Annotated[
         str | None,
         Option(
-            "How labels are scored: {choices}; linear has one weight per label and coordinate, and a bias per label. "
-            "Default: linear with --frozen, else cosine.",
+            "How labels are scored: {choices}; linear has one weight per label and coordinate, and a bias per label; "
+            "ngrams has one per label and n-gram besides. Default: linear with --frozen, else cosine.",
             group="model",
             choices="sigmax.encoders:HEADS",
         ),

@@ -56,15 +56,16 @@ def expected_bytes(model: DualEncoder, batches: Batches, settings: Filled) -> in
     """Estimate what training takes beside the data, in bytes; a network's activations are not known before.
 
     Trained step by step: weights, a gradient and two moments of those that are trained, the best epoch's copy, and
-    three matrices of a batch's logits. Solved: the weights as often as L-BFGS holds them, or, where an encoder is
-    frozen, three copies of the queries' vectors.
+    three matrices of a batch's logits. Solved: the weights as often as L-BFGS holds them; where an encoder is frozen,
+    three copies of the queries' vectors, and beside it the weights of n-grams.
     """
     weights = sum(parameter.nbytes for parameter in model.parameters())
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     queries = len(batches.data.split("train"))
     if settings.defaults.solved:
         width = encodes(model.query_encoder).get_embedding_dimension()
-        return weights + (3 * 4 * width * queries if settings.frozen else SOLVER_COPIES * trained)
+        vectors = 3 * 4 * width * queries if settings.frozen else 0
+        return weights + vectors + (SOLVER_COPIES * trained if not settings.frozen or settings.head == "ngrams" else 0)
     batch = batches[0]
     return 2 * weights + 3 * trained + 3 * 4 * len(batch.queries) * len(batch.candidates)
 

@@ -16,6 +16,7 @@ from sigmax.data.check import DataFacts
 from sigmax.data.dataset import MatchDataset
 from sigmax.encoders.bm25 import fit_lexical, nearest_wrong
 from sigmax.encoders.build import ENCODERS, build_towers
+from sigmax.encoders.joined import Joined
 from sigmax.encoders.plan import Plan
 from sigmax.errors import DataError
 from sigmax.evaluation import calibrate
@@ -27,6 +28,7 @@ from sigmax.model.card import public_name
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.model.remembered import remember
 from sigmax.processes import launched
+from sigmax.training.beside import solve_beside
 from sigmax.training.checkpoints import prepare
 from sigmax.training.names import solve_with_names
 from sigmax.training.priors import start_priors
@@ -142,7 +144,8 @@ def train(
     if settings.epochs == 0:
         steps = 0
     elif settings.defaults.solved:
-        steps = solve_with_names(model, data, settings, logged=logged, tell=tell)
+        solved = solve_beside if isinstance(model.query_encoder, Joined) else solve_with_names
+        steps = solved(model, data, settings, logged=logged, tell=tell)
         if progress is not None:
             progress(steps, steps, {})
     else:
