@@ -148,6 +148,24 @@ def table(cells: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def summary(cells: Sequence[dict[str, Any]]) -> str:
+    """How many of 100 dev splits broke a promise with the worst calibration, and made it with the most cautious one."""
+    lines = ["| world | dev queries | way | draws | " + " | ".join(LEVELS) + " |", "|" + "---|" * (4 + len(LEVELS))]
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault((cell["world"], cell["queries"], cell["way"]), []).append(cell)
+    for (world, queries, way), of in groups.items():
+        draws = sorted({cell["draws"] for cell in of})
+        told = f"{draws[0]}" if len(draws) == 1 else f"{draws[0]}–{draws[-1]}"
+        columns = []
+        for name in LEVELS:
+            worst = max(100 * cell["broken"][name] / cell["draws"] for cell in of)
+            fewest = min(100 * cell["made"][name] / cell["draws"] for cell in of)
+            columns.append(f"{worst:.1f} of {fewest:.0f}")
+        lines.append("| " + " | ".join([world, str(queries), way, told, *columns]) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Simulate, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,7 +197,7 @@ def main() -> None:
     if given.merge:
         about["cells"] = [cells[key] for key in sorted(cells, key=lambda key: (key[0], key[1], key[2]))]
         save(given.file, about)
-        print(table(about["cells"]))
+        print(table(about["cells"]), summary(about["cells"]), sep="\n\n")
         return
     for world in given.worlds:
         for method in given.methods:
