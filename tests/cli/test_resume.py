@@ -121,15 +121,18 @@ def test_a_full_disk(size, sigmax, data, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-TORCHRUN = "torch.distributed.run --standalone --nproc-per-node=2 -m sigmax train"
+TORCHRUN = "torch.distributed.run --standalone --nproc-per-node={} -m sigmax train"
 
 
 @pytest.mark.slow
-def test_two_processes(sigmax, data, tmp_path):
+@pytest.mark.parametrize(
+    ("processes", "loss"), [(2, "sigmoid"), (4, "sigmoid"), (2, "softmax-average --none-candidate")]
+)
+def test_many_processes(processes, loss, sigmax, data, tmp_path):
     """They train one model; the first of them alone writes and prints."""
-    words = [*TORCHRUN.split(), data, "-o", tmp_path / "model", "--loss", "sigmoid", "--epochs", "4", "--json"]
-    words += ["--no-lexical"]  # many processes train without it
-    with spawn(*words, "--batch-size", "16", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    words = [*TORCHRUN.format(processes).split(), data, "-o", tmp_path / "model", "--loss", *loss.split()]
+    words += ["--epochs", "4", "--json", "--no-lexical"]  # many processes train without it
+    with spawn(*words, "--batch-size", str(32 // processes), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     found = json.loads(out)
@@ -141,9 +144,13 @@ def test_two_processes(sigmax, data, tmp_path):
     assert err.count("81 training queries") == 1
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    # The model that one process with twice the batch size trains, but for the order in which floats are added.
-    options = "--loss sigmoid --epochs 4 --batch-size 32 --no-lexical"
+    # The model that one process with a batch as large trains, but for the order in which floats are added.
+    options = f"--loss {loss} --epochs 4 --batch-size 32 --no-lexical"
     alone = sigmax("train", data, "-o", tmp_path / "alone", *options.split())
     assert alone.code == 0
     for name, weights in load(tmp_path / "alone").state_dict().items():
-        torch.testing.assert_close(trained.state_dict()[name], weights, rtol=1e-3, atol=1e-4)
+        apart = (trained.state_dict()[name] - weights).abs()
+        assert (apart > 1e-4 + 1e-3 * weights.abs()).double().mean() < 1e-3, name
+        assert apart.max() < 3e-3, (
+            name
+        )  # a tenth of a step: where a gradient is as small as its rounding, Adam shows it

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from helpers.data import things
 from sigmax.data import MatchDataset
 from sigmax.encoders import LabelTable, NgramEmbedding, hashing, load_encoder, save_encoder
 from sigmax.encoders.build import ENCODERS, build_towers, defaults_of, label_text
@@ -293,6 +294,15 @@ def test_towers_for_labels():
     torch.testing.assert_close(table @ table.T, torch.eye(3))
     assert torch.equal(table, build_towers("ngrams", data(labels=True), Plan(seed=1)).candidate.vectors)
     assert not torch.equal(table, build_towers("ngrams", data(labels=True), Plan(seed=2)).candidate.vectors)
+
+
+def test_towers_of_many_labels(monkeypatch):
+    """Too many to be orthogonal: a table as wide as they are many would not fit into memory."""
+    monkeypatch.setattr("sigmax.encoders.build.ORTHOGONAL", 5)
+    towers = build_towers("ngrams", things(labels=True))
+    assert towers.query.dimension == 256
+    assert towers.candidate.vectors.shape == (6, 256)
+    assert towers.candidate.vectors.norm(dim=1).tolist() == pytest.approx([1] * 6, abs=0.2)
 
 
 def test_rare_n_grams_of_labelled_texts_are_left_out():

@@ -14,6 +14,7 @@ import torch.distributed as dist
 import sigmax
 from helpers import oracles
 from helpers.memory import Largest
+from sigmax.encoders import rows
 from sigmax.encoders.rows import rows_of
 from sigmax.families import OBJECTIVES
 from sigmax.kernels import tiled
@@ -91,6 +92,7 @@ def read(number, rank):
 
 def row_steps(rank, world):
     """A table after some steps with each process's own rows."""
+    rows.SMALL = 0
     table = torch.nn.Parameter(start())
     optimizer = RowAdamW([{"params": [table], "lr": 0.01}], eps=1e-8, tables=[table])
     for number in range(STEPS):

@@ -15,8 +15,10 @@ from helpers import ranks
 from helpers.data import things
 from helpers.memory import Allocated
 from helpers.processes import run
+from sigmax.data.dataset import MatchDataset
 from sigmax.encoders import rows
 from sigmax.encoders.rows import add_rows, rows_of, watch
+from sigmax.evaluation import quick_metrics
 from sigmax.training import row_adamw, trainer
 from sigmax.training.missed import NODES, WINDOW, Rates, gauss, missed
 from sigmax.training.row_adamw import RowAdamW
@@ -26,6 +28,12 @@ from sigmax.training.train import train
 BETAS = (0.9, 0.999)
 #: Largest error of what a row moves in missed steps, relative to that: see `test_missed_steps_are_those_of_a_loop`.
 ERROR = 2.5e-6
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tables_may_be_small():
+    with mock.patch.object(rows, "SMALL", 0):
+        yield
 
 
 @pytest.fixture
@@ -63,7 +71,7 @@ def test_rows_and_sums_are_those_of_the_table(places, bags, mode, weighted):
         arriving = torch.randn(ours.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
         (mine,) = torch.autograd.grad(ours, table, arriving)
         (expected,) = torch.autograd.grad(theirs, table, arriving)
-        assert mine.is_sparse == (len(places.unique()) < 10)
+        assert mine.is_sparse == (len(places.unique()) < 5)
         torch.testing.assert_close(mine.to_dense(), expected, rtol=1e-15, atol=1e-15)
 
 
@@ -391,3 +399,28 @@ def test_processes_average_rows(world, tmp_path):
             ((table[places] * arriving).sum() / world).backward()
         optimizer.step()
     torch.testing.assert_close(found[0], table.detach(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_labels(monkeypatch):
+    """Of which a batch offers some hundred: its right answers and others drawn at random."""
+    labels, known = 100_000, 600
+    random = np.random.default_rng(0)
+    right = random.choice(labels, known, replace=False)
+    words = [str(number).translate(str.maketrans("0123456789", "bcdfghjklm")) for number in right]
+    texts = [f"{ending}{word} {word}{ending}" for ending in ("a", "e", "o") for word in words]
+    data = MatchDataset(
+        "many",
+        texts,
+        [f"label {number}" for number in range(labels)],
+        np.stack([np.arange(3 * known), np.tile(right, 3)], 1),
+        {"train": np.arange(2 * known), "dev": np.arange(2 * known, 3 * known)},
+        labels=True,
+    )
+    sparse = seen_sparse(monkeypatch)
+    model = train(
+        data, Settings(loss="sigmoid", encoder="ngrams", epochs=6, negatives=300), stop_early=False, calibrated=False
+    )
+    assert {"candidate_encoder.vectors", "candidate_encoder.biases"} <= set(sparse)
+    found = quick_metrics(model, data)
+    assert found["map"] > 0.5

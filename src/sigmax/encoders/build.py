@@ -42,7 +42,8 @@ def _ngrams(data: MatchDataset, plan: Plan) -> Towers:
             return NgramEmbedding.start(_vocabulary(data), seed=plan.seed, dimension=128)
 
         return Towers(tower(), tower() if plan.two_towers else None, "cosine")
-    dimension = max(256, len(data.candidates))
+    labels = len(data.candidates)
+    dimension = max(256, labels if labels <= ORTHOGONAL else 0)
     words = _vocabulary(data, least=2, digits_alike=True)
     query = NgramEmbedding.start(words, seed=plan.seed, dimension=dimension)
     return Towers(query, orthogonal_labels(data, query.dimension, plan.seed), "dot")
@@ -180,13 +181,17 @@ def _headed(query: nn.Module, data: MatchDataset, plan: Plan) -> Towers:
 
 
 def orthogonal_labels(data: MatchDataset, dimension: int, seed: int) -> LabelTable:
-    """Return a table of orthogonal initial vectors, and biases of 0."""
+    """Return a table of orthogonal vectors, of random ones for more than `ORTHOGONAL` labels, and biases of 0."""
     import torch
 
     from sigmax.encoders.labels import LabelTable
 
     vectors = torch.empty(len(data.candidates), dimension)
-    torch.nn.init.orthogonal_(vectors, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    if len(vectors) <= ORTHOGONAL:
+        torch.nn.init.orthogonal_(vectors, generator=generator)
+    else:
+        torch.nn.init.normal_(vectors, std=dimension**-0.5, generator=generator)
     return LabelTable(data.candidates, vectors, biases=no_biases(data))
 
 
@@ -220,6 +225,8 @@ def _label_vectors(encoder: nn.Module, data: MatchDataset) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1)
 
 
+#: Labels whose vectors start orthogonal, for n-grams as wide as it takes, at most: a table of n-grams is as wide.
+ORTHOGONAL = 1024
 #: Weights of n-grams that are solved at once, at most: the solver holds 22 times their memory.
 LINEAR_WEIGHTS = 2**25
 #: Pictures whose size and color are looked at.

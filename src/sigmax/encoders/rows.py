@@ -19,8 +19,8 @@ from sigmax.kernels.function import apply
 
 __all__ = ["add_rows", "rows_of", "watch"]
 
-#: A gradient of this share of a table's rows is a dense one: gathering them would cost more than it saves.
-MANY = 0.5
+#: From this share of the rows on a gradient is dense, and of a table of fewer numbers: gathering would take longer.
+MANY, SMALL = 0.25, 2**21
 _TOLD = "_sigmax_told"
 
 
@@ -121,8 +121,8 @@ def _announce(table: Tensor, places: Tensor) -> tuple[Tensor, Tensor] | None:
         return None
     distinct, which = _distinct(places, len(table))
     told(distinct)
-    learns = torch.is_grad_enabled() and table.requires_grad
-    return (distinct, which) if learns and len(distinct) < MANY * len(table) else None
+    few = len(distinct) < MANY * len(table) and table.numel() >= SMALL
+    return (distinct, which) if few and torch.is_grad_enabled() and table.requires_grad else None
 
 
 def _distinct(places: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ from sigmax.model.searched import Searched
 from sigmax.model.stored import held, listed, same
 from sigmax.model.vectors import CANDIDATE_BLOCK, Tile, Vectors, in_parts, tiled
 from sigmax.positives import Positives
+from sigmax.processes import rank, world_size
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -141,7 +142,10 @@ class DualEncoder(nn.Module, Matcher):
         """Features of both sides, right pairs, tokens for the lexical view, queries' weights -> {"loss": ()}."""
         asked, offered = self.embed(queries, "query"), self.embed(candidates, "candidate")
         if self.none_vector is not None:
-            offered = torch.cat([offered, self.none_vector[None].to(offered.dtype)])
+            none = self.none_vector[None].to(offered.dtype)
+            last = not self.loss.gather_across_devices or rank() + 1 >= world_size()
+            # Of many processes the last brings it, behind the candidates of all; to the others it is worth nothing.
+            offered = torch.cat([offered, none]) if last else offered + 0 * none
             positives = positives.with_none()
         if self.lexical is None or tokens is None:
             return {"loss": self.loss(asked, offered, positives, weights=weights)}

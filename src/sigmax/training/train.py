@@ -68,8 +68,6 @@ def build_model(data: MatchDataset, settings: Settings, batches: Batches) -> Dua
         pictures=data.pictures,
     )
     if settings.none_candidate:
-        if batches.processes > 1:
-            raise ValueError("Expected one process for `none_candidate`: each would bring a candidate of its own.")
         typical = model.encode(data.candidates[:1], "candidate")[0]
         drawn = torch.randn(len(typical), generator=torch.Generator().manual_seed(settings.seed))
         model.none_vector = nn.Parameter(drawn * typical.norm() / drawn.norm())
