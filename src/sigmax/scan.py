@@ -25,8 +25,8 @@ __all__ = ["BlockScorer", "Logits", "Scorer", "SplitLogits", "scan"]
 
 #: Pairs of a split whose logits are all kept.
 WHOLE = 2**24
-#: Logits of a block of queries where they are not all kept.
-BLOCK = 2**27
+#: Logits of a block of queries where they are not all kept, and queries of a block at least.
+BLOCK, QUERIES = 2**24, 64
 #: Candidates that a calibration may tell apart, at most: only beyond are their pairs pooled.
 MOST_TOLD_APART = 10_000
 
@@ -74,8 +74,8 @@ def scan(model: Scorer, data: MatchDataset, split: str) -> SplitLogits:
     """Score a split's queries over all candidates of a data set; every query is encoded once.
 
     Up to `WHOLE` pairs, or of a model that cannot give them in blocks, all logits are kept. Beyond, blocks of queries
-    are condensed one after the other: beside the vectors that takes 4 bytes for each of `BLOCK` logits, and some 100 kB
-    per query.
+    are condensed one after the other: beside the vectors that takes 4 bytes for each of `BLOCK` logits, or of those of
+    `QUERIES` queries, and some 100 kB per query.
 
     Args:
         model: a DualEncoder, or anything else that gives logits.
@@ -94,7 +94,7 @@ def scan(model: Scorer, data: MatchDataset, split: str) -> SplitLogits:
         novelty = found.novelty
         return SplitLogits(found.values, right, data.candidate_ids, found.none, data.name, split, novelty=novelty)
     parts, ranks, none, near = [], [], [], []
-    for block, found in model.logit_blocks(queries, data.candidates, height=max(1, BLOCK // m)):
+    for block, found in model.logit_blocks(queries, data.candidates, height=max(QUERIES, BLOCK // m)):
         right = data.graph[rows[block]].toarray().view(bool)
         parts.append(condense(found.values, right))
         ranks.append(right_ranks(found.values, right))

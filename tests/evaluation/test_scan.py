@@ -76,6 +76,7 @@ def condensed(monkeypatch, model, data, split):
     with monkeypatch.context() as patch:
         patch.setattr(scanning, "WHOLE", 0)
         patch.setattr(scanning, "BLOCK", 7 * 12_000)
+        patch.setattr(scanning, "QUERIES", 1)
         return scan(model, data, split)
 
 
@@ -130,7 +131,7 @@ def test_blocks_are_those_of_the_model(monkeypatch):
     data = things(unanswered=True)
     model = calibrated(none_vector=tiny().encode(["carpet"])[0])
     whole = scan(model, data, "dev")
-    for name, value in (("WHOLE", 0), ("MOST_TOLD_APART", 0), ("BLOCK", 4 * len(data.candidates))):
+    for name, value in (("WHOLE", 0), ("MOST_TOLD_APART", 0), ("BLOCK", 4 * len(data.candidates)), ("QUERIES", 1)):
         monkeypatch.setattr(scanning, name, value)
     split = scan(model, data, "dev")
     assert split.none == pytest.approx(whole.none, abs=1e-5)

@@ -52,7 +52,7 @@ def test_pooled_lie_below_what_is_kept():
 
 def test_parts_of_other_widths():
     parts = [condense(*random_logits(2, m, m), head=4, bins=8) for m in (3, 60, 1)]
-    whole = joined(parts)
+    whole = joined(list(parts))
     top = 0
     for part in parts:
         rows, width = part.logits.shape

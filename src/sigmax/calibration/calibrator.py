@@ -34,6 +34,8 @@ CALIBRATION_PAIRS = 1_000_000
 #: fitted on four fifths, and the threshold is used on that of all, which tests do not know: at the full δ of 0.1, with
 #: 1,000 dev queries, up to 19 of 100 promises were broken in simulated worlds (benchmarks/promises.py).
 CROSSED_PART = 0.5
+#: Pairs whose presences are made at a time.
+READ = 2**18
 #: Parts of the dev split that are held out, one after the other, where P(any) is chosen.
 FOLDS = 5
 
@@ -113,9 +115,16 @@ class Calibrator:
         """
         # Columns that stand for many pairs are no candidates: they get the scale and bias that all share.
         places = self.places(candidate_ids) if weights is None else np.full(logits.shape[1], -1)
-        z = self.calibration.log_odds(logits, places, row_totals(logits, none, weights))
-        inputs = AnyInputs(logits, z, none, weights, novelty)
-        return inputs.presence, self.any_of(inputs)
+        presence, any_right = np.empty(logits.shape), np.empty(len(logits))
+        height = max(1, READ // max(1, logits.shape[1]))
+        for start in range(0, len(logits), height):
+            part = slice(start, start + height)
+            some, *beside = (None if x is None else x[part] for x in (logits, none, weights, novelty))
+            assert some is not None
+            z = self.calibration.log_odds(some, places, row_totals(some, *beside[:2]))
+            inputs = AnyInputs(some, z, *beside)
+            presence[part], any_right[part] = inputs.presence, self.any_of(inputs)
+        return presence, any_right
 
     def any_of(self, inputs: AnyInputs) -> Floats:
         """(n,) P(any) of queries, as dev said that it is to be made."""

@@ -18,10 +18,8 @@ def mass_edges(presence: Floats, bins: int = BINS, *, weights: Floats | None = N
     """Return the inner edges of `bins` bins that hold equally many of the given presences, counted by weight."""
     if weights is not None:
         order = np.argsort(presence)
-        mass = weights[order].cumsum()
-        places = np.searchsorted(mass, mass[-1] * np.arange(1, bins) / bins)
-        at: Floats = presence[order][np.minimum(places, len(order) - 1)]
-        return at
+        mass = weights[order]
+        return _edges(presence, order, mass, bins)
     edges: Floats = np.quantile(presence, np.arange(1, bins) / bins)
     return edges
 
@@ -33,10 +31,17 @@ def expected_edges(presence: Floats, weights: Floats | None = None) -> Floats:
     where most pairs are wrong.
     """
     order = np.argsort(presence)
-    rising = presence[order]
-    mass = (rising if weights is None else rising * weights[order]).cumsum()
-    places = np.searchsorted(mass, mass[-1] * np.arange(1, BINS) / BINS)
-    edges: Floats = rising[np.minimum(places, len(rising) - 1)]
+    mass = presence[order]
+    if weights is not None:
+        mass *= weights[order]
+    return _edges(presence, order, mass, BINS)
+
+
+def _edges(presence: Floats, order: Ints, mass: Floats, bins: int) -> Floats:
+    """Presences, in their order, at which equal parts of the mass end; the mass is added up in place."""
+    np.cumsum(mass, out=mass)
+    places = np.searchsorted(mass, mass[-1] * np.arange(1, bins) / bins)
+    edges: Floats = presence[order[np.minimum(places, len(order) - 1)]]
     return edges
 
 

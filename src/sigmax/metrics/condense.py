@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ __all__ = ["BINS", "HEAD", "Condensed", "condense", "joined"]
 HEAD = 512
 #: Bins from a query's lowest logit to its highest.
 BINS = 4096
+#: Queries whose bins are held at a time.
+ROWS = 64
 #: Logits from which Numba's compilation pays.
 FUSED_FROM = 2**26
 
@@ -42,7 +45,26 @@ def condense(logits: NDArray[np.float32], right: Bools, *, head: int = HEAD, bin
     """Condense (b, m) logits, whole rows, and which pairs are right (b, m)."""
     low, high = logits.min(1), logits.max(1)
     steps = (np.float32(bins) - np.float32(0.01)) / np.maximum(high - low, np.float32(1e-30))
-    counts, sums = _bin_counts(logits.size)(logits, low, steps, bins)
+    count = _bin_counts(logits.size)
+    made: list[Condensed] = []
+    for start in range(0, len(logits), ROWS):
+        part = slice(start, start + ROWS)
+        made += _condensed(
+            logits[part], right[part], low[part], steps[part], head, *count(logits[part], low[part], steps[part], bins)
+        )
+    return joined(made)
+
+
+def _condensed(
+    logits: NDArray[np.float32],
+    right: Bools,
+    low: NDArray[np.float32],
+    steps: NDArray[np.float32],
+    head: int,
+    counts: Ints,
+    sums: Floats,
+) -> list[Condensed]:
+    """Condense some queries, each by itself, whose logits were counted in bins."""
     rows = []
     for i, row in enumerate(logits):
         above = counts[i, ::-1].cumsum()[::-1]  # pairs from each bin on
@@ -63,26 +85,34 @@ def condense(logits: NDArray[np.float32], right: Bools, *, head: int = HEAD, bin
                 np.concatenate([alone, np.full(len(held), -1)])[None],
             )
         )
-    return joined(rows)
+    return rows
 
 
 def joined(parts: list[Condensed]) -> Condensed:
-    """Put queries under each other, their rows filled up to the longest."""
+    """Put queries under each other, their rows filled up to the longest; the list is emptied, to need no room twice."""
     width = max((part.logits.shape[1] for part in parts), default=0)
-    n = sum(len(part.logits) for part in parts)
     lowest = min((float(part.logits.min(initial=0.0)) for part in parts), default=0.0)
-    whole = Condensed(
-        np.full((n, width), lowest, np.float32),
-        np.zeros((n, width), bool),
-        np.zeros((n, width)),
-        np.full((n, width), -1),
+    fields: dict[str, list[NDArray[Any]]] = {name: [] for name in ("logits", "right", "weights", "columns")}
+    while parts:
+        part = parts.pop(0)
+        for name, values in fields.items():
+            values.append(getattr(part, name))
+    return Condensed(
+        _filled(fields.pop("logits"), width, lowest, np.float32),
+        _filled(fields.pop("right"), width, False, np.bool_),
+        _filled(fields.pop("weights"), width, 0.0, np.float64),
+        _filled(fields.pop("columns"), width, -1, np.int64),
     )
+
+
+def _filled(parts: list[NDArray[Any]], width: int, empty: float, dtype: type) -> NDArray[Any]:
+    """Put parts under each other, with something where their rows end."""
+    whole: NDArray[Any] = np.empty((sum(map(len, parts)), width), dtype)
     top = 0
     for part in parts:
-        rows, columns = part.logits.shape
-        for name, value in vars(part).items():
-            getattr(whole, name)[top : top + rows, :columns] = value
-        top += rows
+        whole[top : top + len(part), : part.shape[1]] = part
+        whole[top : top + len(part), part.shape[1] :] = empty
+        top += len(part)
     return whole
 
 

@@ -30,8 +30,8 @@ PRESENCE = "presence"
 SAMPLE = 4_000_000
 #: Candidates of which macro-F1 keeps a column each, whether or not there is anything in it.
 MOST_COLUMNS = 10_000
-#: Queries that are added up at a time.
-BLOCK = 256
+#: Queries that are added up at a time, at most, and pairs.
+BLOCK, PAIRS = 256, 2**18
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,13 @@ class PresenceTally:
 
         def macro_f1(weights: Floats) -> Floats:
             means = np.empty(len(weights))
-            for start in range(0, len(weights), 100):  # (100, m) at a time
-                block = weights[start : start + 100]
+            height = max(1, PAIRS // max(1, hits.shape[1]))  # (height, m) at a time
+            for start in range(0, len(weights), height):
+                block = weights[start : start + height]
                 f1 = _f1(*((part.T @ block.T).T for part in (hits, said, there)))
                 known = ~np.isnan(f1)
                 with np.errstate(invalid="ignore"):
-                    means[start : start + 100] = np.where(known, f1, 0).sum(1) / known.sum(1)
+                    means[start : start + height] = np.where(known, f1, 0).sum(1) / known.sum(1)
             return means
 
         return {
@@ -284,8 +285,9 @@ def presence_tally(observed: Observed) -> PresenceTally | None:
         observed.threshold,
         None if weights is None else weights.ravel()[sample],
     )
-    for start in range(0, len(presence), BLOCK):
-        part = slice(start, start + BLOCK)
+    height = max(1, min(BLOCK, PAIRS // max(1, presence.shape[1])))
+    for start in range(0, len(presence), height):
+        part = slice(start, start + height)
         tally.add(
             presence[part],
             right[part],

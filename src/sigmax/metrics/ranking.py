@@ -35,6 +35,8 @@ RANKING = "ranking"
 DEPTH = 1000
 #: Right answers per query from which it is cheaper to sort its logits than to count for each one.
 _SORTED_FROM = 16
+#: Pairs that are ordered at a time.
+PAIRS = 2**20
 
 
 def best_first(logits: NDArray[Any], depth: int, presence: Floats | None = None) -> Ints:
@@ -45,6 +47,12 @@ def best_first(logits: NDArray[Any], depth: int, presence: Floats | None = None)
         depth: how many, at most m.
         presence: (n, m); None to order by logit alone, where the model was not calibrated.
     """
+    if logits.size > PAIRS and len(logits) > 1:
+        height = max(1, PAIRS // logits.shape[1])
+        parts = [slice(start, start + height) for start in range(0, len(logits), height)]
+        return np.concatenate(
+            [best_first(logits[part], depth, None if presence is None else presence[part]) for part in parts]
+        )
     order = _by_logit(logits, depth)
     if presence is None:
         return order

@@ -10,12 +10,19 @@ __all__ = ["COARSEST", "FINEST", "smooth_error", "smooth_grid", "spread"]
 
 #: The grids that presences are put on: as fine as the bandwidth asks, within these.
 COARSEST, FINEST = 256, 2**15
+#: Pairs that are put there at a time.
+BLOCK = 2**18
 
 
 def smooth_grid(presence: Floats, right: Bools, weights: Floats | None = None) -> int:
     """Return the power of two, in [`COARSEST`, `FINEST`], whose steps are at most a quarter of the bandwidth."""
-    weights = np.ones(len(presence)) if weights is None else weights
-    residuals = np.bincount(*spread(presence, (presence - right) * weights, FINEST), FINEST + 1) / weights.sum()
+    residuals = np.zeros(FINEST + 1)
+    for start in range(0, len(presence), BLOCK):
+        some = slice(start, start + BLOCK)
+        apart = presence[some] - right[some]
+        places, parts = spread(presence[some], apart if weights is None else apart * weights[some], FINEST)
+        residuals += np.bincount(places, parts, FINEST + 1)
+    residuals /= len(presence) if weights is None else weights.sum()
     bandwidth = smooth_error(residuals[None], 0.01)[0]
     return int(min(FINEST, max(COARSEST, 2.0 ** np.ceil(np.log2(4 / max(bandwidth, 1e-9))))))
 
