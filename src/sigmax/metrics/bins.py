@@ -12,6 +12,8 @@ from sigmax.arrays import Floats, Ints
 __all__ = ["BINS", "expected_edges", "mass_edges", "sums_by_place"]
 
 BINS = 15
+#: Pairs that are weighted at a time.
+BLOCK = 2**18
 
 
 def mass_edges(presence: Floats, bins: int = BINS, *, weights: Floats | None = None) -> Floats:
@@ -33,7 +35,9 @@ def expected_edges(presence: Floats, weights: Floats | None = None) -> Floats:
     order = np.argsort(presence)
     mass = presence[order]
     if weights is not None:
-        mass *= weights[order]
+        for start in range(0, len(order), BLOCK):
+            some = slice(start, start + BLOCK)
+            mass[some] *= weights[order[some]]
     return _edges(presence, order, mass, BINS)
 
 

@@ -128,7 +128,9 @@ class PresenceTally:
         )
         rows = np.repeat(np.arange(len(p)), p.shape[1])
         places, parts = spread(presence.ravel(), ((presence - right) * one).ravel(), self.grid)
-        self._residuals.append(sparse.csr_array((parts, (np.tile(rows, 2), places)), shape=(len(p), self.grid + 1)))
+        some = parts != 0  # pairs of weight 0 fill rows up, and most presences lie at the grid's first step
+        entries = parts[some], (np.tile(rows, 2)[some], places[some])
+        self._residuals.append(sparse.csr_array(entries, shape=(len(p), self.grid + 1)))
         self._claims.append(tuple(_by_candidate(part, columns) for part in (accepted & right, accepted & there, right)))
 
     def metrics(self) -> dict[str, Statistic]:
@@ -136,7 +138,8 @@ class PresenceTally:
         total = self._total()
         hits, said, there = _same_columns([_stacked(parts) for parts in zip(*self._claims, strict=True)])
         pairs = total["pairs"].sum(1)
-        residuals = _stacked(self._residuals).T.tocsr()
+        self._residuals = [_stacked(self._residuals)]  # the parts are not held beside the whole
+        residuals = self._residuals[0].T.tocsr()
         start = smooth_error(np.asarray(residuals.sum(1))[None] / pairs.sum(), 4 / self.grid)[0]
 
         def calibration_error(weights: Floats) -> Floats:
