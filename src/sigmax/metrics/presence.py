@@ -128,7 +128,7 @@ class PresenceTally:
         )
         rows = np.repeat(np.arange(len(p)), p.shape[1])
         places, parts = spread(presence.ravel(), ((presence - right) * one).ravel(), self.grid)
-        some = parts != 0  # pairs of weight 0 fill rows up, and most presences lie at the grid's first step
+        some = parts != 0  # pairs of weight 0 fill rows up
         entries = parts[some], (np.tile(rows, 2)[some], places[some])
         self._residuals.append(sparse.csr_array(entries, shape=(len(p), self.grid + 1)))
         self._claims.append(tuple(_by_candidate(part, columns) for part in (accepted & right, accepted & there, right)))
