@@ -144,6 +144,20 @@ def test_the_same_answers(kind, static_folder, tmp_path):
     assert made.facts["export"]["int8"] is False
 
 
+def test_what_is_unlike_training_is_told_as_well(tmp_path):
+    """By the dev queries' own numbers, of which some float32 sums differ: one dev query more or less may be passed."""
+    data = things()
+    model = train(data, Settings(epochs=2), tell=False)
+    export(model, tmp_path / "model.onnx")
+    made = load(tmp_path / "model.onnx")
+    texts = ["moon", "qqqq zzzz", *(data.queries[i] for i in data.split("test")[:10])]
+    one_query = 1.5 / (len(model.calibrator.familiar.dev) + 1)
+    for one, other in zip(model.match(texts), made.match(texts), strict=True):
+        assert one.familiar_p is not None
+        assert other.familiar_p == pytest.approx(one.familiar_p, abs=one_query)
+        assert other.any == pytest.approx(one.any, abs=1e-3)
+
+
 def test_int8_rows(tmp_path):
     """A row of a table is off by at most half a step, max |row| / 254, in each coordinate."""
     data = things()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sigmax.arrays import Logits
 from sigmax.calibration.calibrator import Calibrator
+from sigmax.calibration.familiar import Familiar
 from sigmax.calibration.novelty import Novelty
 from sigmax.calibration.record import Record
 from sigmax.data.normal import normal
@@ -70,7 +71,7 @@ class OnnxModel(Matcher):
         self._offer = OnnxOffer(self.candidates, self.candidate_ids, arrays["vectors"], tokens)
         record = {name.removeprefix("dev_"): array for name, array in arrays.items() if name.startswith("dev_")}
         self.calibrator = settings["calibrator"] and Calibrator.from_dict(
-            settings["calibrator"], Record.from_tensors(record) if record else None
+            settings["calibrator"], Record.from_tensors(record) if record else None, Familiar.from_tensors(record)
         )
         seen = {name.removeprefix("novelty_"): array for name, array in arrays.items() if name.startswith("novelty_")}
         self.novelty = Novelty.from_tensors(seen) if seen else None
