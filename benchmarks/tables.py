@@ -83,6 +83,15 @@ def starts(record: dict[str, Any]) -> Rows:
         ]
 
 
+def fine_tuned(record: dict[str, Any]) -> Rows:
+    """Seconds and dev metrics, in the order measured."""
+    for row in record["rows"]:
+        way = f"{row['precision']}, {'cut by length' if row['parts'] == 'parts' else 'whole batches'}"
+        seconds = [f"{row['seconds'][name]:.1f}" for name in ("train", "dev")]
+        dev = [f"{row['dev'][name]:.4f}" for name in ("map", "precision@1")]
+        yield [row["data"], way, str(row["steps"]), *seconds, *dev]
+
+
 def labelled(record: dict[str, Any]) -> Rows:
     """Seconds of fitting, and metrics on test."""
     for name, result in record["results"].items():
@@ -116,6 +125,13 @@ TABLES = (
         "From the start of Python to a calibrated model, and the largest parts; ranking on test.",
         ["", "seconds", "of which", "MAP", "P@1"],
         trainings,
+    ),
+    Table(
+        "Fine-tuning a transformer",
+        r"transformer-dev",
+        "So many steps with one seed; metrics on dev.",
+        ["data", "", "steps", "training, seconds", "encoding dev, seconds", "MAP", "P@1"],
+        fine_tuned,
     ),
     Table(
         "Labelled texts, from scratch",

@@ -25,6 +25,7 @@ from sigmax.losses import make_loss
 from sigmax.model.dual_encoder import DualEncoder
 from sigmax.positives import Positives
 from sigmax.training import trainer
+from sigmax.training.precision import has_bfloat16
 from sigmax.training.settings import Settings
 from sigmax.training.telling import expected_bytes
 from sigmax.training.train import build_model, loss_floor, train
@@ -680,3 +681,38 @@ def test_logged_losses_are_means_of_the_steps_between(monkeypatch):
     assert points[-1][0] == len(losses) == 40
     for (before, _), (step, loss) in itertools.pairwise([(0, 0.0), *points]):
         assert loss == pytest.approx(np.mean(losses[before:step]), rel=1e-5)
+
+
+# -- the machine's own precision -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "cuda", "expected"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, False, True),
+        ({"amx_bf16": False, "avx512_bf16": True}, False, False),
+        ({}, False, False),
+        ({"amx_bf16": True}, True, False),
+    ],
+)
+def test_where_bfloat16_is_faster(capabilities, cuda, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert has_bfloat16() is expected
+
+
+def test_a_pytorch_that_does_not_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not has_bfloat16()
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_precision_suits_the_machine(native, static_folder, monkeypatch):
+    """Transformers alone take it; who asks for a precision gets it."""
+    monkeypatch.setattr("sigmax.training.precision.has_bfloat16", lambda: native)
+    transformer = "bfloat16" if native else "float32"
+    data = things()
+    for encoder, expected in (("ngrams", "float32"), (str(static_folder), "float32"), ("any/transformer", transformer)):
+        assert Settings(encoder=encoder).filled(data).precision == expected
+        assert Settings(encoder=encoder, precision="float16").filled(data).precision == "float16"
+    assert Settings(encoder="any/transformer", frozen=True).filled(data).precision == "float32"

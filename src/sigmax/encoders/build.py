@@ -278,7 +278,14 @@ ENCODERS: dict[str, Encoder] = {
 
 _STATIC = Defaults(epochs=15, learning_rate=0.005, logit_scale=10.0)
 _TRANSFORMER = Defaults(
-    epochs=4, learning_rate=5e-5, logit_scale=20.0, label_rate=20.0, scale_rate=100.0, threads=None, quick=False
+    epochs=4,
+    learning_rate=5e-5,
+    logit_scale=20.0,
+    label_rate=20.0,
+    scale_rate=100.0,
+    threads=None,
+    quick=False,
+    half=True,
 )
 #: If every batch offers all labels, a small one has as many wrong answers, and more steps: fine-tuning needs them.
 _TRANSFORMER_LABELS = replace(_TRANSFORMER, epochs=5, learning_rate=1e-4, batch_size=16)

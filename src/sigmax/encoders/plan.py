@@ -70,6 +70,8 @@ class Defaults:
     threads: int | None = 1
     #: Whether a run takes seconds, so that a comparison searches and repeats by default.
     quick: bool = True
+    #: Whether products are made in bfloat16 where the processor has instructions for them.
+    half: bool = False
     #: Whether what is trained is a linear model over fixed vectors: its minimum is computed, without steps and rates.
     solved: bool = False
 

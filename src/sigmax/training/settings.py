@@ -52,7 +52,9 @@ class Settings:
         draw: how a batch is made, a name in `DRAWS`.
         metric: the dev metric that decides which epoch is kept, a name in `sigmax.metrics.registry.watched()`.
         patience: epochs without a better metric before training stops.
-        precision: precision of matrix products: float32, bfloat16 or float16 (automatic mixed precision).
+        precision: precision of matrix products: float32, bfloat16 or float16 (automatic mixed precision); None:
+            bfloat16 for a transformer where the processor has instructions for it, else float32. Parameters, sums and
+            losses are float32, and so is all that is done with a trained model.
         seed: random seed.
 
     Raises:
@@ -160,9 +162,13 @@ class Settings:
         int, Option("Epochs without a better dev metric before training stops.", shown="N", least=1)
     ] = 3
     precision: Annotated[
-        str,
-        Option("Precision of matrix products in training: {choices}.", choices="sigmax.training.settings:PRECISIONS"),
-    ] = "float32"
+        str | None,
+        Option(
+            "Precision of matrix products in training: {choices}. Default: bfloat16 for a transformer where the "
+            "processor has instructions for it, else float32.",
+            choices="sigmax.training.settings:PRECISIONS",
+        ),
+    ] = None
     seed: Annotated[int, Option("Random seed.", shown="N", least=0)] = 0
 
     def __post_init__(self) -> None:
@@ -177,6 +183,7 @@ class Settings:
         from sigmax.encoders.build import default_head, defaults_of
         from sigmax.encoders.choose import choose_encoder
         from sigmax.processes import launched
+        from sigmax.training.precision import has_bfloat16
 
         chosen = choose_encoder(data) if self.encoder in (None, "auto") else None
         encoder = str(self.encoder) if chosen is None else chosen.encoder
@@ -193,6 +200,7 @@ class Settings:
                 "batch_size": self.batch_size or defaults.batch_size,
                 "learning_rate": self.learning_rate or defaults.learning_rate,
                 "logit_scale": self.logit_scale or defaults.logit_scale,
+                "precision": self.precision or ("bfloat16" if defaults.half and has_bfloat16() else "float32"),
                 "lexical": self.lexical and not (data.labels or data.pictures or launched() > 1),
             },
             defaults=defaults,
@@ -219,6 +227,7 @@ class Filled(Settings):
     batch_size: int = field()
     learning_rate: float = field()
     logit_scale: float = field()
+    precision: str = field()
     defaults: Defaults = field(repr=False)
     chosen: Chosen | None = field(repr=False, default=None)
 
