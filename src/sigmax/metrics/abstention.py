@@ -16,7 +16,7 @@ from sigmax.arrays import Bools, Floats, Ints
 from sigmax.metrics.bins import BINS, mass_edges
 from sigmax.metrics.intervals import Estimate, Statistic, estimate, mean_statistic
 from sigmax.metrics.metric import Better, Metric, Observed
-from sigmax.metrics.ranking import best_first
+from sigmax.metrics.ranking import PAIRS, best_first
 
 __all__ = [
     "METRICS",
@@ -234,11 +234,15 @@ def _cumulated(weights: Floats, places: Ints) -> Floats:
 def _largest_share(observed: Observed) -> Floats:
     from scipy import special
 
-    logits = observed.logits.astype(np.float64)
-    if observed.weights is not None:
-        rest: Floats = logits.max(1) - special.logsumexp(logits, axis=1, b=observed.weights)
-        return np.exp(rest)
-    shares: Floats = special.softmax(logits, axis=1).max(1)
+    shares = np.empty(len(observed.logits))
+    height = max(1, PAIRS // max(1, observed.logits.shape[1]))
+    for start in range(0, len(shares), height):
+        part = slice(start, start + height)
+        logits = observed.logits[part].astype(np.float64)
+        if observed.weights is None:
+            shares[part] = special.softmax(logits, axis=1).max(1)
+        else:
+            shares[part] = np.exp(logits.max(1) - special.logsumexp(logits, axis=1, b=observed.weights[part]))
     return shares
 
 
