@@ -89,7 +89,14 @@ def fine_tuned(record: dict[str, Any]) -> Rows:
         way = f"{row['precision']}, {'cut by length' if row['parts'] == 'parts' else 'whole batches'}"
         seconds = [f"{row['seconds'][name]:.1f}" for name in ("train", "dev")]
         dev = [f"{row['dev'][name]:.4f}" for name in ("map", "precision@1")]
-        yield [row["data"], way, str(row["steps"]), *seconds, *dev]
+        yield [row["data"], way, str(row["seed"]), str(row["steps"]), *seconds, *dev]
+
+
+def steps_of(record: dict[str, Any]) -> Rows:
+    """Milliseconds of a step, each way."""
+    for row in record["rows"]:
+        times = [f"{1e3 * seconds:.0f}" for seconds in row["seconds"].values()]
+        yield [str(row["batch_size"]), row["instructions"], f"{row['tokens']} in {row['padded']}", *times]
 
 
 def labelled(record: dict[str, Any]) -> Rows:
@@ -129,9 +136,16 @@ TABLES = (
     Table(
         "Fine-tuning a transformer",
         r"transformer-dev",
-        "So many steps with one seed; metrics on dev.",
-        ["data", "", "steps", "training, seconds", "encoding dev, seconds", "MAP", "P@1"],
+        "So many steps; metrics on dev.",
+        ["data", "", "seed", "steps", "training, seconds", "encoding dev, seconds", "MAP", "P@1"],
         fine_tuned,
+    ),
+    Table(
+        "A step of fine-tuning",
+        r"transformer",
+        "Milliseconds of forward and backward by oneDNN's instructions; tokens without padding, and with it.",
+        ["batch", "instructions", "tokens", "float32, whole", "float32, cut", "bfloat16, whole", "bfloat16, cut"],
+        steps_of,
     ),
     Table(
         "Labelled texts, from scratch",
