@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from sigmax.losses import make_loss
 from sigmax.positives import Positives
 from sigmax.training.lbfgs import Lbfgs
-from sigmax.training.problem import AXES, VIEWS, HeldOut, Problem, coordinates_of
+from sigmax.training.problem import AXES, ORDER, HeldOut, Problem, coordinates_of
 
 K, M = 6, 3
 
@@ -163,8 +163,9 @@ def test_principal_axes_turn_and_come_back():
     torch.testing.assert_close(coordinates.weights(weights, biases), theta)
 
 
+@pytest.mark.parametrize("loss", ["sigmoid", "softmax-decoupled"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_what_is_held_out_is_measured_in_both_families(weighted):
+def test_what_is_held_out_is_measured_by_its_own_loss_and_by_the_order(weighted, loss):
     """Each at the best scale and bias, found here by another solver; a scale that is already in the logits is free."""
     random = np.random.default_rng(0)
     x = torch.from_numpy(random.normal(size=(60, K)))
@@ -173,7 +174,7 @@ def test_what_is_held_out_is_measured_in_both_families(weighted):
     right[right.any(1).argmin()] = False  # a query without an answer counts for presences alone
     weights = torch.from_numpy(random.random(60)) if weighted else None
     positives, expected = Positives.from_dense(torch.from_numpy(right)), 0.0
-    for name in VIEWS:
+    for name in {loss, ORDER}:
         objective = make_loss(name, logit_scale=1.0, logit_bias=0.0)
         objective.reduction = "none"
 
@@ -183,6 +184,6 @@ def test_what_is_held_out_is_measured_in_both_families(weighted):
 
         expected += math.log(minimize(mean, [1.0, 0.0]).fun)
     for scale in (1.0, 0.2, 4.0):
-        found = HeldOut(x, sparse.csr_array(right.astype(np.int8)), weights)
+        found = HeldOut(x, sparse.csr_array(right.astype(np.int8)), loss, weights)
         assert found.loss(scale * theta) == pytest.approx(expected, abs=2e-3)
         assert found.loss(scale * theta) == pytest.approx(expected, abs=1e-3), "from where it was"

@@ -258,7 +258,7 @@ def choose_penalty_on(
         logged: called whenever f was computed.
     """
     problem, coordinates = _problem(features, right, loss, weights)
-    others = HeldOut(coordinates.inward(held_out[0]), held_out[1])
+    others = HeldOut(coordinates.inward(held_out[0]), held_out[1], loss)
     solver = Lbfgs(problem.slope, problem.start(), memory=6)
     best: tuple[float, Tensor, float] | None = None
     least = np.inf

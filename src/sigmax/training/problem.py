@@ -35,8 +35,8 @@ CACHED = 2**17
 MEASURED = 4096
 #: Principal axes of sparse features that the solver is told of.
 AXES = 16
-#: Losses that say what logits are worth: of presences, and of the order.
-VIEWS = ("sigmoid", "softmax-decoupled")
+#: The loss that says what the order of the candidates is worth.
+ORDER = "softmax-decoupled"
 #: Mean loss below which nothing is better.
 LEAST = 1e-9
 
@@ -206,7 +206,7 @@ class Problem:
     def held_out(self, rows: Ints) -> HeldOut:
         """Return some queries to hold out."""
         places = torch.from_numpy(rows)
-        return HeldOut(self.features[places], self.right[rows], self._of(places))
+        return HeldOut(self.features[places], self.right[rows], self.loss, self._of(places))
 
     def start(self) -> Tensor:
         """(k, m) weights of 0, biases at the labels' log odds."""
@@ -254,24 +254,25 @@ class Problem:
 
 
 class HeldOut:
-    """What logits are worth on queries that nothing is fitted on: their loss in both families, each calibrated.
+    """What logits are worth on queries that nothing is fitted on: their own loss and that of the order, calibrated.
 
-    Presences are made of the logits, and so is the order of the candidates: the sigmoid's loss says what the first
-    will cost, the decoupled softmax's what the second does. Whichever was trained, both count. Scale and bias are
-    fitted, as calibration follows: a stronger penalty is not worse for logits that are smaller.
+    The sigmoid's loss alone asks for penalties so strong that they flatten the order of the candidates, which the
+    decoupled softmax's loss sees. Scale and bias are fitted, as calibration follows: a stronger penalty is not worse
+    for logits that are smaller.
 
     Args:
         features: (n, k), see `Coordinates`.
         right: (n, m) 1 where the pair is right.
+        loss: that is trained, a name in `sigmax.families.OBJECTIVES`.
         weights: (n,) how much each query counts; None: 1 each.
     """
 
-    def __init__(self, features: Any, right: sparse.csr_array, weights: Tensor | None = None) -> None:
+    def __init__(self, features: Any, right: sparse.csr_array, loss: str, weights: Tensor | None = None) -> None:
         self.features, self.positives, self.weights = features, _positives(right), weights
-        self._found = [(OBJECTIVES[name], [1.0, 0.0]) for name in VIEWS]
+        self._found = [(OBJECTIVES[name], [1.0, 0.0]) for name in dict.fromkeys((loss, ORDER))]
 
     def loss(self, theta: Tensor) -> float:
-        """Σ over `VIEWS` of the log of the mean loss of a·s + c, at about the best a and c, for weights (k, m).
+        """Σ over both losses of the log of the mean loss of a·s + c, at about the best a and c, for weights (k, m).
 
         The logs, because a part of either counts alike: the sigmoid's loss adds up many more terms.
         """
