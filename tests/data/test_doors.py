@@ -537,6 +537,16 @@ def test_judgements_beside_the_splits(tmp_path):
     data = read(tmp_path)
     assert [len(data.split(part)) for part in ("train", "dev", "test")] == [1, 1, 1]
     assert data.notes[0].startswith("qrels/crowd.tsv: left out, for the name is no split's (train, training, dev")
+    names = ("train", "dev", "test", "crowd")
+    rows = [f'{{"_id": "q{i}", "text": "text {i}", "split": "{name}"}}' for i, name in enumerate(names)]
+    put(tmp_path / "queries.jsonl", "\n".join(rows) + "\n")
+    assert read(tmp_path).queries == ["text 0", "text 1", "text 2"], "queries of that name go with it"
+    put(tmp_path / "queries.jsonl", rows[0].replace("train", "crowds") + "\n" + "\n".join(rows[1:]) + "\n")
+    assert read(tmp_path).queries == ["text 0", "text 1", "text 2"], "judgements say more than the field"
+    put(tmp_path / "queries.jsonl", "\n".join(rows).replace('"crowd"', '"crowds"') + "\n")
+    with pytest.raises(DataError, match=r"expected split to be one of train, .*got 'crowds'"):
+        read(tmp_path)
+    put(tmp_path / "queries.jsonl", "\n".join(rows) + "\n")
     for name in ("train", "dev", "test"):
         (tmp_path / "qrels" / f"{name}.tsv").unlink()
     with pytest.raises(DataError, match=r"crowd\.tsv: expected split to be one of train"):

@@ -45,8 +45,9 @@ def _read(path: Path, reading: Reading) -> MatchDataset:
     query_place, texts = _texts(path / "queries.jsonl", query_text)
     candidate_place, documents = _texts(path / "corpus.jsonl", _document)
     pairs, part, left_out = _judgements(path, query_place, candidate_place)
+    beside = {stem_of(path / "qrels" / name) for name in left_out}
     for i, (key, split) in enumerate(zip(query_place, given, strict=True)):
-        if split and i not in part:
+        if split and i not in part and split not in beside:
             part[i] = split_of(split, _where(path / "queries.jsonl", key))
     right, wrong, conflicts, notes = settled(pairs[True].array(), pairs[False].array(), reading.conflicts)
     if left_out:
