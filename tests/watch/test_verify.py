@@ -91,6 +91,22 @@ def test_bounds_of_metrics():
         parse_bound("mapp>=0.8")
 
 
+@pytest.mark.parametrize("text", ["expected_ratio>=0.8", "expected_ratio<=1.25"])
+def test_a_ratio_at_its_bound_is_broken_at_the_stated_rate(text):
+    """200 queries with few right pairs: the deviation of the quotient rises with it."""
+    random, bound, alpha = np.random.default_rng(0), parse_bound(text), 0.05
+    worlds, n, draws = 1500, 200, 200
+    broken = 0
+    for _ in range(worlds):
+        expected = random.gamma(0.6, 0.5, size=n)  # per query, as presences promise
+        there = random.poisson(expected / bound.level)
+        rows = random.integers(n, size=(draws, n))
+        values = expected[rows].sum(1) / there[rows].sum(1)
+        broken += check_bound(bound, np.r_[expected.sum() / there.sum(), values], n, alpha=alpha).verdict == BROKEN
+    # The bootstrap's own deviation is off by about 1/√(2 · 200) beside the sampling error of 1,500 worlds.
+    assert broken / worlds < alpha + 3 * math.sqrt(alpha / worlds)
+
+
 # -- a verification ------------------------------------------------------------------------------
 
 

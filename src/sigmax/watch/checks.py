@@ -30,6 +30,8 @@ BROKEN, UNSHOWN, UNTOLD = "broken", "not shown to be broken", "too few to tell"
 POWER = 0.8
 #: A bound of a metric is broken by far where it is missed by this part of it.
 MARGIN = 0.1
+#: Metrics that are quotients of two sums.
+RATIOS = ("expected_ratio",)
 #: Queries beyond which nobody goes.
 MOST = 10**7
 
@@ -125,7 +127,8 @@ def check_bound(bound: Bound, draws: np.ndarray, n: int, *, alpha: float, name: 
     """Check a bound of a metric by its bootstrap draws.
 
     p is that of Student's t for (value − bound) / standard error with n − 1 degrees of freedom, the standard error
-    being the deviation of the draws; a miss by `MARGIN` of the bound is to be seen.
+    being the deviation of the draws; a miss by `MARGIN` of the bound is to be seen. A ratio (`RATIOS`) is tested on its
+    logarithm: its standard error grows with it, so that one that came out small looks surer than it is.
 
     Args:
         bound: what the metric has to be.
@@ -140,11 +143,12 @@ def check_bound(bound: Bound, draws: np.ndarray, n: int, *, alpha: float, name: 
     name = name or str(bound)
     if math.isnan(value) or len(drawn) < 10 or n < 2:
         return Check(name, None, None, None, bound.level, n, None, UNTOLD, None, f"{words}: cannot be measured here")
-    error = max(float(drawn.std(ddof=1)), 1e-12)
-    gap = value - bound.level if bound.least else bound.level - value
-    p = float(scipy.stats.t.cdf(gap / error, n - 1))
     low, high = (float(x) for x in np.quantile(drawn, [0.025, 0.975]))
-    margin = max(MARGIN * abs(bound.level), 1e-9)
+    gap, margin, spread = value - bound.level, max(MARGIN * abs(bound.level), 1e-9), drawn
+    if bound.metric in RATIOS and bound.level > 0 and value > 0 and (drawn > 0).all():
+        gap, margin, spread = math.log(value / bound.level), math.log1p(MARGIN), np.log(drawn)
+    error = max(float(spread.std(ddof=1)), 1e-12)
+    p = float(scipy.stats.t.cdf((gap if bound.least else -gap) / error, n - 1))
     steps = float(scipy.stats.norm.ppf(1 - alpha) + scipy.stats.norm.ppf(POWER))
     needed = max(2, math.ceil(n * (steps * error / margin) ** 2))
     verdict = BROKEN if p <= alpha else UNTOLD if needed > n else UNSHOWN
