@@ -58,5 +58,5 @@ def test_it_starts_as_the_standardised_encoder(static_folder):
 
 
 def test_a_linear_head_needs_labels(static_folder):
-    with pytest.raises(DataError, match="linear head needs fixed labels; texts on both sides are compared by their"):
+    with pytest.raises(DataError, match="head linear needs fixed labels; texts on both sides are compared by their"):
         sigmax.train(things(), sigmax.Settings(encoder=str(static_folder), frozen=True, head="linear"))
