@@ -159,6 +159,7 @@ def test_there_and_back(tmp_path):
         "candidates.parquet",
         "candidates.safetensors",
         "index",
+        "database",
         "novelty.safetensors",
     }  # those of larger models, and of trained ones
     assert first.keys() - second.keys() == {"none.safetensors"}
