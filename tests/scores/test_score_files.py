@@ -248,6 +248,7 @@ def test_texts_with_commas_stay(folder, table, tmp_path):
 # -- the command line ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_table_to_answers(sigmax, table, tmp_path):
     folder = tmp_path / "runs" / "scores"
     done = sigmax("calibrate", table, "-o", folder)

@@ -45,6 +45,7 @@ def test_logits_are_a_sum_of_both(loss, static_folder, tmp_path):
     np.testing.assert_allclose(again.logits([query], data.candidates).values[0], found, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_none_of_these_has_both(static_folder):
     data, model = told(static_folder, loss="softmax-decoupled", none_candidate=True)
     queries = [data.queries[i] for i in data.split("test")]
@@ -85,6 +86,7 @@ def test_a_view_that_says_nothing_hardly_counts():
     assert b < 0.1 * a
 
 
+@pytest.mark.slow
 def test_words_that_the_encoder_does_not_know(static_folder):
     """Backwards, words are unknown to the encoder, which then says nothing; n-grams tell them apart."""
     known = things(labels=True)
@@ -111,6 +113,7 @@ def test_where_it_cannot_be(data, encoder, said, static_folder):
         sigmax.train(given, sigmax.Settings(encoder=name, head="ngrams"))
 
 
+@pytest.mark.slow
 def test_the_command_line(sigmax, static_folder, tmp_path):
     table = write_labelled(tmp_path, rows())
     given = ["--encoder", static_folder, "--frozen", "--head", "ngrams", "--loss", "sigmoid", "-o", tmp_path / "model"]
