@@ -112,6 +112,7 @@ def page(comparison):
     return checked(report_html(comparison, command="sigmax compare '<i>' --seeds 2"))
 
 
+@pytest.mark.slow
 def test_promises_of_each_label(page, comparison):
     rows = page.table("labels")
     assert rows[0] == [

@@ -171,6 +171,7 @@ def calibrated():
     return calibrate_scores(lists(600, missing=0.1))
 
 
+@pytest.mark.slow
 def test_calibrated_on_three_columns(calibrated):
     test = lists(600, seed=1, missing=0.1)
     found = calibrated.evaluate(test)

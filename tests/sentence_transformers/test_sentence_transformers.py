@@ -278,6 +278,7 @@ def test_mini_batches_replay_dropout(tmp_path):
 
 @pytest.mark.parametrize("size", [None, 2])
 @pytest.mark.parametrize("kind", [SoftmaxLoss, SigmoidLoss])
+@pytest.mark.slow
 def test_matryoshka(tmp_path, kind, size):
     """Value and gradients, those of the scale included, are the weighted sum over widths of shortened vectors."""
     model = bert(tmp_path).double()  # sums in another order differ by the last digits alone
@@ -539,6 +540,7 @@ def right_cosines(model):
 @trains
 @pytest.mark.parametrize("columns", [2, 3, 5])
 @pytest.mark.parametrize("kind", [SoftmaxLoss, SigmoidLoss])
+@pytest.mark.slow
 def test_trainer_learns(tmp_path, kind, columns):
     model = static()
     negatives = {f"negative_{k}": [WORDS[(i + k) % 20] for i in range(20)] for k in range(1, columns - 1)}

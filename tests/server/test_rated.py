@@ -38,6 +38,7 @@ def posted(scores):
     ]
 
 
+@pytest.mark.slow
 def test_rates_what_is_posted(folder, tmp_path):
     calibrated = tmp_path / "retrieved"
     calibrate_scores(lists(300)).save(calibrated)

@@ -26,6 +26,7 @@ def told(static_folder, **settings):
 
 
 @pytest.mark.parametrize("loss", ["softmax-decoupled", "sigmoid"])
+@pytest.mark.slow
 def test_logits_are_a_sum_of_both(loss, static_folder, tmp_path):
     data, model = told(static_folder, loss=loss)
     query = "a word never read: moon zyx"
