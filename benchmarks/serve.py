@@ -143,7 +143,7 @@ def in_turn(places: list[Path], requests: Path, seconds: int, rounds: int) -> di
     """Serve several models at the same time and load one after the other, round by round: ratios in one run."""
     with contextlib.ExitStack() as stack:
         urls = {
-            place.name if "@" not in str(place) else f"{str(place).partition('@')[0]}, before": stack.enter_context(
+            place.name if "@" not in str(place) else f"{Path(str(place).partition('@')[0]).name}, before": stack.enter_context(
                 server(place)
             )[0]
             for place in places
