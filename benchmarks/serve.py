@@ -139,15 +139,15 @@ def soak(folder: Path, requests: Path, seconds: int) -> dict[str, object]:
     return {"seconds": seconds, "requests": answered, "failed": failed, "mib": samples}
 
 
+def _name(place: Path) -> str:
+    folder, at, _ = str(place).partition("@")
+    return Path(folder).name + (", before" if at else "")
+
+
 def in_turn(places: list[Path], requests: Path, seconds: int, rounds: int) -> dict[str, object]:
     """Serve several models at the same time and load one after the other, round by round: ratios in one run."""
     with contextlib.ExitStack() as stack:
-        urls = {
-            place.name if "@" not in str(place) else f"{Path(str(place).partition('@')[0]).name}, before": stack.enter_context(
-                server(place)
-            )[0]
-            for place in places
-        }
+        urls = {_name(place): stack.enter_context(server(place))[0] for place in places}
         for url in urls.values():
             wrk(url, requests, 2)
         found: dict[str, list[dict[str, float]]] = {name: [] for name in urls}
