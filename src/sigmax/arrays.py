@@ -1,16 +1,17 @@
 """Types of NumPy arrays, the logits of queries over candidates, and what is computed of logits everywhere.
 
-These two functions are scipy's, without the import, which takes longer than all that answers a first query.
+`expit` and `logsumexp` are scipy's, without the import, which takes longer than all that answers a first query.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Bools", "Floats", "Ints", "Logits", "expit", "logsumexp"]
+__all__ = ["Bools", "Floats", "Ints", "Logits", "expit", "logsumexp", "row_blocks"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -26,6 +27,12 @@ class Logits:
     #: (n, f) how near the training queries are, and, of n-grams, which share of them training had; larger the more
     #: familiar. None for a model that keeps nothing of its training queries.
     novelty: Floats | None = None
+
+
+def row_blocks(shape: tuple[int, ...], most: int) -> Iterator[slice]:
+    """Cut (n, m) numbers into blocks of whole rows, each of at most `most` numbers but of one row at least."""
+    height = max(1, most // max(1, shape[1]))
+    return (slice(start, start + height) for start in range(0, shape[0], height))
 
 
 def expit(z: Floats) -> Floats:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sigmax.calibration.calibrator import Calibrator
     from sigmax.data.pictures import Item, Picture, Query
     from sigmax.model.dual_encoder import DualEncoder
-    from sigmax.model.matcher import Matcher
     from sigmax.model.matches import Rated
 
 __all__ = [
@@ -102,7 +101,7 @@ class Explanation:
 
 
 class Calibrated(Protocol):
-    """What rates without encoders: calibrated scores."""
+    """What is read of whatever rates: of a model, and of calibrated scores, which have no words and no second look."""
 
     @property
     def calibrator(self) -> Calibrator | None:
@@ -173,7 +172,7 @@ def explain(
 def explain_rated(
     items: Sequence[Query],
     rated: Sequence[Rated],
-    model: Matcher | Calibrated,
+    model: Calibrated,
     *,
     top_k: int,
     bounds: tuple[float, float] = BOUNDS,
@@ -279,7 +278,7 @@ def _pairs(text: str) -> list[tuple[str, Any]]:
     return pairs
 
 
-def _shared(model: Matcher | Calibrated, item: Query, candidate: str) -> dict[str, float] | None:
+def _shared(model: Calibrated, item: Query, candidate: str) -> dict[str, float] | None:
     lexical, reranker = getattr(model, "lexical", None), getattr(model, "reranker", None)
     if lexical is None or not isinstance(item, str):
         return None

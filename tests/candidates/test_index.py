@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers.commands import jsonl, posix, refused, spawn
-from helpers.models import calibrated
+from helpers.models import calibrated, stored_beyond
 from helpers.processes import kills
 from helpers.servers import serving
 from helpers.titles import made
@@ -31,9 +31,7 @@ def data():
 
 @pytest.fixture(autouse=True, scope="module")
 def small():
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (dual_encoder, folder, index):
-            patch.setattr(module, "FEW", 100)
+    with stored_beyond(100, dual_encoder, folder, index):
         yield
 
 

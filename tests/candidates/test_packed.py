@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.commands import refused
-from helpers.models import calibrated
+from helpers.models import calibrated, stored_beyond
 from sigmax.candidates import PACKINGS, Exact, Packed, pack
 from sigmax.candidates.packed import kind_of
 from sigmax.errors import DataError, UnknownNameError
@@ -23,9 +23,7 @@ NAMES = [f"{a} {b} {j}" for j in range(20) for a in ("red", "blue", "old") for b
 
 @pytest.fixture(autouse=True, scope="module")
 def small():
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (dual_encoder, folder, packing):
-            patch.setattr(module, "FEW", 100)
+    with stored_beyond(100, dual_encoder, folder, packing):
         yield
 
 

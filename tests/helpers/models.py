@@ -1,11 +1,23 @@
 """Small untrained models."""
 
+import contextlib
+
 import numpy as np
+import pytest
 
 from sigmax.calibration.calibrator import fit_calibrator
 from sigmax.encoders import NgramEmbedding
 from sigmax.losses import make_loss
 from sigmax.model.dual_encoder import DualEncoder
+
+
+@contextlib.contextmanager
+def stored_beyond(few, *modules):
+    """Let these modules store the vectors of more than `few` candidates already."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in modules:
+            patch.setattr(module, "FEW", few)
+        yield
 
 
 def tiny(candidates=("moon", "sun", "fire"), **given):

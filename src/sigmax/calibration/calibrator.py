@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats, Ints
+from sigmax.arrays import Bools, Floats, Ints, row_blocks
 from sigmax.calibration.any_right import SUCCESSION, AnyFit, AnyInputs, fit_any, folds_of, noisy_or
 from sigmax.calibration.curves import Adjusted, Calibration, calibration_from_dict
 from sigmax.calibration.each import decide_each
@@ -116,9 +116,7 @@ class Calibrator:
         # Columns that stand for many pairs are no candidates: they get the scale and bias that all share.
         places = self.places(candidate_ids) if weights is None else np.full(logits.shape[1], -1)
         presence, any_right = np.empty(logits.shape), np.empty(len(logits))
-        height = max(1, READ // max(1, logits.shape[1]))
-        for start in range(0, len(logits), height):
-            part = slice(start, start + height)
+        for part in row_blocks(logits.shape, READ):
             some, *beside = (None if x is None else x[part] for x in (logits, none, weights, novelty))
             assert some is not None
             z = self.calibration.log_odds(some, places, row_totals(some, *beside[:2]))
@@ -207,6 +205,12 @@ class Calibrator:
             "threshold": self.threshold,
             "about": dict(self.about),
         }
+
+    def as_tensors(self) -> dict[str, NDArray[Any]]:
+        """Return what lies beside `as_dict`: the record, and what is known of dev queries; nothing without a record."""
+        if self.record is None:
+            return {}
+        return {**self.record.as_tensors(), **({} if self.familiar is None else self.familiar.as_tensors())}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any], record: Record | None, familiar: Familiar | None = None) -> Calibrator:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats, Ints
+from sigmax.arrays import Bools, Floats, Ints, row_blocks
 from sigmax.calibration.record import one_of_each
 
 __all__ = ["FALSE_ALARMS", "UNLIKE", "Familiar", "familiar_numbers", "least_answered"]
@@ -127,14 +127,13 @@ class Familiar:
         """(b,) how many of those kept score at most as each query does."""
         n, found = len(self.dev), np.zeros(len(numbers))
         mean, variance = self.dev.mean(0), self.dev.var(0)
-        height = max(1, BLOCK // max(1, len(kept)))
-        for start in range(0, len(numbers), height):
-            gaps = numbers[start : start + height] - mean
+        for rows in row_blocks((len(numbers), len(kept)), BLOCK):
+            gaps = numbers[rows] - mean
             spread = np.sqrt((variance + gaps**2 / (n + 1)) * n / (n + 1))
             weights = np.divide(self._weights, spread, where=spread > _CONSTANT, out=np.zeros_like(spread))
             own = (gaps * weights).sum(1)
             scores = weights @ (kept - mean).T
-            found[start : start + height] = (scores <= (own + 1e-9 * (1 + np.abs(own)))[:, None]).sum(1)
+            found[rows] = (scores <= (own + 1e-9 * (1 + np.abs(own)))[:, None]).sum(1)
         return found
 
     def as_tensors(self) -> dict[str, NDArray[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -161,6 +161,23 @@ class Record:
             **{name: tensors[name].astype(dtype) for name, dtype in OPTIONAL.items() if name in tensors},
         )
 
+    def take(self, queries: Ints) -> Record:
+        """Return the record of some queries, given by their rising places."""
+        place = np.full(self.queries, -1)
+        place[queries] = np.arange(len(queries))
+        kept = place[self.rows] >= 0
+        return Record(
+            self.answered[queries],
+            place[self.rows[kept]],
+            self.presence[kept],
+            self.right[kept],
+            self.floor,
+            None if self.missing is None else self.missing[queries],
+            None if self.signs is None else self.signs[queries[queries < len(self.signs)]],
+            None if self.columns is None else self.columns[kept],
+            None if self.groups is None else self.groups[queries],
+        )
+
     @cached_property
     def witnesses(self) -> Record:
         """The record of one query of each group, drawn without a look at anything: what promises are tested on.
@@ -179,19 +196,7 @@ class Record:
         """
         if self.groups is None:
             return self
-        drawn = one_of_each(self.groups)
-        place = np.full(self.queries, -1)
-        place[drawn] = np.arange(len(drawn))
-        kept = place[self.rows] >= 0
-        return Record(
-            self.answered[drawn],
-            place[self.rows[kept]],
-            self.presence[kept],
-            self.right[kept],
-            self.floor,
-            None if self.missing is None else self.missing[drawn],
-            columns=None if self.columns is None else self.columns[kept],
-        )
+        return replace(self.take(one_of_each(self.groups)), groups=None)
 
     @cached_property
     def curve(self) -> ThresholdCurve:

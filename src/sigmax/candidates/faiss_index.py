@@ -42,6 +42,7 @@ LEARNT = 100_000
 PROPOSED = 10
 #: Seconds after which an unfinished index is kept for a later run to go on with.
 KEEP_EVERY = 60.0
+#: The file, in its folder.
 FILE = "index.faiss"
 #: Steps of what more effort is: candidates proposed for each one asked for, lists read, and candidates that the search
 #: of the graph keeps in view.

@@ -20,6 +20,13 @@ __all__ = ["candidates", "index", "push"]
 
 #: What may be done with candidates.
 ACTIONS = ("add", "remove", "list", "pack")
+_SPLIT = Option(
+    "Which queries of --data: {choices}; none that the model was trained on.",
+    group="data",
+    choices="sigmax.data.dataset:SPLITS",
+    open=True,
+)
+MeasuredSplit = Annotated[str, _SPLIT]
 
 
 @command("Use")
@@ -139,15 +146,7 @@ def index(
             shown="DATA",
         ),
     ] = None,
-    split: Annotated[
-        str,
-        Option(
-            "Which queries of --data: {choices}; none that the model was trained on.",
-            group="data",
-            choices="sigmax.data.dataset:SPLITS",
-            open=True,
-        ),
-    ] = "dev",
+    split: MeasuredSplit = "dev",
     kind: Annotated[
         str | None,
         Option(
@@ -225,15 +224,7 @@ def push(
             shown="DATA",
         ),
     ] = None,
-    split: Annotated[
-        str,
-        Option(
-            "Which queries of --data: {choices}; none that the model was trained on.",
-            group="data",
-            choices="sigmax.data.dataset:SPLITS",
-            open=True,
-        ),
-    ] = "dev",
+    split: MeasuredSplit = "dev",
     as_json: AsJson = False,
 ) -> None:
     """Write a model's candidates to PostgreSQL with pgvector, and index them there.

@@ -13,6 +13,7 @@ from itertools import product
 
 import numpy as np
 
+from sigmax.arrays import Ints
 from sigmax.comparison.contenders import CONTENDERS, Contender, contenders_for
 from sigmax.comparison.examples import Answers, best_answers, choose_examples
 from sigmax.comparison.label_promises import label_promises
@@ -87,11 +88,15 @@ def compare(
     trained = [entry for entry in entries if entry.loss is not None]
     total = budget.runs * len(trained) + (len(entries) - len(trained))
     done = 0
+    groups = groups_of(data, "dev")
     results, answers = [], {}
     with _set_aside():
         for entry in entries:
             step = _part(advance, entry.name, done, total)
-            run = _run(entry, data, shared, budget, step) if entry.loss else _run_baseline(entry, data, shared, step)
+            if entry.loss:
+                run = _run(entry, data, groups, shared, budget, step)
+            else:
+                run = _run_baseline(entry, data, groups, shared, step)
             results.append(run[0])
             answers[entry.name] = run[1]
             done += budget.runs if entry.loss else 1
@@ -150,7 +155,7 @@ def _part(advance: Advance | None, name: str, done: int, total: int) -> Advance:
 
 
 def _run(
-    entry: Contender, data: MatchDataset, shared: Filled, budget: Budget, advance: Advance
+    entry: Contender, data: MatchDataset, groups: Ints, shared: Filled, budget: Budget, advance: Advance
 ) -> tuple[Result, list[Answers]]:
     seconds: list[float] = []
 
@@ -194,7 +199,7 @@ def _run(
         models.append(fit(rate, scale, shared.seed + seed, f"seed {seed + 1} of {budget.seeds}")[0])
     chosen = _settings(entry, shared, rate, scale, shared.seed)
     training = _training(model, curve, chosen, data)
-    return _measured(entry, chosen, trials, models, data, float(np.mean(seconds)), training)
+    return _measured(entry, chosen, trials, models, data, groups, float(np.mean(seconds)), training)
 
 
 def _training(model: DualEncoder, curve: Curve, settings: Settings, data: MatchDataset) -> Training:
@@ -209,7 +214,7 @@ def _training(model: DualEncoder, curve: Curve, settings: Settings, data: MatchD
 
 
 def _run_baseline(
-    entry: Contender, data: MatchDataset, shared: Filled, advance: Advance
+    entry: Contender, data: MatchDataset, groups: Ints, shared: Filled, advance: Advance
 ) -> tuple[Result, list[Answers]]:
     advance(0.0, "fit")
     begin = time.perf_counter()
@@ -217,7 +222,7 @@ def _run_baseline(
         raise ValueError(f"Expected the contender {entry.name} to have `loss` or `fit`.")
     model = entry.fit(data, shared)
     seconds = time.perf_counter() - begin
-    return _measured(entry, None, [], [model], data, seconds)
+    return _measured(entry, None, [], [model], data, groups, seconds)
 
 
 def _measured(
@@ -226,11 +231,11 @@ def _measured(
     trials: list[Trial],
     models: Sequence[Scorer],
     data: MatchDataset,
+    groups: Ints,
     seconds: float,
     training: Training | None = None,
 ) -> tuple[Result, list[Answers]]:
     dev, test = [], []
-    groups = groups_of(data, "dev")
     for model in models:
         if isinstance(model, DualEncoder):
             remember(model, data)

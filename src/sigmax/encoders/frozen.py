@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sigmax.data.dataset import Indices
 from sigmax.data.pictures import key_of
-from sigmax.encoders.images import with_constant
+from sigmax.encoders.labels import with_constant
 from sigmax.encoders.lengths import by_length
 from sigmax.encoders.module import Module, as_inputs, encodes
 from sigmax.files import write_bytes

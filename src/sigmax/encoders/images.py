@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from sigmax.data.pictures import as_picture, pixel_batch
 from sigmax.encoders.augmentations import AUGMENTATIONS
+from sigmax.encoders.labels import with_constant
 from sigmax.encoders.module import Module
 from sigmax.errors import DataError, lookup
 
-__all__ = ["NETWORKS", "Network", "PictureEncoder", "with_constant"]
+__all__ = ["NETWORKS", "Network", "PictureEncoder"]
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,3 @@ class PictureEncoder(Module):
     def restore(cls, config: dict[str, Any], weights: Mapping[str, Tensor], **_: nn.Module) -> PictureEncoder:
         """Build the network without its own weights."""
         return cls(config.pop("network"), **config, trained=False)
-
-
-def with_constant(vectors: Tensor) -> Tensor:
-    """Append a coordinate of 1: (b, d) -> (b, d + 1)."""
-    return torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)

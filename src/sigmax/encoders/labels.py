@@ -14,7 +14,7 @@ from sigmax.encoders.rows import rows_of
 from sigmax.errors import DataError, nearest
 from sigmax.kernels.normalize import normalize
 
-__all__ = ["LabelTable", "has_biases", "unit_with_constant"]
+__all__ = ["LabelTable", "has_biases", "unit_with_constant", "with_constant"]
 
 
 class LabelTable(Module):
@@ -94,4 +94,9 @@ def has_biases(encoder: nn.Module | None) -> bool:
 
 def unit_with_constant(vectors: Tensor) -> Tensor:
     """(b, d) vectors of queries -> (b, d + 1): of length 1, and a coordinate of 1 that meets the labels' biases."""
-    return torch.cat([normalize(vectors), torch.ones_like(vectors[:, :1])], dim=1)
+    return with_constant(normalize(vectors))
+
+
+def with_constant(vectors: Tensor) -> Tensor:
+    """Append a coordinate of 1: (b, d) -> (b, d + 1)."""
+    return torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sigmax.arrays import Bools, Floats, Ints
+from sigmax.arrays import Bools, Floats, Ints, row_blocks
 from sigmax.metrics.bins import BINS, mass_edges
 from sigmax.metrics.intervals import Estimate, Statistic, estimate, mean_statistic
 from sigmax.metrics.metric import Better, Metric, Observed
@@ -235,9 +235,7 @@ def _largest_share(observed: Observed) -> Floats:
     from scipy import special
 
     shares = np.empty(len(observed.logits))
-    height = max(1, PAIRS // max(1, observed.logits.shape[1]))
-    for start in range(0, len(shares), height):
-        part = slice(start, start + height)
+    for part in row_blocks(observed.logits.shape, PAIRS):
         logits = observed.logits[part].astype(np.float64)
         if observed.weights is None:
             shares[part] = special.softmax(logits, axis=1).max(1)

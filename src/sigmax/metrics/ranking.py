@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.arrays import Bools, Floats, Ints
+from sigmax.arrays import Bools, Floats, Ints, row_blocks
 from sigmax.metrics.intervals import Statistic, mean_statistic
 from sigmax.metrics.metric import Metric, Observed, Ranks
 
@@ -48,10 +48,11 @@ def best_first(logits: NDArray[Any], depth: int, presence: Floats | None = None)
         presence: (n, m); None to order by logit alone, where the model was not calibrated.
     """
     if logits.size > PAIRS and len(logits) > 1:
-        height = max(1, PAIRS // logits.shape[1])
-        parts = [slice(start, start + height) for start in range(0, len(logits), height)]
         return np.concatenate(
-            [best_first(logits[part], depth, None if presence is None else presence[part]) for part in parts]
+            [
+                best_first(logits[part], depth, None if presence is None else presence[part])
+                for part in row_blocks(logits.shape, PAIRS)
+            ]
         )
     order = _by_logit(logits, depth)
     if presence is None:

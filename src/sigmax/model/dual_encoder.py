@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sigmax.arrays import Logits
+from sigmax.arrays import Logits, row_blocks
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.curves import Calibration
 from sigmax.data.pictures import Item, Query, as_queries
@@ -270,9 +270,8 @@ class DualEncoder(nn.Module, Matcher):
             yield from offer.rate(self, queries) if isinstance(offer, Searched) else ()
             return
         vectors = self.vectors(queries)
-        height = max(1, PAIR_BLOCK // len(offer.candidates))
-        for start in range(0, len(queries), height):
-            logits = self._logits(vectors[start : start + height], offer.vectors)
+        for rows in row_blocks((len(queries), len(offer.candidates)), PAIR_BLOCK):
+            logits = self._logits(vectors[rows], offer.vectors)
             yield from rate(logits, offer.candidates, offer.candidate_ids, self.calibrator)
 
     def _logits(self, queries: Vectors, candidates: Vectors, values: NDArray[np.float32] | None = None) -> Logits:

@@ -180,9 +180,8 @@ def write_folder(folder: Path, parts: Parts, *, card: str) -> None:
             raise OSError(f"{folder}: could not be written ({error}). Is the disk full?") from error
         vectors = parts["candidate_vectors"] if many else None
         write_candidates(fresh, parts["candidate_ids"], parts["candidates"], vectors)
-        if calibrator is not None and calibrator.record is not None:
-            kept = {} if calibrator.familiar is None else calibrator.familiar.as_tensors()
-            save_arrays({**calibrator.record.as_tensors(), **kept}, str(fresh / "dev.safetensors"))
+        if calibrator is not None and (tensors := calibrator.as_tensors()):
+            save_arrays(tensors, str(fresh / "dev.safetensors"))
         if parts["novelty"] is not None:
             save_arrays(parts["novelty"].as_tensors(), str(fresh / "novelty.safetensors"))
         if none_vector is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.arrays import Floats, Ints
+from sigmax.arrays import Floats, Ints, row_blocks
 from sigmax.calibration.familiar import FALSE_ALARMS
 from sigmax.metrics.ranking import best_first
 
@@ -229,9 +229,7 @@ def rate(
         candidate_ids: (m,) as the calibrator knows them.
         calibrator: None for a model that was not calibrated.
     """
-    height = max(1, PAIR_BLOCK // max(1, len(candidates)))
-    for start in range(0, len(logits.values), height):
-        rows = slice(start, start + height)
+    for rows in row_blocks(logits.values.shape, PAIR_BLOCK):
         values = logits.values[rows]
         shares = np.exp(values.astype(np.float64) - values.max(1, keepdims=True, initial=-np.inf))
         shares /= shares.sum(1, keepdims=True)

@@ -195,9 +195,8 @@ def keep_fitted(place: Path, about: dict[str, Any], name: str, calibrator: Calib
         calibrator: None where none was fitted.
     """
     told = {**about, "calibrator": None if calibrator is None else calibrator.as_dict()}
-    if calibrator is not None and calibrator.record is not None:
-        kept = {} if calibrator.familiar is None else calibrator.familiar.as_tensors()
-        save_file({**calibrator.record.as_tensors(), **kept}, str(place / _RECORD))
+    if calibrator is not None and (tensors := calibrator.as_tensors()):
+        save_file(tensors, str(place / _RECORD))
     (place / name).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 

@@ -228,9 +228,8 @@ def _arrays(model: DualEncoder, calibrator: Calibrator | None) -> dict[str, NDAr
         arrays |= {f"tokens_{name}": getattr(tokens, name) for name in ("keys", "values", "ends")}
     if model.novelty is not None:
         arrays |= {f"novelty_{name}": array for name, array in model.novelty.as_tensors().items()}
-    if calibrator is not None and calibrator.record is not None:
-        kept = {} if calibrator.familiar is None else calibrator.familiar.as_tensors()
-        arrays |= {f"dev_{name}": array for name, array in {**calibrator.record.as_tensors(), **kept}.items()}
+    if calibrator is not None:
+        arrays |= {f"dev_{name}": array for name, array in calibrator.as_tensors().items()}
     return arrays
 
 

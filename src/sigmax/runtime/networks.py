@@ -19,7 +19,7 @@ from onnx import ModelProto, load
 from torch import Tensor, nn
 
 from sigmax.encoders.frozen import FrozenEncoder
-from sigmax.encoders.images import with_constant
+from sigmax.encoders.labels import with_constant
 from sigmax.encoders.module import encodes
 from sigmax.encoders.ngrams import NgramEmbedding
 from sigmax.encoders.static import StaticVectors

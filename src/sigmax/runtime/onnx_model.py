@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sigmax.arrays import Logits
+from sigmax.arrays import Logits, row_blocks
 from sigmax.calibration.calibrator import Calibrator
 from sigmax.calibration.familiar import Familiar
 from sigmax.calibration.novelty import Novelty
@@ -103,9 +103,8 @@ class OnnxModel(Matcher):
         Raises:
             ValueError: logits that are not finite.
         """
-        height = max(1, PAIR_BLOCK // len(offer.candidates))
-        for start in range(0, len(queries), height):
-            logits = self._logits(queries[start : start + height], offer)
+        for rows in row_blocks((len(queries), len(offer.candidates)), PAIR_BLOCK):
+            logits = self._logits(queries[rows], offer)
             yield from rate(logits, offer.candidates, offer.candidate_ids, self.calibrator)
 
     def logits(self, queries: Sequence[Any], candidates: Sequence[str]) -> Logits:

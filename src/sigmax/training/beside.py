@@ -27,9 +27,9 @@ from sigmax.encoders.labels import LabelTable
 from sigmax.encoders.module import encodes
 from sigmax.losses import make_loss
 from sigmax.model.dual_encoder import DualEncoder
-from sigmax.positives import Positives
-from sigmax.training.linear import Logged, solve, with_none
+from sigmax.training.linear import Logged, right_of, set_plain, solve
 from sigmax.training.names import solve_with_names
+from sigmax.training.problem import positives_of
 from sigmax.training.settings import Filled
 
 __all__ = ["solve_beside", "weigh"]
@@ -75,17 +75,14 @@ def solve_beside(
     dev = data.split("dev")
     queries = [data.queries[i] for i in dev]
     one, other = (_with_none(each, queries, data.candidates) for each in (first, second))
-    right = data.graph[dev] if model.none_vector is None else with_none(data.graph[dev])
-    a, b, c = weigh(one, other, right, settings.loss)
+    a, b, c = weigh(one, other, right_of(model, data, dev), settings.loss)
     with torch.no_grad():
         table = torch.cat([a * _table(first), b * _table(second)], dim=1)
         table[:, encodes(joined.first).get_embedding_dimension() - 1] += c
         model.candidate_encoder = LabelTable(model.candidates, table[: len(model.candidates)])
         if model.none_vector is not None:
             model.none_vector = nn.Parameter(table[-1].clone())
-        model.loss.log_scale.zero_()
-        if model.loss.logit_bias is not None:
-            model.loss.logit_bias.zero_()
+    set_plain(model.loss)
     if tell:
         log.info("The frozen encoder's logits count %.2g, the n-grams' %.2g, chosen on dev.", a, b)
     return steps + more
@@ -100,8 +97,7 @@ def weigh(first: Tensor, second: Tensor, right: sparse.csr_array, loss: str) -> 
         right: (n, m) 1 where the pair is right.
         loss: a name in `sigmax.families.OBJECTIVES`.
     """
-    rows, columns = right.nonzero()
-    positives = Positives(torch.from_numpy(rows).long(), torch.from_numpy(columns).long(), right.shape)
+    positives = positives_of(right)
     objective = make_loss(loss, logit_scale=1.0, logit_bias=0.0)
     logs = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros((), dtype=torch.float64, requires_grad=True)

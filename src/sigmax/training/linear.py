@@ -32,10 +32,11 @@ from sigmax.training.lbfgs import Lbfgs
 from sigmax.training.problem import Coordinates, HeldOut, Problem, coordinates_of, counted_rows
 
 if TYPE_CHECKING:
-    from sigmax.data.dataset import MatchDataset
+    from sigmax.data.dataset import Indices, MatchDataset
+    from sigmax.losses import MatchLoss
     from sigmax.model.dual_encoder import DualEncoder
 
-__all__ = ["LinearModel", "choose_penalty", "choose_penalty_on", "fit_linear", "solve", "with_none"]
+__all__ = ["LinearModel", "choose_penalty", "choose_penalty_on", "fit_linear", "right_of", "set_plain", "solve"]
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +95,7 @@ def solve(
         How often f was computed on all queries.
     """
     queries = data.split("train")
-    right = data.graph[queries]
-    if model.none_vector is not None:
-        right = with_none(right)
+    right = right_of(model, data, queries)
     ngrams = model.query_encoder if isinstance(model.query_encoder, NgramEmbedding) else None
     features: Any
     if ngrams is None:
@@ -117,16 +116,10 @@ def solve(
         _set_labels(model, found)
     else:
         dev = data.split("dev")
-        truth = data.graph[dev]
-        if model.none_vector is not None:
-            truth = with_none(truth)
-        held_out = ngrams.matrix([str(data.queries[i]) for i in dev]), truth
+        held_out = ngrams.matrix([str(data.queries[i]) for i in dev]), right_of(model, data, dev)
         found = choose_penalty_on(held_out, features, right, loss, weights=weights, logged=logged)
         _set_ngrams(model, ngrams, found)
-    with torch.no_grad():
-        model.loss.log_scale.zero_()
-        if model.loss.logit_bias is not None:
-            model.loss.logit_bias.zero_()
+    set_plain(model.loss)
     log.log(
         logging.INFO if tell else logging.DEBUG,
         "Solved in %d steps; penalty %.1e, chosen %s.",
@@ -137,9 +130,20 @@ def solve(
     return found.steps
 
 
-def with_none(right: sparse.csr_array) -> sparse.csr_array:
-    """Add the column of *none of these*."""
+def right_of(model: DualEncoder, data: MatchDataset, queries: Indices) -> sparse.csr_array:
+    """Which pairs of some queries are right, with a column of *none of these* where the model has it."""
+    right = data.graph[queries]
+    if model.none_vector is None:
+        return right
     return sparse.csr_array(sparse.hstack([right, (right.sum(1) == 0)[:, None]], format="csr", dtype=np.int8))
+
+
+@torch.no_grad()
+def set_plain(loss: MatchLoss) -> None:
+    """Let logits be the products themselves: the scale 1, the bias 0."""
+    loss.log_scale.zero_()
+    if loss.logit_bias is not None:
+        loss.logit_bias.zero_()
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from sigmax.families import OBJECTIVES, Objective, Partition, directed_loss
 from sigmax.positives import Positives
 from sigmax.training.lbfgs import Lbfgs, Scale
 
-__all__ = ["Coordinates", "HeldOut", "Problem", "coordinates_of", "counted_rows"]
+__all__ = ["Coordinates", "HeldOut", "Problem", "coordinates_of", "counted_rows", "positives_of"]
 
 #: Logits computed at a time: they bound the memory beside the features.
 PAIR_BLOCK = 2**24
@@ -189,7 +189,7 @@ class Problem:
         step = max(1, PAIR_BLOCK // max(1, self.m))
         cuts = [slice(start, start + step) for start in range(0, self.n, step)]
         self.blocks = [
-            (features[cut] if len(cuts) > 1 else features, _positives(right[cut]), self._of(cut)) for cut in cuts
+            (features[cut] if len(cuts) > 1 else features, positives_of(right[cut]), self._of(cut)) for cut in cuts
         ]
         self.frequency = torch.from_numpy((np.asarray(right.sum(0)).ravel() + 0.5) / (self.n + 1.0))
         self.curvature = (self.frequency * (1 - self.frequency)).to(features.dtype)
@@ -268,7 +268,7 @@ class HeldOut:
     """
 
     def __init__(self, features: Any, right: sparse.csr_array, loss: str, weights: Tensor | None = None) -> None:
-        self.features, self.positives, self.weights = features, _positives(right), weights
+        self.features, self.positives, self.weights = features, positives_of(right), weights
         self._found = [(OBJECTIVES[name], [1.0, 0.0]) for name in dict.fromkeys((loss, ORDER))]
 
     def loss(self, theta: Tensor) -> float:
@@ -351,6 +351,7 @@ def _activated(partition: Partition, logits: Tensor) -> Tensor:
     return total
 
 
-def _positives(right: sparse.csr_array) -> Positives:
+def positives_of(right: sparse.csr_array) -> Positives:
+    """Return the right pairs of a sparse (n, m) matrix."""
     rows, columns = right.nonzero()
     return Positives(torch.from_numpy(rows).long(), torch.from_numpy(columns).long(), right.shape)

@@ -21,7 +21,6 @@ import numpy as np
 
 from sigmax.arrays import Bools, Floats
 from sigmax.calibration.any_right import folds_of
-from sigmax.calibration.record import Record
 from sigmax.calibration.solvers import log_loss
 from sigmax.data.formats.reader import Reading
 from sigmax.errors import DataError
@@ -171,29 +170,11 @@ def _promising(model: ScoreModel, old: Scores, new: Scores) -> tuple[ScoreModel,
             f"with {ENOUGH} of feedback they would be about these alone"
         )
     listed = int((old.lengths > 0).sum())  # a record has the queries with lists first
-    of_new = np.zeros(record.queries, bool)
-    of_new[listed : listed + n] = True
-    calibrator = replace(calibrator, record=_part(record, of_new))
+    of_new = np.arange(listed, min(listed + n, record.queries))
+    calibrator = replace(calibrator, record=record.take(of_new))
     calibrator = replace(calibrator, threshold=calibrator.decide().threshold)
     said = f"promises were made anew on {n:,} queries of feedback, and are about queries that come as these did"
     return replace(model, calibrator=calibrator), said
-
-
-def _part(record: Record, which: Bools) -> Record:
-    """Return some of a record's queries."""
-    kept = which[record.rows]
-    place = np.cumsum(which) - 1
-    return replace(
-        record,
-        answered=record.answered[which],
-        rows=place[record.rows[kept]],
-        presence=record.presence[kept],
-        right=record.right[kept],
-        missing=None if record.missing is None else record.missing[which],
-        signs=None if record.signs is None else record.signs[which[: len(record.signs)]],
-        columns=None if record.columns is None else record.columns[kept],
-        groups=None if record.groups is None else record.groups[which],
-    )
 
 
 def read_lists(model: ScoreModel, source: str | Path, *, columns: Mapping[str, str] | None = None) -> Scores | None:
